@@ -1,0 +1,88 @@
+"""Affinities between feature cells, and labels copied along them.
+
+Shapes here: Q target cells, K context cells, C channels, L labels; leading axes broadcast.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+
+def l2_normalize(features: jax.Array, axis: int = -1) -> jax.Array:
+    """Scales features to unit length along `axis`: f / max(|f|, 1e-12).
+
+    A zero vector stays zero and has a zero gradient.
+    """
+    squared = jnp.sum(jnp.square(features), axis=axis, keepdims=True)
+    return features * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+
+
+def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:
+    """A_qk = <g_q, f_k>: targets `[..., Q, C]`, context `[..., K, C]` -> `[..., Q, K]`.
+
+    Computed in full float32 where the inputs are: on accelerators a reduced-precision product
+    exchanges nearly tied neighbours.
+    """
+    return jnp.einsum(
+        '...qc,...kc->...qk', targets, context, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
+    """z_q = sum_k w_qk y_k: weights `[..., Q, K]`, labels `[..., K, L]` -> `[..., Q, L]`."""
+    return jnp.einsum('...qk,...kl->...ql', weights, labels, precision=jax.lax.Precision.HIGHEST)
+
+
+def distance_mask(
+    targets: jax.Array, context: jax.Array, radius: float, shape: str
+) -> jax.Array:
+    """Which context cells lie within `radius` of each target cell, strictly.
+
+    Args:
+      targets: `[Q, 2]` grid coordinates (row, column) in feature cells.
+      context: `[K, 2]`, likewise.
+      radius: in feature cells; distance < radius is inside.
+      shape: 'radius' for Euclidean distance, 'square' for the larger of the two offsets.
+
+    Returns:
+      `[Q, K]` boolean.
+    """
+    offset = targets[:, None] - context[None]
+    if shape == 'radius':
+        return jnp.sum(jnp.square(offset), axis=-1) < radius**2
+    if shape == 'square':
+        return jnp.max(jnp.abs(offset), axis=-1) < radius
+    raise ValueError(f"shape is {shape!r}; it must be 'radius' or 'square'")
+
+
+class Neighbors(NamedTuple):
+    """The selected cells of each target, frame by frame, best first.
+
+    logits: `[M, Q, k]`, their A / T; -inf fills up where fewer than k cells are allowed.
+    cells: `[M, Q, k]`, their numbers in their context frame. log_sums: `[M, Q]`, the logarithm of
+    the softmax's denominator in each frame, where that does not range over the selected cells.
+    """
+
+    logits: jax.Array
+    cells: jax.Array
+    log_sums: jax.Array | None
+
+
+def select_neighbors(
+    logits: jax.Array, allowed: jax.Array, num_neighbors: int, softmax: str
+) -> Neighbors:
+    """The k allowed cells of largest logit in each context frame.
+
+    Args:
+      logits: A / T, `[M, Q, K]`.
+      allowed: the same with -inf where a restriction forbids the cell.
+      num_neighbors: k; all K cells where it is larger.
+      softmax: 'neighbors', 'frame' or 'region', see `PropagationConfig`.
+    """
+    selected, cells = jax.lax.top_k(allowed, min(num_neighbors, allowed.shape[-1]))
+    log_sums = None
+    if softmax != 'neighbors':
+        log_sums = logsumexp(logits if softmax == 'frame' else allowed, axis=-1)
+    return Neighbors(selected, cells, log_sums)

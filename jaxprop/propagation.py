@@ -1,0 +1,404 @@
+"""Label propagation: the label of frame 0 is copied through a video by nearest neighbours.
+
+For a target cell j with features g_j, and context cells i (of frame 0 and the n latest frames)
+with features f_i and soft labels y_i, the label of j is
+
+    z_j = sum_{i in K(j)} exp(a_ij / T - Z_j) y_i,        a_ij = <f_i, g_j>,
+
+K(j) the k context cells of largest affinity among those that the spatial restriction allows, Z_j
+the logarithm of the softmax's denominator. `PropagationConfig` says over which cells K and Z range:
+McKee et al., "Transfer of Representations to Video Label Propagation: Implementation Factors
+Matter", BMVC 2022, Algorithm 1 and section 3.
+
+Shapes: H, W feature cells, N = H * W, C channels, L labels, T frames, M context slots.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jax.scipy.special import logsumexp
+
+from jaxprop import affinity, windowed
+
+
+@dataclasses.dataclass(frozen=True)
+class PropagationConfig:
+    """Every factor of propagation. Hashable: a static argument of `jax.jit`.
+
+    Attributes:
+      aggregation: 'overall': one selection of k cells over all context frames together;
+        'per_frame': one selection in each context frame, the resulting labels averaged.
+      temperature: T in softmax(A / T).
+      num_neighbors: k; None keeps every allowed cell (attention without selection).
+      num_context: n, how many of the latest frames are context, beside frame 0.
+      keep_first: frame 0 stays context for the whole video. Without it frame 0 is a frame of the
+        queue like any other.
+      padding: what fills the queue's empty places while a video starts. 'repeat_first': copies
+        of frame 0, which compete in the selection and count in the average; 'first_once': one
+        copy of frame 0, beside the kept one; 'mask': nothing.
+      restriction: 'none'; 'radius': context cells at Euclidean distance < `radius` of the target
+        cell; 'square': at row and column distance < `radius`.
+      radius: in feature cells.
+      restrict_first: the restriction binds the kept frame 0 as well.
+      softmax: where the softmax's denominator is taken. 'neighbors': over the k selected cells;
+        'frame': over all cells of the context frame, before restriction and selection (of all
+        context frames with 'overall'), the selected weights not renormalised; 'region': over
+        the allowed cells, before selection.
+      normalize_features: scale features to unit length, so that affinities are cosines.
+      feedback: what of a predicted label becomes context: 'soft': the label itself; 'min_max':
+        each class scaled to [0, 1] over the frame; 'hard': one-hot of the largest class.
+      implementation: 'dense': target cells against whole context frames; 'windowed': only
+        against the cells that a restriction can allow; 'auto': whichever is less work. The same
+        result.
+      query_chunk: how many target cells are held against whole context frames at once. Bounds memory
+        (about 12 * query_chunk * M * N bytes); the same result.
+    """
+
+    aggregation: str = 'overall'
+    temperature: float = 0.05
+    num_neighbors: int | None = 10
+    num_context: int = 20
+    keep_first: bool = True
+    padding: str = 'repeat_first'
+    restriction: str = 'radius'
+    radius: float = 12.0
+    restrict_first: bool = False
+    softmax: str = 'neighbors'
+    normalize_features: bool = True
+    feedback: str = 'soft'
+    implementation: str = 'auto'
+    query_chunk: int = 128
+
+    def __post_init__(self):
+        for name, known in {
+            'aggregation': ('overall', 'per_frame'),
+            'padding': ('repeat_first', 'first_once', 'mask'),
+            'restriction': ('none', 'radius', 'square'),
+            'softmax': ('neighbors', 'frame', 'region'),
+            'feedback': ('soft', 'min_max', 'hard'),
+            'implementation': ('auto', 'dense', 'windowed'),
+        }.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f'{name} is {getattr(self, name)!r}; it must be one of {", ".join(known)}'
+                )
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f'temperature is {self.temperature}; it must be positive and finite')
+        if self.num_neighbors is not None and self.num_neighbors < 1:
+            raise ValueError(
+                f'num_neighbors is {self.num_neighbors}; it must be at least 1, or None for all'
+            )
+        if self.num_context < 0 or self.num_slots < 1:
+            raise ValueError(
+                f'num_context is {self.num_context} with keep_first={self.keep_first}; '
+                'at least one context frame is needed'
+            )
+        if self.restriction != 'none' and not self.radius >= 1:
+            raise ValueError(
+                f'radius is {self.radius}; it must be at least 1 feature cell, '
+                "or use restriction='none'"
+            )
+        if self.implementation == 'windowed' and not windowed.is_possible(self):
+            raise ValueError(
+                "implementation='windowed' needs a restriction, num_neighbors, and a softmax over "
+                f"'neighbors' or 'region'; this is {self}"
+            )
+        if self.query_chunk < 1:
+            raise ValueError(f'query_chunk is {self.query_chunk}; it must be at least 1')
+
+    @property
+    def num_slots(self) -> int:
+        """M, the number of context frames held: n, and one more for the kept frame 0."""
+        return self.num_context + self.keep_first
+
+    @property
+    def free_slots(self) -> int:
+        """How many leading slots the restriction does not bind: 0, 1 or all M of them."""
+        if self.restriction == 'none':
+            return self.num_slots
+        return int(self.keep_first and not self.restrict_first)
+
+
+class Context(NamedTuple):
+    """The context frames, a padded ring buffer: slot 0 is the kept frame 0, if it is kept.
+
+    features: `[M, H, W, C]`, normalised if the config says so. labels: `[M, H, W, L]`.
+    valid: `[M]` boolean. time: the number of frames seen so far, an int32 scalar.
+    """
+
+    features: jax.Array
+    labels: jax.Array
+    valid: jax.Array
+    time: jax.Array
+
+
+def init_context(
+    features: jax.Array, label: jax.Array, *, config: PropagationConfig
+) -> Context:
+    """The context before the second frame.
+
+    Args:
+      features: `[H, W, C]` of frame 0.
+      label: `[H, W, L]` soft label of frame 0.
+      config: the factors.
+
+    Raises:
+      ValueError: shapes that do not fit, k larger than the number of candidates, and, outside a
+        trace, features or labels that are not finite. Inside a trace these propagate as NaN.
+    """
+    _check(features, label, config)
+    if config.normalize_features:
+        features = affinity.l2_normalize(features)
+    valid = np.ones(config.num_slots, bool)
+    if config.padding != 'repeat_first':
+        valid[int(config.keep_first):] = False
+        if config.num_context and (config.padding == 'first_once' or not config.keep_first):
+            # Pushes go round from the queue's first place, so the last one holds its oldest frame.
+            valid[-1] = True
+
+    def fill(frame):
+        # Slots that are not valid hold frame 0 too: finite values whose weight is zero.
+        return jnp.broadcast_to(frame, (config.num_slots, *frame.shape))
+
+    return Context(fill(features), fill(label), jnp.asarray(valid), jnp.ones((), jnp.int32))
+
+
+def propagate_step(
+    context: Context, features: jax.Array, *, config: PropagationConfig
+) -> tuple[Context, jax.Array]:
+    """Labels one frame from its context, and takes it into the context. Constant memory.
+
+    Args:
+      context: from `init_context` or an earlier step.
+      features: `[H, W, C]` of the frame.
+      config: the factors, the same as for `init_context`.
+
+    Returns:
+      The new context, and the label `[H, W, L]`.
+    """
+    if features.shape != context.features.shape[1:]:
+        raise ValueError(
+            f'features are {features.shape}; the context holds {context.features.shape[1:]}'
+        )
+    if config.normalize_features:
+        features = affinity.l2_normalize(features)
+    label = _predict(context, features, config)
+    if config.feedback == 'min_max':
+        label = min_max_normalize(label)
+    if config.num_context == 0:
+        return context._replace(time=context.time + 1), label
+    slot = int(config.keep_first) + (context.time - 1) % config.num_context
+    fed_back = harden(label) if config.feedback == 'hard' else label
+    return Context(
+        context.features.at[slot].set(features),
+        context.labels.at[slot].set(fed_back),
+        context.valid.at[slot].set(True),
+        context.time + 1,
+    ), label
+
+
+def propagate_video(
+    features: jax.Array,
+    first_label: jax.Array,
+    length: jax.Array | int | None = None,
+    *,
+    config: PropagationConfig,
+) -> jax.Array:
+    """Labels a whole video: `lax.scan` over `propagate_step`.
+
+    Args:
+      features: `[T, H, W, C]`.
+      first_label: `[H, W, L]` soft label of frame 0.
+      length: the number of real frames, where T is padded; labels from there on are zero.
+      config: the factors.
+
+    Returns:
+      Labels `[T, H, W, L]`; index 0 is `first_label`.
+
+    Raises:
+      ValueError: as `init_context`.
+    """
+    if features.ndim != 4:
+        raise ValueError(f'features have shape {features.shape}; [T, H, W, C] is needed')
+    _check(features, first_label, config)
+    return _propagate_video(features, first_label, length, config=config)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _propagate_video(features, first_label, length, *, config):
+    context = init_context(features[0], first_label, config=config)
+    step = functools.partial(propagate_step, config=config)
+    _, labels = jax.lax.scan(step, context, features[1:])
+    labels = jnp.concatenate([first_label[None], labels])
+    if length is not None:
+        real = jnp.arange(len(labels)) < length
+        labels = jnp.where(real[:, None, None, None], labels, 0)
+    return labels
+
+
+def min_max_normalize(label: jax.Array) -> jax.Array:
+    """Scales each class of a soft label `[..., H, W, L]` to [0, 1] over the frame.
+
+    (y - min y) / (max y - min y). A class that is the same everywhere, a vanished one too,
+    becomes zero: it has no place where it is stronger, and the quotient would be 0 / 0.
+    """
+    low = jnp.min(label, axis=(-3, -2), keepdims=True)
+    span = jnp.max(label, axis=(-3, -2), keepdims=True) - low
+    return (label - low) / jnp.where(span > 0, span, 1)
+
+
+def harden(label: jax.Array) -> jax.Array:
+    """One-hot of the largest class of a soft label `[..., L]`; the first one where tied."""
+    return jax.nn.one_hot(jnp.argmax(label, axis=-1), label.shape[-1], dtype=label.dtype)
+
+
+def _predict(context, features, config):
+    """The label `[H, W, L]` of a frame with (normalised) features `[H, W, C]`."""
+    height, width, _ = features.shape
+    frames = rearrange(context.features, 'm h w c -> m (h w) c')
+    labels = rearrange(context.labels, 'm h w l -> m (h w) l')
+    queries = rearrange(features, 'h w c -> (h w) c')
+    free = config.free_slots
+    if config.num_neighbors is None:
+        label = _attend(queries, frames, labels, context.valid, (height, width), config)
+    else:
+        parts = []
+        if free:
+            parts.append(_search_dense(queries, frames[:free], None, config))
+        if free < config.num_slots and windowed.is_used((height, width), config):
+            parts.append(windowed.search(features, context.features[free:], config))
+        elif free < config.num_slots:
+            parts.append(_search_dense(queries, frames[free:], (height, width), config))
+        found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
+        label = _copy_labels(found, labels, context.valid, config)
+    return label.reshape(height, width, -1)
+
+
+def _search_dense(queries, frames, grid, config):
+    """`Neighbors` of all queries among all cells of `frames`; restricted if a `grid` is given."""
+
+    def search(query, index):
+        logits = affinity.affinity(query, frames) / config.temperature
+        allowed = logits
+        if grid is not None:
+            allowed = jnp.where(_allowed(index, grid, config), logits, -jnp.inf)
+        return affinity.select_neighbors(logits, allowed, config.num_neighbors, config.softmax)
+
+    return _map_queries(search, queries, config.query_chunk)
+
+
+def _attend(queries, frames, labels, valid, grid, config):
+    """The label `[N, L]` where every allowed cell counts (k is None)."""
+    bound = jnp.arange(config.num_slots) >= config.free_slots
+
+    def attend(query, index):
+        logits = affinity.affinity(query, frames) / config.temperature
+        allowed = logits
+        if config.restriction != 'none':
+            inside = _allowed(index, grid, config) | ~bound[:, None, None]
+            allowed = jnp.where(inside, logits, -jnp.inf)
+        log_sums = logsumexp(logits if config.softmax == 'frame' else allowed, axis=-1)
+        copied = affinity.soft_copy(jnp.exp(allowed - log_sums[..., None]), labels)
+        if config.aggregation == 'overall':
+            shares = jax.nn.softmax(log_sums, axis=0, where=valid[:, None])
+        else:
+            shares = jnp.broadcast_to((valid / jnp.sum(valid))[:, None], log_sums.shape)
+        return (jnp.einsum('mq,mql->ql', shares, copied)[None],)
+
+    (label,) = _map_queries(attend, queries, config.query_chunk)
+    return label[0]
+
+
+def _copy_labels(found, labels, valid, config):
+    """The label `[N, L]` of each query: its `Neighbors` weighted, their labels summed."""
+    num_slots, num_cells, num_labels = labels.shape
+    # Cells numbered through all slots, to read every selected label in one gather.
+    cells = found.cells + num_cells * jnp.arange(num_slots)[:, None, None]
+    if config.aggregation == 'overall':
+        logits = jnp.where(valid[:, None, None], found.logits, -jnp.inf)
+        logits = rearrange(logits, 'm n k -> n (m k)')
+        logits, order = jax.lax.top_k(logits, min(config.num_neighbors, logits.shape[-1]))
+        cells = jnp.take_along_axis(rearrange(cells, 'm n k -> n (m k)'), order, axis=-1)
+        if config.softmax == 'neighbors':
+            log_sum = logsumexp(logits, axis=-1)
+        else:
+            log_sum = logsumexp(jnp.where(valid[:, None], found.log_sums, -jnp.inf), axis=0)
+        weights = jnp.exp(logits - log_sum[:, None])
+    else:
+        log_sums = found.log_sums
+        if config.softmax == 'neighbors':
+            log_sums = logsumexp(found.logits, axis=-1)
+        shares = (valid / jnp.sum(valid))[:, None, None]
+        weights = jnp.exp(found.logits - log_sums[..., None]) * shares
+        weights, cells = (rearrange(x, 'm n k -> n (m k)') for x in (weights, cells))
+    selected = labels.reshape(num_slots * num_cells, num_labels)[cells]
+    return jnp.sum(weights[..., None] * selected, axis=1)
+
+
+def _map_queries(function, queries, chunk):
+    """`function` of chunks of queries `[Q, C]` and their numbers `[Q]`, put side by side.
+
+    The results' leaves are `[M, Q, ...]`, put together to `[M, N, ...]`.
+    """
+    num_queries = len(queries)
+    chunk = min(chunk, num_queries)
+    num_chunks = -(-num_queries // chunk)
+    # The last chunk is filled up with repeats of the last query, cut off again below.
+    index = jnp.minimum(jnp.arange(num_chunks * chunk), num_queries - 1)
+    index = index.reshape(num_chunks, chunk)
+    results = jax.lax.map(lambda i: function(queries[i], i), index)
+    return jax.tree.map(
+        lambda x: rearrange(x, 'c m q ... -> m (c q) ...')[:, :num_queries], results
+    )
+
+
+def _allowed(index, grid, config):
+    """`[Q, N]`: the cells that the restriction allows for the targets with these numbers."""
+    height, width = grid
+    targets = jnp.stack([index // width, index % width], axis=-1)
+    cells = jnp.asarray(np.indices((height, width)).reshape(2, -1).T)
+    return affinity.distance_mask(targets, cells, config.radius, config.restriction)
+
+
+def _check(features, label, config):
+    if features.ndim < 3 or label.ndim != 3:
+        raise ValueError(
+            f'features {features.shape} and first label {label.shape} must be [..., H, W, C] and '
+            '[H, W, L]'
+        )
+    height, width = features.shape[-3:-1]
+    if label.shape[:2] != (height, width):
+        raise ValueError(
+            f'the first label is on a grid of {label.shape[:2]}, the features on {height, width}; '
+            'labels.encode puts a label map on the grid of the features'
+        )
+    window = height * width
+    if config.restriction != 'none':
+        reach = math.ceil(config.radius) - 1
+        offsets = np.stack(np.meshgrid(
+            *(np.arange(-min(reach, side // 2), min(reach, (side - 1) // 2) + 1)
+              for side in (height, width)), indexing='ij'), axis=-1).reshape(-1, 2)
+        with jax.ensure_compile_time_eval():
+            window = int(jnp.sum(affinity.distance_mask(
+                np.zeros((1, 2)), offsets, config.radius, config.restriction)))
+    candidates = window
+    if config.aggregation == 'overall':
+        free = config.free_slots
+        candidates = free * height * width + (config.num_slots - free) * window
+    elif config.num_context == 0 and config.free_slots:
+        candidates = height * width
+    if config.num_neighbors is not None and config.num_neighbors > candidates:
+        raise ValueError(
+            f'num_neighbors is {config.num_neighbors}, but a cell has at most {candidates} '
+            f'candidates on a grid of {height}x{width} with these settings; '
+            'use fewer, or None for all of them'
+        )
+    for name, array in {'features': features, 'first label': label}.items():
+        if not isinstance(array, jax.core.Tracer) and not np.all(np.isfinite(array)):
+            raise ValueError(f'{name} hold values that are not finite; check the input and weights')

@@ -1,0 +1,99 @@
+"""Neighbours under a spatial restriction, without the affinities that it forbids.
+
+The grid of target cells is cut into tiles. A tile's targets can only reach the cells within the
+radius around it, a window that is cut out of every context frame: one matrix product of a tile
+with its window replaces the one of the tile with the whole frame, and the selection sees as many
+values fewer. The windows are moved inside the frame where they would stick out, so nothing is
+padded, and the restriction's mask is exact in every place.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from jaxprop import affinity
+
+_TILE = 8
+
+
+def is_possible(config) -> bool:
+    """Whether a `PropagationConfig` asks for nothing outside the windows."""
+    return (
+        config.restriction != 'none'
+        and config.num_neighbors is not None
+        and config.softmax != 'frame'
+    )
+
+
+def is_used(grid: tuple[int, int], config) -> bool:
+    """Whether `search` answers on this grid: if asked for, or by itself if it is less work."""
+    if config.implementation != 'auto' or not is_possible(config):
+        return config.implementation == 'windowed'
+    _, window = _tile_and_window(grid, config.radius)
+    return 2 * math.prod(window) <= math.prod(grid)
+
+
+def search(features: jax.Array, frames: jax.Array, config) -> affinity.Neighbors:
+    """`affinity.select_neighbors` among the cells that the restriction allows.
+
+    Args:
+      features: `[H, W, C]` of the targets.
+      frames: `[M, H, W, C]` of the context.
+      config: the factors; `is_possible` must hold.
+
+    Returns:
+      `Neighbors` of all N = H * W targets; cells are numbered in the whole frame.
+    """
+    num_frames, height, width, channels = frames.shape
+    tile, window = _tile_and_window((height, width), config.radius)
+    starts, place = _tiles((height, width), tile)
+    num_neighbors = config.num_neighbors
+    # Windows sit around their tiles, moved inside the frame.
+    margin = math.ceil(config.radius) - 1
+    corners = np.clip(starts - margin, 0, np.array((height, width)) - np.array(window))
+    tile_cells = np.indices(tile).reshape(2, -1).T
+    window_cells = np.indices(window).reshape(2, -1).T
+
+    def search_tile(corner_pair):
+        start, corner = corner_pair
+        queries = jax.lax.dynamic_slice(features, (*start, 0), (*tile, channels))
+        keys = jax.lax.dynamic_slice(
+            frames, (0, *corner, 0), (num_frames, *window, channels))
+        logits = affinity.affinity(
+            rearrange(queries, 'h w c -> (h w) c'), rearrange(keys, 'm h w c -> m (h w) c')
+        ) / config.temperature
+        inside = affinity.distance_mask(
+            start + tile_cells, corner + window_cells, config.radius, config.restriction)
+        found = affinity.select_neighbors(
+            logits, jnp.where(inside, logits, -jnp.inf), num_neighbors, config.softmax)
+        rows, columns = jnp.divmod(found.cells, window[1])
+        return found._replace(cells=(corner[0] + rows) * width + corner[1] + columns)
+
+    found = jax.lax.map(search_tile, (jnp.asarray(starts), jnp.asarray(corners)))
+    return jax.tree.map(lambda x: rearrange(x, 't m q ... -> m (t q) ...')[:, place], found)
+
+
+def _tile_and_window(grid, radius):
+    margin = math.ceil(radius) - 1
+    tile = tuple(min(side, _TILE) for side in grid)
+    window = tuple(min(side, size + 2 * margin) for side, size in zip(grid, tile))
+    return tile, window
+
+
+def _tiles(grid, tile):
+    """Upper left cells of the tiles `[t, 2]`, and where in all tiles' cells each grid cell is.
+
+    The last tile of a row or column is moved inside the grid, overlapping the one before it.
+    """
+    rows, columns = (
+        np.minimum(np.arange(0, side, size), side - size) for side, size in zip(grid, tile)
+    )
+    starts = np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(-1, 2)
+    place = np.zeros(grid, np.int32)
+    for number, (row, column) in enumerate(starts):
+        cells = np.arange(tile[0] * tile[1]).reshape(tile) + number * tile[0] * tile[1]
+        place[row:row + tile[0], column:column + tile[1]] = cells
+    return starts.astype(np.int32), place.reshape(-1)
