@@ -16,7 +16,9 @@ def l2_normalize(features: jax.Array, axis: int = -1) -> jax.Array:
     A zero vector stays zero and has a zero gradient.
     """
     squared = jnp.sum(jnp.square(features), axis=axis, keepdims=True)
-    return features * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+    inverse_length = jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+    # Without the choice of 0 the gradient of a zero vector would be 1e12 times the incoming one.
+    return features * jnp.where(squared > 0, inverse_length, 0)
 
 
 def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:

@@ -99,9 +99,9 @@ class PropagationConfig:
                 f'num_context is {self.num_context} with keep_first={self.keep_first}; '
                 'at least one context frame is needed'
             )
-        if self.restriction != 'none' and not self.radius >= 1:
+        if self.restriction != 'none' and not (self.radius >= 1 and math.isfinite(self.radius)):
             raise ValueError(
-                f'radius is {self.radius}; it must be at least 1 feature cell, '
+                f'radius is {self.radius}; it must be finite and at least 1 feature cell, '
                 "or use restriction='none'"
             )
         if self.implementation == 'windowed' and not windowed.is_possible(self):
@@ -186,6 +186,7 @@ def propagate_step(
         raise ValueError(
             f'features are {features.shape}; the context holds {context.features.shape[1:]}'
         )
+    features = jnp.asarray(features)
     if config.normalize_features:
         features = affinity.l2_normalize(features)
     label = _predict(context, features, config)
@@ -378,6 +379,9 @@ def _check(features, label, config):
             f'the first label is on a grid of {label.shape[:2]}, the features on {height, width}; '
             'labels.encode puts a label map on the grid of the features'
         )
+    if not jnp.issubdtype(label.dtype, jnp.floating):
+        # Fractions of the predicted labels would be lost in a context of whole numbers.
+        raise ValueError(f'the first label is {label.dtype}; soft labels are float32')
     window = height * width
     if config.restriction != 'none':
         reach = math.ceil(config.radius) - 1

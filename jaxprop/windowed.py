@@ -70,7 +70,12 @@ def search(features: jax.Array, frames: jax.Array, config) -> affinity.Neighbors
         found = affinity.select_neighbors(
             logits, jnp.where(inside, logits, -jnp.inf), num_neighbors, config.softmax)
         rows, columns = jnp.divmod(found.cells, window[1])
-        return found._replace(cells=(corner[0] + rows) * width + corner[1] + columns)
+        cells = (corner[0] + rows) * width + corner[1] + columns
+        # As many places as among whole frames, where k is more than a window holds.
+        fill = ((0, 0), (0, 0), (0, min(num_neighbors, height * width) - cells.shape[-1]))
+        return found._replace(
+            logits=jnp.pad(found.logits, fill, constant_values=-jnp.inf),
+            cells=jnp.pad(cells, fill))
 
     found = jax.lax.map(search_tile, (jnp.asarray(starts), jnp.asarray(corners)))
     return jax.tree.map(lambda x: rearrange(x, 't m q ... -> m (t q) ...')[:, place], found)

@@ -1,0 +1,9 @@
+"""DAVIS with the study's per-frame factors for moco features: 1/T = 50 (Figure 4)."""
+
+from configs.eval import davis_moco, davis_imagenet
+
+
+def get_config():
+    config = davis_imagenet.per_frame(davis_moco.get_config(), inverse_temperature=50)
+    config.name += '_per_frame'
+    return config

@@ -1,0 +1,182 @@
+"""Pixels as networks take them: normalised RGB, and CIE Lab in the 8-bit units of OpenCV.
+
+8-bit Lab holds L in 0..255 (CIE lightness times 2.55), and a and b shifted by 128.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+# Linear sRGB to CIE XYZ, every row divided by the D65 white point (0.950456, 1, 1.088754).
+_RGB_TO_XYZ = np.array([
+    [0.412453, 0.357580, 0.180423],
+    [0.212671, 0.715160, 0.072169],
+    [0.019334, 0.119193, 0.950227],
+]) / np.array([[0.950456], [1.0], [1.088754]])
+_XYZ_TO_RGB = np.linalg.inv(_RGB_TO_XYZ)
+
+# OpenCV's 8-bit conversion to Lab is in fixed point: linear light and XYZ in so many steps from 0
+# to 1, the matrix in 4096ths. Without these roundings dark colours differ by up to three levels.
+_STEPS = 255 * 8
+_LEVELS = np.arange(256) / 255
+_FIXED_LINEAR = np.round(_STEPS * np.where(
+    _LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4
+)).astype(np.float32)
+_FIXED_RGB_TO_XYZ = np.round(4096 * _RGB_TO_XYZ) / 4096
+
+# Below this relative luminance the cube root of CIE Lab gives way to a line.
+_DARK = 216 / 24389
+_SLOPE = 24389 / 27 / 116
+
+
+def normalize_rgb(images: jax.Array) -> jax.Array:
+    """RGB as networks trained on ImageNet take it: (x / 255 - mean) / std.
+
+    The mean is (0.485, 0.456, 0.406), the standard deviation (0.229, 0.224, 0.225).
+
+    Args:
+      images: RGB `[..., 3]`, uint8, or floats of the same range 0..255.
+
+    Returns:
+      float32 `[..., 3]`.
+
+    Raises:
+      ValueError: the last axis is not three channels.
+    """
+    _check_channels(images)
+    return (_unit(images) - _IMAGENET_MEAN) / _IMAGENET_STD
+
+
+def rgb_to_lab8(images: jax.Array) -> jax.Array:
+    """sRGB to 8-bit Lab in whole levels, each within one level of OpenCV's for 8-bit images.
+
+    L8 = 2.55 L, a8 = a + 128, b8 = b + 128, with L = 116 f(Y) - 16, a = 500 (f(X) - f(Y)),
+    b = 200 (f(Y) - f(Z)) of X, Y, Z relative to the D65 white, f the cube root with CIE's line
+    near black. More than 99 of 100 values are OpenCV's exactly, because its fixed-point steps are
+    followed: networks were trained on its values.
+
+    Args:
+      images: uint8 RGB `[..., 3]`.
+
+    Returns:
+      float32 `[..., 3]`, whole numbers in 0..255.
+
+    Raises:
+      ValueError: the images are not uint8 with three channels.
+
+    Source: CIE 15 (Lab), IEC 61966-2-1 (sRGB).
+    """
+    _check_channels(images)
+    if images.dtype != jnp.uint8:
+        raise ValueError(f'images are {images.dtype}; 8-bit Lab is defined for uint8 RGB')
+    # Whole numbers below 2^24 over 4096: exact in float32, so that halves round up as in OpenCV.
+    xyz = _mix(jnp.asarray(_FIXED_LINEAR)[images], _FIXED_RGB_TO_XYZ)
+    xyz = jnp.floor(xyz + 0.5) / _STEPS
+    root = jnp.where(xyz > _DARK, jnp.cbrt(xyz), _SLOPE * xyz + 16 / 116)
+    x, y, z = root[..., 0], root[..., 1], root[..., 2]
+    # OpenCV's scale of the lightness: 296 where 2.55 * 116 is 295.8.
+    lab = jnp.stack([296 * y - 40.8, 500 * (x - y) + 128, 200 * (y - z) + 128], axis=-1)
+    return jnp.clip(jnp.round(lab), 0, 255)
+
+
+def lab8_to_rgb(lab: jax.Array) -> jax.Array:
+    """8-bit Lab to sRGB, the inverse of `rgb_to_lab8`; not rounded, and differentiable.
+
+    Args:
+      lab: `[..., 3]` in 8-bit Lab units, fractions allowed.
+
+    Returns:
+      float32 `[..., 3]` in 0..255; colours outside sRGB are clipped to it, channel by channel.
+
+    Raises:
+      ValueError: the last axis is not three channels.
+
+    Source: CIE 15 (Lab), IEC 61966-2-1 (sRGB).
+    """
+    _check_channels(lab)
+    lab = jnp.asarray(lab, jnp.float32)
+    y = (lab[..., 0] / 2.55 + 16) / 116
+    root = jnp.stack([
+        y + (lab[..., 1] - 128) / 500,
+        y,
+        y - (lab[..., 2] - 128) / 200,
+    ], axis=-1)
+    xyz = jnp.where(root > _DARK ** (1 / 3), root**3, (root - 16 / 116) / _SLOPE)
+    linear = jnp.clip(_mix(xyz, _XYZ_TO_RGB), 0, 1)
+    # The power is never taken at 0, where its gradient is infinite.
+    power = jnp.maximum(linear, 0.0031308) ** (1 / 2.4)
+    return 255 * jnp.where(linear <= 0.0031308, 12.92 * linear, 1.055 * power - 0.055)
+
+
+def scale_lab(lab: jax.Array) -> jax.Array:
+    """8-bit Lab `[..., 3]` to the range of a colour autoencoder, [-1, 1): (x - 128) / 128."""
+    return (jnp.asarray(lab, jnp.float32) - 128) / 128
+
+
+def unscale_lab(scaled: jax.Array) -> jax.Array:
+    """The inverse of `scale_lab`: 128 x + 128."""
+    return 128 * jnp.asarray(scaled, jnp.float32) + 128
+
+
+def lightness_input(images: jax.Array) -> jax.Array:
+    """The lightness alone, as UVC's feature network takes it.
+
+    L8 / 256, three times, normalised with ImageNet's mean and standard deviation.
+
+    Args:
+      images: uint8 RGB `[..., 3]`.
+
+    Returns:
+      float32 `[..., 3]`.
+
+    Raises:
+      ValueError: the images are not uint8 with three channels.
+
+    Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence",
+    NeurIPS 2019, as released.
+    """
+    lightness = rgb_to_lab8(images)[..., :1] / 256
+    return (lightness - _IMAGENET_MEAN) / _IMAGENET_STD
+
+
+def network_input(images: jax.Array, color: str) -> jax.Array:
+    """Pixels as a network was trained on them.
+
+    Args:
+      images: uint8 RGB `[..., 3]`.
+      color: 'rgb': `normalize_rgb`; 'lightness': `lightness_input` (UVC); 'rgb_unit': RGB / 255
+        (CorrFlow).
+
+    Returns:
+      float32 `[..., 3]`.
+
+    Raises:
+      ValueError: `color` is none of these, or the images are not what it takes.
+    """
+    if color == 'rgb':
+        return normalize_rgb(images)
+    if color == 'lightness':
+        return lightness_input(images)
+    if color == 'rgb_unit':
+        _check_channels(images)
+        return _unit(images)
+    raise ValueError(f"color is {color!r}; it must be 'rgb', 'lightness' or 'rgb_unit'")
+
+
+def _unit(images):
+    return jnp.asarray(images, jnp.float32) / 255
+
+
+def _mix(channels, matrix):
+    """Each colour `[..., 3]` times a 3 x 3 matrix, in full float32 on every device."""
+    return jnp.einsum(
+        '...i,oi->...o', channels, matrix.astype(np.float32), precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def _check_channels(images):
+    if images.ndim < 1 or images.shape[-1] != 3:
+        raise ValueError(f'images are {list(images.shape)}; the last axis must hold three channels')

@@ -1,0 +1,53 @@
+"""What a labelled sequence is, whichever benchmark it comes from."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+
+class DataError(Exception):
+    """A sequence that cannot be used; the message names the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSequence:
+    """A video and the object ids of some of its frames, read one frame at a time.
+
+    Attributes:
+      name: of the sequence, as its benchmark calls it.
+      num_frames: T; frames are read by their index 0 ... T - 1.
+      size: (height, width) of frames and labels, in pixels.
+      read_frame: index -> uint8 RGB `[H, W, 3]`; raises DataError.
+      read_label: index -> int32 ids `[H, W]`, 0 for background; None where the frame is not
+        annotated. Frame 0 always is. Raises DataError.
+      frame_names: what each frame's result is saved under, without extension: '00000', ...
+      palette: uint8 `[256, 3]`, the colours results are saved with; None for the DAVIS palette.
+    """
+
+    name: str
+    num_frames: int
+    size: tuple[int, int]
+    read_frame: Callable[[int], np.ndarray]
+    read_label: Callable[[int], np.ndarray | None]
+    frame_names: tuple[str, ...]
+    palette: np.ndarray | None = None
+
+
+def davis_palette() -> np.ndarray:
+    """The colours of object ids in DAVIS and PASCAL VOC.
+
+    Bit 3 b + c of the id is bit 7 - b of channel c, so that ids near each other look different.
+    (The palette inside DAVIS' own files has 191 in place of 192, and greys from id 22 on.)
+
+    Returns:
+      uint8 RGB `[256, 3]`; black, dark red, dark green, ...
+
+    Source: the colour map of the PASCAL VOC development kit.
+    """
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
+    for bit in range(3):
+        for channel in range(3):
+            palette[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return palette

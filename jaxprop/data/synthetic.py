@@ -1,0 +1,617 @@
+"""Labelled sequences drawn by code: textured objects whose masks are known exactly.
+
+A scene is a stack of layers. A layer is an outline and a periodic texture in coordinates of its
+own, carried into the frame by a smooth motion (position, size, rotation) and a smooth deformation;
+the background is a layer without an outline. The id of a pixel is that of the topmost layer whose
+outline holds the pixel's centre, so no drawing or rounding enters the labels.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from jaxprop.data.sequences import LabelledSequence, davis_palette
+
+_REACH = 1.3  # units from the origin within which every outline lies
+_SMALLEST_SIDE = 64
+
+
+def synthetic_sequences(
+    num_sequences: int = 6,
+    num_frames: int = 24,
+    size: tuple[int, int] = (240, 320),
+    num_objects: int | None = None,
+    seed: int = 0,
+) -> list[LabelledSequence]:
+    """A small benchmark with exact ground truth, drawn frame by frame when it is read.
+
+    The scenarios follow each other and start again after the last with other pictures:
+
+        crossing         paths cross; a small object passes behind a large one
+        spin-and-grow    rotation and change of size; what grows covers another
+        wobble           jelly: outline and texture deform
+        hide-and-return  one object leaves the frame, one goes behind a post
+        camouflage       objects with the background's pattern and colours; the camera zooms
+        shoal            lookalikes swim past each other and below a lily pad
+
+    Objects are textured, deform, and overlap in a fixed order: the higher id is in front. In each
+    sequence at least one object vanishes, or all but, and comes back. The background moves, the
+    light changes a little, and there is sensor noise. All objects are seen in frame 0.
+
+    Args:
+      num_sequences: how many. Sequence i is the same whatever their number.
+      num_frames: T. The same motion is spread over them: 24 is about as fast as DAVIS.
+      size: (height, width) in pixels.
+      num_objects: 2 to 4 in each sequence; None for each scenario's own number.
+      seed: of everything random. The same seed gives the same pictures.
+
+    Returns:
+      Sequences with a label for every frame; each frame can be read alone, in any order.
+
+    Raises:
+      ValueError: an argument outside these ranges.
+    """
+    if num_sequences < 1 or num_frames < 1:
+        raise ValueError(
+            f'num_sequences is {num_sequences} and num_frames {num_frames}; both must be 1 or more'
+        )
+    if min(size) < _SMALLEST_SIDE:
+        raise ValueError(f'size is {size}; both sides must be {_SMALLEST_SIDE} pixels or more')
+    if num_objects not in (None, 2, 3, 4):
+        raise ValueError(f'num_objects is {num_objects}; it must be 2, 3, 4 or None')
+
+    sequences = []
+    for index in range(num_sequences):
+        scenario, turn = list(_SCENARIOS)[index % len(_SCENARIOS)], index // len(_SCENARIOS)
+        scene = functools.partial(_build_scene, index, num_frames, tuple(size), num_objects, seed)
+        sequences.append(
+            LabelledSequence(
+                name=f'{scenario}-{turn + 1}' if turn else scenario,
+                num_frames=num_frames,
+                size=tuple(size),
+                read_frame=functools.partial(_read_frame, scene),
+                read_label=functools.partial(_read_label, scene),
+                frame_names=tuple(f'{frame:05d}' for frame in range(num_frames)),
+                palette=davis_palette(),
+            )
+        )
+    return sequences
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """One thing in a scene.
+
+    Attributes:
+      label: its id; 0 for the background and for things that are not objects.
+      outline: (u, v) -> below 0 inside, above 0 outside, smooth across 0. It lies within 1.3 units
+        of the origin. None for the background, which is everywhere.
+      texture: uint8 RGB `[S, S, 3]`, periodic.
+      path: `[K, 4]`: x and y of the centre as fractions of the frame's width and height, the
+        length of one unit as a fraction of its short side, and the rotation in turns (clockwise),
+        at K times that are spread evenly over the sequence; in between, a cubic spline.
+      wobble: (amplitude along u, amplitude along v, wave number, periods in the sequence, phase in
+        turns) of the waves that deform outline and texture.
+      density: texture pixels to a unit of u and v.
+    """
+
+    label: int
+    outline: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+    texture: np.ndarray
+    path: np.ndarray
+    wobble: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    density: float = 64.0
+
+    def place(self, time: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """(column, row, pixels to a unit, radians) at `time` in [0, 1], in a frame of `size`."""
+        x, y, unit, turns = _spline(self.path, time)
+        return x * size[1], y * size[0], unit * min(size), 2 * np.pi * turns
+
+    def coordinates(
+        self, time: float, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(u, v), `[R, C]` each, at the centres of the pixels at `rows [R]` and `columns [C]`."""
+        column, row, unit, angle = self.place(time, size)
+        right = (columns[None, :] + 0.5 - column) / unit
+        down = (rows[:, None] + 0.5 - row) / unit
+        u = np.cos(angle) * right + np.sin(angle) * down
+        v = np.cos(angle) * down - np.sin(angle) * right
+        along, across, wave_number, periods, phase = self.wobble
+        swing = 2 * np.pi * (periods * time + phase)
+        if along:
+            u = u + along * np.sin(wave_number * v + swing)
+        if across:
+            v = v + across * np.sin(wave_number * u - swing)
+        return u, v
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scene:
+    """Layers from back to front, and how they are seen.
+
+    Attributes:
+      layers: the background first.
+      num_frames: T.
+      size: (height, width) in pixels.
+      flips: whether the picture is turned upside down, and whether left to right.
+      light: how far brightness swings, as a fraction.
+      noise: the sensor's, as a standard deviation in levels of 255.
+      seed: of the noise.
+    """
+
+    layers: tuple[Layer, ...]
+    num_frames: int
+    size: tuple[int, int]
+    flips: tuple[bool, bool] = (False, False)
+    light: float = 0.0
+    noise: float = 0.0
+    seed: tuple[int, ...] = (0,)
+
+    def frame(self, index: int) -> np.ndarray:
+        """Draws a frame: uint8 RGB `[H, W, 3]`, outlines antialiased."""
+        time = self._time(index)
+        canvas = np.zeros((*self.size, 3), np.float32)
+        for layer in self.layers:
+            self._draw(canvas, layer, time)
+
+        # A lamp moves from left to right, and its colour goes from warm to cold.
+        glow = np.cos(np.pi * (np.linspace(0, 1, self.size[1]) - time))
+        warmth = np.sin(2 * np.pi * time) * np.array([0.6, 0.2, -0.2])
+        canvas *= (1 + self.light * (glow[:, None] + warmth)).astype(np.float32)
+        generator = _generator(*self.seed, index)
+        canvas += self.noise * generator.standard_normal(canvas.shape, np.float32)
+        return self._flip(np.rint(canvas.clip(0, 255)).astype(np.uint8))
+
+    def label(self, index: int) -> np.ndarray:
+        """The ids of a frame: int32 `[H, W]`."""
+        time = self._time(index)
+        ids = np.zeros(self.size, np.int32)
+        for layer in self.layers:
+            if layer.outline is not None:
+                window = self._window(layer, time)
+                inside = layer.outline(*layer.coordinates(time, self.size, *window)) < 0
+                ids[np.ix_(*window)] = np.where(inside, layer.label, ids[np.ix_(*window)])
+        return self._flip(ids)
+
+    def _time(self, index: int) -> float:
+        if not 0 <= index < self.num_frames:
+            raise IndexError(f'frame {index} of a sequence of {self.num_frames}')
+        return index / max(self.num_frames - 1, 1)
+
+    def _flip(self, picture: np.ndarray) -> np.ndarray:
+        vertical, horizontal = (-1 if flip else 1 for flip in self.flips)
+        return np.ascontiguousarray(picture[::vertical, ::horizontal])
+
+    def _window(
+        self, layer: Layer, time: float, margin: float = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and the columns within `margin` pixels of what a layer may cover."""
+        column, row, unit, _ = layer.place(time, self.size)
+        reach = (_REACH + np.hypot(*layer.wobble[:2])) * unit + margin
+
+        def within(centre: float, length: int) -> np.ndarray:
+            low, high = np.clip([np.floor(centre - reach), np.ceil(centre + reach)], 0, length)
+            return np.arange(int(low), int(high))
+
+        return within(row, self.size[0]), within(column, self.size[1])
+
+    def _draw(self, canvas: np.ndarray, layer: Layer, time: float) -> None:
+        if layer.outline is None:
+            where = layer.coordinates(time, self.size, *map(np.arange, self.size))
+            canvas[:] = _sample(layer, *where)
+            return
+        fall = 0.02 * min(self.size)  # of the shadow, in pixels to the right and down
+        rows, columns = self._window(layer, time, 2.5 * fall)
+        if not (rows.size and columns.size):
+            return
+        # One more pixel on each side, for the central differences.
+        padded = (np.arange(pixels[0] - 1, pixels[-1] + 2) for pixels in (rows, columns))
+        u, v = layer.coordinates(time, self.size, *padded)
+        level = layer.outline(u, v)
+        right = (level[1:-1, 2:] - level[1:-1, :-2]) / 2
+        down = (level[2:, 1:-1] - level[:-2, 1:-1]) / 2
+        slope = np.hypot(right, down) + 1e-9
+        distance = level[1:-1, 1:-1] / slope  # pixels to the outline, to first order
+        facing = (right + down) / slope  # above 0 where the outline faces the lower right
+
+        # As if the edge were rounded and lit from the upper left.
+        edge = np.exp(np.minimum(distance, 0) / (0.12 * layer.place(time, self.size)[2]))
+        shade = 1 - edge * (0.12 + 0.2 * facing)
+        shadow = np.clip(0.5 - (distance - fall * facing) / (3 * fall), 0, 1)
+        shadow = 1 - 0.35 * shadow * shadow * (3 - 2 * shadow)
+        coverage = np.clip(0.5 - distance, 0, 1)
+
+        colour = _sample(layer, u[1:-1, 1:-1], v[1:-1, 1:-1])
+        picture = canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        picture *= ((1 - coverage) * shadow)[..., None].astype(np.float32)
+        picture += colour * (coverage * shade)[..., None].astype(np.float32)
+
+
+def _read_frame(scene: Callable[[], Scene], index: int) -> np.ndarray:
+    return scene().frame(index)
+
+
+def _read_label(scene: Callable[[], Scene], index: int) -> np.ndarray:
+    return scene().label(index)
+
+
+def _generator(*seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def _spline(points: np.ndarray, time: float) -> np.ndarray:
+    """The Catmull-Rom spline through `points [K, D]` at `time` in [0, 1]: `[D]`."""
+    points = np.asarray(points, np.float64)
+    if len(points) == 1:
+        return points[0]
+    before = 2 * points[:1] - points[1:2]
+    after = 2 * points[-1:] - points[-2:-1]
+    start = min(int(time * (len(points) - 1)), len(points) - 2)
+    t = time * (len(points) - 1) - start
+    a, b, c, d = np.concatenate([before, points, after])[start : start + 4]
+    return b + t * ((c - a) + t * ((2 * a - 5 * b + 4 * c - d) + t * (3 * (b - c) + d - a))) / 2
+
+
+def _sample(layer: Layer, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The texture's colours at (u, v) `[R, C]`: float32 `[R, C, 3]`."""
+    columns, rows = ((layer.density * x).astype(np.float32) for x in (u, v))
+    colours = cv2.remap(
+        layer.texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+    )
+    return colours.astype(np.float32)
+
+
+# Outlines. Each is negative inside and changes by about 1 in a unit across its edge.
+
+
+def _polar(*harmonics: tuple[int, float, float]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Radius 0.9 + sum of amplitude * cos(n * angle + phase) over (n, amplitude, phase)."""
+
+    def outline(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        angle = np.arctan2(v, u)
+        radius = 0.9 + sum(size * np.cos(n * angle + phase) for n, size, phase in harmonics)
+        return np.hypot(u, v) - radius
+
+    return outline
+
+
+def _ellipse(
+    u: np.ndarray, v: np.ndarray, x: float, y: float, length: float, width: float, turns: float = 0
+) -> np.ndarray:
+    cosine, sine = np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
+    along, across = cosine * (u - x) + sine * (v - y), cosine * (v - y) - sine * (u - x)
+    return (np.hypot(along / length, across / width) - 1) * min(length, width)
+
+
+def _tile(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return (u**4 + v**4) ** 0.25 - 0.85
+
+
+def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.abs(np.hypot(u, v) - 0.72) - 0.3
+
+
+def _leaf(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    # Where two discs of radius 1.4 overlap.
+    return np.maximum(np.hypot(u, v - 0.85), np.hypot(u, v + 0.85)) - 1.4
+
+
+def _post(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u) - 0.17 - 0.02 * np.sin(7 * v), np.abs(v) - 1.28)
+
+
+def _pad(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    # A disc with a notch.
+    return np.maximum(np.hypot(u, v) - 1, 0.25 * u - np.abs(v) - 0.05)
+
+
+def _koi(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    mirrored = np.abs(v)
+    return functools.reduce(
+        np.minimum,
+        [
+            _ellipse(u, v, 0.35, 0, 0.75, 0.32),
+            _ellipse(u, v, -0.25, 0, 0.75, 0.22),
+            _ellipse(u, mirrored, -0.95, 0.14, 0.32, 0.13, -0.08),
+            _ellipse(u, mirrored, 0.35, 0.38, 0.28, 0.13, 0.4),
+        ],
+    )
+
+
+_OUTLINES = {
+    'blob': _polar((2, 0.12, 0.4), (3, 0.1, 1.9), (5, 0.04, 0.0)),
+    'flower': _polar((6, 0.14, 0.0)),
+    'gear': _polar((9, 0.09, 0.0), (27, -0.02, 0.0)),
+    'star': _polar((5, 0.26, 0.0), (10, 0.05, 0.0)),
+    'tile': _tile,
+    'ring': _ring,
+    'leaf': _leaf,
+    'koi': _koi,
+    'post': _post,
+    'pad': _pad,
+}
+
+
+# Textures: a pattern in [0, 1] of a few dozen pixels a period, whose values become colours.
+
+
+def _noise(generator: np.random.Generator, size: int, low: float, high: float) -> np.ndarray:
+    """Periodic noise `[size, size]` of variance 1, wavelengths from size / high to size / low."""
+    spectrum = np.fft.rfft2(generator.standard_normal((size, size)))
+    frequency = np.hypot(
+        np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size)[None]
+    )
+    band = (frequency >= low) & (frequency <= high)
+    noise = np.fft.irfft2(np.where(band, spectrum / np.maximum(frequency, 1), 0), (size, size))
+    return noise / noise.std()
+
+
+def _cells(generator: np.random.Generator, size: int, across: int) -> np.ndarray:
+    """Stones with dark joints, each of its own grey: Voronoi cells of a grid of shaken points."""
+    points = generator.random((across, across, 3))
+    position = np.arange(size) * across / size
+    cell = position.astype(int)
+    nearest, second, grey = np.full((3, size, size), np.inf)
+    for down, right in np.ndindex(5, 5):
+        rows, columns = cell[:, None] + down - 2, cell[None, :] + right - 2
+        y, x, value = np.moveaxis(points[rows % across, columns % across], -1, 0)
+        distance = np.hypot(rows + y - position[:, None], columns + x - position[None, :])
+        closer = distance < nearest
+        second = np.where(closer, nearest, np.minimum(second, distance))
+        grey = np.where(closer, value, grey)
+        nearest = np.where(closer, distance, nearest)
+    return np.clip(3 * (second - nearest), 0, 1) * (0.35 + 0.65 * grey)
+
+
+def _pattern(kind: str, generator: np.random.Generator, size: int) -> np.ndarray:
+    cycles = size // 25
+    y, x = 2 * np.pi * np.mgrid[:size, :size] / size
+    if kind == 'terrain':
+        return 0.5 + 0.22 * _noise(generator, size, 2, size / 6)
+    if kind == 'stripes':
+        bend = 0.8 * _noise(generator, size, 1, 6)
+        return 0.5 + 0.5 * np.tanh(2 * np.sin(cycles * x + bend))
+    if kind == 'checks':
+        half = cycles // 2
+        return 0.5 + 0.5 * np.tanh(6 * np.sin(half * x) * np.sin(half * y))
+    if kind == 'dots':
+        half = cycles // 2
+        return 0.5 + 0.5 * np.tanh(3 * (np.cos(half * (x + y)) + np.cos(half * (x - y)) - 0.7))
+    if kind == 'blotches':
+        return 0.5 + 0.5 * np.tanh(2.5 * _noise(generator, size, cycles / 4, cycles))
+    if kind == 'cells':
+        return _cells(generator, size, size // 30)
+    if kind == 'waves':
+        bend = 1.5 * _noise(generator, size, 1, 12)
+        return 0.5 + 0.25 * np.sin(cycles * y + bend) + 0.1 * _noise(generator, size, 4, size / 8)
+    raise ValueError(f'kind is {kind!r}; it must be one of the patterns above')
+
+
+def _texture(
+    kind: str, colours: tuple[tuple[int, int, int], ...], generator: np.random.Generator, size: int
+) -> np.ndarray:
+    """A periodic texture, uint8 RGB `[size, size, 3]`; no two places in it are quite alike."""
+    value = np.clip(_pattern(kind, generator, size), 0, 1) * (len(colours) - 1)
+    channels = [
+        np.interp(value, np.arange(len(colours)), channel) for channel in zip(*colours)
+    ]
+    grain = 1 + 0.09 * _noise(generator, size, size / 32, size / 5)
+    grain = grain * (1 + 0.06 * _noise(generator, size, 1, 8))
+    return np.rint(np.clip(np.stack(channels, -1) * grain[..., None], 0, 255)).astype(np.uint8)
+
+
+# Pattern and colours, from dark to light.
+_SCENERIES = {
+    'meadow': ('terrain', ((34, 60, 34), (70, 104, 46), (122, 146, 68), (182, 184, 108))),
+    'sand': ('terrain', ((118, 88, 62), (172, 138, 98), (208, 180, 136), (234, 216, 182))),
+    'pebbles': ('cells', ((40, 42, 50), (98, 100, 106), (144, 140, 134), (192, 186, 174))),
+    'clay': ('cells', ((66, 34, 30), (138, 74, 56), (172, 104, 78), (206, 156, 124))),
+    'dusk': ('waves', ((40, 32, 66), (92, 58, 104), (156, 92, 116), (212, 146, 126))),
+    'pond': ('waves', ((10, 40, 48), (18, 70, 76), (34, 100, 98), (84, 146, 132))),
+}
+_COATS = {
+    'coral': ((168, 36, 52), (238, 108, 92), (255, 216, 186)),
+    'ocean': ((18, 48, 112), (44, 120, 192), (182, 226, 246)),
+    'lemon': ((152, 104, 12), (240, 196, 48), (255, 244, 190)),
+    'plum': ((66, 22, 84), (150, 74, 164), (234, 194, 236)),
+    'mint': ((8, 88, 74), (66, 176, 142), (212, 248, 224)),
+    'zebra': ((28, 28, 34), (236, 234, 226)),
+    'cocoa': ((62, 36, 26), (150, 96, 62), (230, 196, 152)),
+    'lily': ((30, 84, 44), (76, 138, 62), (138, 182, 92)),
+    'koi': ((196, 58, 20), (240, 118, 44), (242, 236, 224), (246, 242, 234)),
+}
+_COATS_AT_RANDOM = ('coral', 'ocean', 'lemon', 'plum', 'mint', 'zebra', 'cocoa')
+_PATTERNS_AT_RANDOM = ('stripes', 'checks', 'dots', 'blotches', 'cells')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Actor:
+    """An object of a scenario.
+
+    `path` and `wobble` are those of `Layer`, but a random angle is added to the rotation, unless
+    the actor `heads` along its path, whose rotation follows, and the phase of the wobble is random.
+    A pattern or coat of None is drawn at random; the coat 'scenery' is the background's colours.
+    """
+
+    outline: str
+    path: tuple[tuple[float, float, float, float], ...]
+    wobble: tuple[float, float, float, float] = (0.04, 0.04, 2.5, 1.0)
+    pattern: str | None = None
+    coat: str | None = None
+    heads: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scenario:
+    """Four actors from back to front; the first two make what the scenario is named for.
+
+    `screen` is an outline, pattern, coat and a row of a path: something that is no object and
+    stands on the background, in front of the first actor. With a screen, the camera only pans.
+    """
+
+    camera: tuple[tuple[float, float, float, float], ...]
+    actors: tuple[_Actor, _Actor, _Actor, _Actor]
+    num_objects: int = 3
+    screen: tuple[str, str, str, tuple[float, float, float, float]] | None = None
+
+
+_SCENARIOS = {
+    'crossing': _Scenario(
+        camera=((0.0, 0.0, 0.27, 0.0), (-0.06, 0.03, 0.27, 0.0), (-0.16, 0.04, 0.27, 0.0)),
+        actors=(
+            _Actor('blob', ((0.12, 0.62, 0.13, 0.0), (0.34, 0.44, 0.13, 0.04),
+                            (0.50, 0.50, 0.13, 0.08), (0.66, 0.58, 0.13, 0.12),
+                            (0.88, 0.45, 0.13, 0.16))),
+            _Actor('flower', ((0.80, 0.36, 0.27, 0.0), (0.58, 0.45, 0.27, 0.05),
+                              (0.50, 0.50, 0.27, 0.08), (0.42, 0.54, 0.27, 0.11),
+                              (0.22, 0.34, 0.27, 0.18))),
+            _Actor('leaf', ((0.45, 0.14, 0.17, 0.0), (0.62, 0.28, 0.17, 0.05),
+                            (0.72, 0.52, 0.17, 0.12), (0.60, 0.78, 0.17, 0.2),
+                            (0.46, 0.86, 0.17, 0.24)), coat='scenery'),
+            _Actor('star', ((0.34, 0.86, 0.14, 0.0), (0.44, 0.74, 0.14, -0.1),
+                            (0.32, 0.62, 0.14, -0.2), (0.18, 0.70, 0.14, -0.3),
+                            (0.16, 0.82, 0.14, -0.4))),
+        ),
+    ),
+    'spin-and-grow': _Scenario(
+        camera=((0.0, 0.0, 0.25, 0.0), (0.05, 0.04, 0.26, 0.02), (0.03, 0.12, 0.27, 0.05)),
+        actors=(
+            _Actor('tile', ((0.76, 0.72, 0.13, 0.0), (0.66, 0.63, 0.13, 0.12),
+                            (0.54, 0.52, 0.13, 0.25), (0.62, 0.40, 0.13, 0.38),
+                            (0.78, 0.27, 0.13, 0.5))),
+            _Actor('gear', ((0.33, 0.38, 0.15, 0.0), (0.42, 0.46, 0.23, 0.25),
+                            (0.50, 0.50, 0.33, 0.5), (0.46, 0.50, 0.24, 0.75),
+                            (0.34, 0.52, 0.15, 1.0))),
+            _Actor('star', ((0.16, 0.82, 0.12, 0.0), (0.28, 0.78, 0.15, -0.2),
+                            (0.36, 0.74, 0.19, -0.5), (0.26, 0.76, 0.20, -0.8),
+                            (0.16, 0.82, 0.15, -1.0)), coat='scenery'),
+            _Actor('ring', ((0.86, 0.22, 0.13, 0.0), (0.76, 0.34, 0.17, 0.1),
+                            (0.74, 0.55, 0.19, 0.2), (0.84, 0.72, 0.16, 0.3),
+                            (0.87, 0.80, 0.13, 0.4))),
+        ),
+    ),
+    'wobble': _Scenario(
+        camera=((0.0, 0.0, 0.26, 0.0), (0.03, -0.05, 0.26, 0.0), (0.08, -0.04, 0.26, 0.0)),
+        actors=(
+            _Actor('flower', ((0.14, 0.28, 0.13, 0.0), (0.35, 0.42, 0.13, 0.06),
+                              (0.51, 0.51, 0.13, 0.12), (0.68, 0.64, 0.13, 0.18),
+                              (0.86, 0.72, 0.13, 0.24)), coat='scenery'),
+            _Actor('blob', ((0.62, 0.44, 0.28, 0.0), (0.56, 0.52, 0.28, 0.03),
+                            (0.51, 0.50, 0.29, 0.0), (0.48, 0.44, 0.28, -0.03),
+                            (0.42, 0.40, 0.28, 0.0)), wobble=(0.13, 0.13, 3.0, 2.0)),
+            _Actor('ring', ((0.28, 0.80, 0.18, 0.0), (0.40, 0.72, 0.18, 0.05),
+                            (0.56, 0.77, 0.18, 0.1), (0.48, 0.84, 0.18, 0.15),
+                            (0.32, 0.80, 0.18, 0.2)), wobble=(0.12, 0.12, 2.5, 2.5)),
+            _Actor('leaf', ((0.87, 0.22, 0.16, 0.0), (0.79, 0.34, 0.16, 0.05),
+                            (0.85, 0.42, 0.16, 0.1), (0.77, 0.30, 0.16, 0.05),
+                            (0.85, 0.20, 0.16, 0.0)), wobble=(0.0, 0.18, 3.0, 2.0)),
+        ),
+    ),
+    'hide-and-return': _Scenario(
+        camera=((0.0, 0.0, 0.27, 0.0), (0.04, 0.01, 0.27, 0.0), (-0.02, 0.02, 0.27, 0.0)),
+        actors=(
+            _Actor('flower', ((0.22, 0.52, 0.12, 0.0), (0.46, 0.42, 0.12, 0.1),
+                              (0.60, 0.46, 0.12, 0.15), (0.72, 0.58, 0.12, 0.2),
+                              (0.87, 0.46, 0.12, 0.3))),
+            _Actor('star', ((0.30, 0.80, 0.17, 0.0), (0.06, 0.78, 0.17, -0.2),
+                            (-0.24, 0.55, 0.17, -0.3), (0.02, 0.30, 0.17, -0.4),
+                            (0.24, 0.24, 0.17, -0.6))),
+            _Actor('tile', ((0.78, 0.20, 0.14, 0.0), (0.62, 0.24, 0.15, 0.05),
+                            (0.48, 0.26, 0.16, 0.1), (0.64, 0.20, 0.15, 0.15),
+                            (0.72, 0.17, 0.14, 0.2)), coat='scenery'),
+            _Actor('leaf', ((0.76, 0.86, 0.15, 0.0), (0.62, 0.78, 0.15, -0.1),
+                            (0.46, 0.84, 0.15, -0.2), (0.60, 0.80, 0.15, -0.1),
+                            (0.78, 0.84, 0.15, 0.0))),
+        ),
+        screen=('post', 'stripes', 'cocoa', (0.56, 0.50, 0.9, 0.0)),
+    ),
+    'camouflage': _Scenario(
+        camera=((0.0, 0.0, 0.23, 0.0), (0.06, 0.02, 0.27, 0.02), (0.10, 0.08, 0.33, 0.03)),
+        actors=(
+            _Actor('blob', ((0.20, 0.32, 0.16, 0.0), (0.36, 0.50, 0.17, 0.05),
+                            (0.50, 0.51, 0.17, 0.1), (0.62, 0.46, 0.18, 0.15),
+                            (0.80, 0.64, 0.19, 0.2)), pattern='scenery', coat='scenery'),
+            _Actor('gear', ((0.76, 0.32, 0.25, 0.0), (0.60, 0.46, 0.27, 0.1),
+                            (0.50, 0.51, 0.29, 0.15), (0.39, 0.53, 0.29, 0.2),
+                            (0.24, 0.60, 0.27, 0.3))),
+            _Actor('tile', ((0.22, 0.80, 0.14, 0.0), (0.40, 0.86, 0.15, 0.05),
+                            (0.58, 0.78, 0.16, 0.1), (0.50, 0.70, 0.16, 0.1),
+                            (0.50, 0.84, 0.17, 0.1)), pattern='scenery', coat='scenery'),
+            _Actor('star', ((0.50, 0.84, 0.14, 0.0), (0.70, 0.72, 0.15, 0.2),
+                            (0.84, 0.50, 0.16, 0.4), (0.76, 0.28, 0.16, 0.6),
+                            (0.60, 0.18, 0.15, 0.8))),
+        ),
+    ),
+    'shoal': _Scenario(
+        camera=((0.0, 0.0, 0.27, 0.0), (-0.03, 0.02, 0.27, 0.0), (-0.02, 0.05, 0.27, 0.0)),
+        actors=tuple(
+            _Actor('koi', path, (0.0, 0.14, 2.2, 3.0), 'blotches', 'koi', heads=True)
+            for path in (
+                ((0.18, 0.26, 0.19, 0.0), (0.35, 0.38, 0.19, 0.0), (0.55, 0.44, 0.19, 0.0),
+                 (0.72, 0.37, 0.19, 0.0), (0.83, 0.24, 0.19, 0.0)),
+                ((0.82, 0.62, 0.21, 0.0), (0.64, 0.75, 0.21, 0.0), (0.45, 0.70, 0.21, 0.0),
+                 (0.30, 0.58, 0.21, 0.0), (0.18, 0.60, 0.21, 0.0)),
+                ((0.18, 0.68, 0.22, 0.0), (0.34, 0.80, 0.22, 0.0), (0.54, 0.71, 0.22, 0.0),
+                 (0.68, 0.77, 0.22, 0.0), (0.80, 0.80, 0.22, 0.0)),
+                ((0.56, 0.17, 0.20, 0.0), (0.80, 0.08, 0.20, 0.0), (1.12, -0.26, 0.20, 0.0),
+                 (0.80, -0.24, 0.20, 0.0), (0.44, 0.16, 0.20, 0.0)),
+            )
+        ),
+        num_objects=4,
+        screen=('pad', 'cells', 'lily', (0.56, 0.44, 0.29, 0.1)),
+    ),
+}
+
+
+@functools.lru_cache(maxsize=8)
+def _build_scene(
+    index: int, num_frames: int, size: tuple[int, int], num_objects: int | None, seed: int
+) -> Scene:
+    """The scene of sequence `index`: its scenario, with what is drawn at random."""
+    scenario = list(_SCENARIOS.values())[index % len(_SCENARIOS)]
+    draw = _generator(seed, index)
+    pattern, colours = _SCENERIES[_scenery(index, seed)]
+    coats = draw.permutation(_COATS_AT_RANDOM)
+    patterns = draw.permutation(_PATTERNS_AT_RANDOM)
+    flips = tuple(bool(flip) for flip in draw.integers(2, size=2))
+    step = -1 if draw.integers(2) else 1  # The whole video may run backwards.
+    camera = np.array(scenario.camera[::step])
+    camera[:, :2] += draw.random(2)
+
+    layers = [Layer(0, None, _texture(pattern, colours, _generator(seed, index, 0), 512), camera)]
+    actors = scenario.actors[: num_objects or scenario.num_objects]
+    for label, actor in enumerate(actors, 1):
+        draw = _generator(seed, index, label)
+        path = np.array(actor.path[::step])
+        path[:, :2] += draw.uniform(-0.01, 0.01, (len(path), 2))
+        path[:, 3] += _headings(path, size) if actor.heads else draw.random()
+        coat = actor.coat or coats[label]
+        kind = pattern if actor.pattern == 'scenery' else actor.pattern or patterns[label]
+        texture = _texture(kind, colours if coat == 'scenery' else _COATS[coat], draw, 256)
+        wobble = (*actor.wobble, draw.random())
+        layers.append(Layer(label, _OUTLINES[actor.outline], texture, path, wobble))
+        if label == 1 and scenario.screen:
+            outline, kind, coat, place = scenario.screen
+            texture = _texture(kind, _COATS[coat], draw, 256)
+            path = place + (camera - camera[0]) * [1, 1, 0, 0]
+            # As fine as the background's, whatever its size.
+            density = 64 * place[2] / camera[0, 2]
+            layers.append(Layer(0, _OUTLINES[outline], texture, path, density=density))
+    return Scene(tuple(layers), num_frames, size, flips, 0.08, 2.5, (seed, index, 0))
+
+
+def _scenery(index: int, seed: int) -> str:
+    """The shoal's is the pond; the others of one turn each have another."""
+    turn, place = divmod(index, len(_SCENARIOS))
+    names = [name for name in _SCENERIES if name != 'pond']
+    return [*_generator(seed, turn).permutation(names), 'pond'][place]
+
+
+def _headings(path: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The direction of a path at each of its points, in turns, in a frame of `size`: `[K]`."""
+    ends = np.concatenate([2 * path[:1] - path[1:2], path, 2 * path[-1:] - path[-2:-1]])
+    along = (ends[2:] - ends[:-2])[:, :2] * [size[1], size[0]]
+    return np.unwrap(np.arctan2(along[:, 1], along[:, 0])) / (2 * np.pi)

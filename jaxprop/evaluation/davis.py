@@ -1,0 +1,329 @@
+"""Region similarity J and boundary accuracy F, the measures of DAVIS, as officially evaluated.
+
+Semi-supervised protocol: the objects are those of the first true mask; the first frame is given and
+the last one is left out, so statistics run over frames 1 to T - 2; pixels that are void (255) in
+the truth count as background. Evaluate at native resolution: the tolerance of F grows with it.
+
+Source: Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+_VOID = 255
+
+
+class Statistics(NamedTuple):
+    """How one measure does over the frames of one object."""
+
+    mean: float
+    recall: float
+    decay: float
+
+
+class SequenceResult(NamedTuple):
+    """J and F of each of the O objects in each of the T frames, and their statistics.
+
+    Attributes:
+      object_ids: the id of each object.
+      region: J, float64 `[O, T]`, of all frames: the first and the last too.
+      boundary: F, likewise.
+      region_statistics: of J for each object, over frames 1 to T - 2.
+      boundary_statistics: of F, likewise.
+    """
+
+    object_ids: tuple[int, ...]
+    region: np.ndarray
+    boundary: np.ndarray
+    region_statistics: tuple[Statistics, ...]
+    boundary_statistics: tuple[Statistics, ...]
+
+
+def region_similarity(
+    prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None
+) -> np.ndarray:
+    """J = |P & G| / |P | G|, the intersection over union of masks; 1 where both are empty.
+
+    Args:
+      prediction, truth: boolean `[T, H, W]`, or `[H, W]` for one frame.
+      void: boolean, likewise: pixels that don't count. None: all count.
+
+    Returns:
+      float64 `[T]`, or a scalar for one frame.
+
+    Raises:
+      ValueError: an argument is not boolean, or not of the shape of `truth`.
+
+    Source: Perazzi et al., CVPR 2016, section 4.
+    """
+    return _each_frame(_region_measure, *_valid_masks(prediction, truth, void))
+
+
+def boundary_accuracy(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    void: np.ndarray | None = None,
+    bound_threshold: float = 0.008,
+) -> np.ndarray:
+    """F = 2 P R / (P + R) of the pixels on the boundaries of masks.
+
+    Precision P is the fraction of the prediction's boundary pixels within a distance r of some
+    boundary pixel of the truth, recall R the reverse: r = ceil(bound_threshold * image diagonal),
+    8 pixels for 480 x 854. F is 1 where neither mask has a boundary and 0 where one alone has.
+    A mask's boundary pixels are those that differ from their right, lower or lower right neighbour
+    in the image, so the edge of the image itself is no boundary.
+
+    Args:
+      prediction, truth: boolean `[T, H, W]`, or `[H, W]` for one frame.
+      void: boolean, likewise: pixels that are background in both masks. None: there are none.
+      bound_threshold: a fraction of the image diagonal; from 1 on, pixels.
+
+    Returns:
+      float64 `[T]`, or a scalar for one frame.
+
+    Raises:
+      ValueError: a mask is not boolean, or not of the shape of `truth`; `bound_threshold` is
+        negative or not finite.
+
+    Source: Perazzi et al., CVPR 2016, section 4; the official evaluation matches by dilation, not
+    one to one as the paper says.
+    """
+    prediction, truth = _valid_masks(prediction, truth, void)
+    if not 0 <= bound_threshold < math.inf:
+        raise ValueError(f'bound_threshold is {bound_threshold}; it must be 0 or more')
+    height, width = truth.shape[-2:]
+    diagonal = math.sqrt(height**2 + width**2)
+    disk = _disk(math.ceil(bound_threshold * (diagonal if bound_threshold < 1 else 1)))
+    return _each_frame(functools.partial(_boundary_measure, disk=disk), prediction, truth)
+
+
+def sequence_statistics(values: np.ndarray) -> Statistics:
+    """Mean, recall and decay of a measure over the evaluated frames of one object.
+
+    Recall is the fraction of values above 0.5. Decay is the mean of the first quarter less that of
+    the last: the quarters run from i_0 to i_1 and from i_3 to i_4, ends included, where
+    i = round(linspace(1, n, 5)) - 1, halves upwards. The official evaluation keeps i in 8 bits, so
+    from n = 257 on it wraps around: such a decay means little, and is nan where it leaves a quarter
+    empty. It is kept, for numbers that agree; no sequence of DAVIS is that long.
+
+    Args:
+      values: `[n]`, one a frame.
+
+    Raises:
+      ValueError: `values` is empty or not one-dimensional.
+
+    Source: Perazzi et al., CVPR 2016, section 4.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f'values has the shape {list(values.shape)}; it must be [n], n > 0')
+    ends = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
+    ends %= 256
+    first, last = values[ends[0] : ends[1] + 1], values[ends[3] : ends[4] + 1]
+    decay = first.mean() - last.mean() if first.size and last.size else np.nan
+    return Statistics(float(values.mean()), float((values > 0.5).mean()), float(decay))
+
+
+def evaluate_sequence(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    object_ids: Sequence[int] | None = None,
+    bound_threshold: float = 0.008,
+) -> SequenceResult:
+    """J and F of every object of a sequence in every frame, and their statistics without the ends.
+
+    In the truth 255 is void, which counts as background, and so do ids that are not among the
+    objects, such as those that first appear later. A truth that holds nothing but 0 and 255 is the
+    exception: then it goes through `binary_to_ids`, and so does the prediction.
+
+    Args:
+      prediction, truth: integer ids `[T, H, W]`, 0 is background.
+      object_ids: of the objects. None: the ids in the first true frame. The official evaluation
+        takes 1 to the largest of them; where an id below it is missing, which in DAVIS none is,
+        only `range(1, largest + 1)` here counts it too, as an object without a pixel.
+      bound_threshold: of `boundary_accuracy`.
+
+    Raises:
+      ValueError: an array is not like that or the two differ in shape; there are fewer than 3
+        frames, or no objects; the prediction of some frame holds an id that is no object; an object
+        id is 0 or less, 255, or there twice.
+
+    Source: Pont-Tuset et al., arXiv 1704.00675, section 4; Perazzi et al., CVPR 2016.
+    """
+    prediction, truth = np.asarray(prediction), np.asarray(truth)
+    for name, ids in (('prediction', prediction), ('truth', truth)):
+        if ids.ndim != 3 or ids.dtype.kind not in 'iu':
+            raise ValueError(f'{name} is {ids.dtype} {list(ids.shape)}; it must be ids [T, H, W]')
+    if prediction.shape != truth.shape:
+        raise ValueError(
+            f'prediction has the shape {list(prediction.shape)}, truth {list(truth.shape)}; they '
+            'must be equal'
+        )
+    if len(truth) < 3:
+        raise ValueError(
+            f'there are {len(truth)} frames; with the first and the last left out, 3 are the least'
+        )
+    if _is_binary(truth):
+        prediction, truth = binary_to_ids(prediction), binary_to_ids(truth)
+    if object_ids is None:
+        object_ids = np.setdiff1d(truth[0], (0, _VOID))
+    object_ids = tuple(int(object_id) for object_id in object_ids)
+    if not object_ids:
+        raise ValueError("there are no objects: the truth's first frame has no id but 0 and 255")
+    if len(set(object_ids)) < len(object_ids) or min(object_ids) <= 0 or _VOID in object_ids:
+        raise ValueError(f'object_ids is {object_ids}; they must be distinct, above 0 and not 255')
+
+    region, boundary = [], []
+    num_known = np.count_nonzero(prediction == 0)
+    for object_id in object_ids:
+        predicted_mask, true_mask = prediction == object_id, truth == object_id
+        num_known += np.count_nonzero(predicted_mask)
+        region.append(region_similarity(predicted_mask, true_mask))
+        boundary.append(
+            boundary_accuracy(predicted_mask, true_mask, bound_threshold=bound_threshold)
+        )
+    if num_known < prediction.size:
+        unknown = np.setdiff1d(prediction, (0, *object_ids)).tolist()
+        raise ValueError(
+            f'prediction holds the ids {unknown}, but the objects are {object_ids}; make the '
+            'others 0; masks of 0 and 255 first need binary_to_ids'
+        )
+    return SequenceResult(
+        object_ids=object_ids,
+        region=np.stack(region),
+        boundary=np.stack(boundary),
+        region_statistics=tuple(sequence_statistics(values[1:-1]) for values in region),
+        boundary_statistics=tuple(sequence_statistics(values[1:-1]) for values in boundary),
+    )
+
+
+def binary_to_ids(masks: np.ndarray) -> np.ndarray:
+    """Ids 0 and 1 from masks of 0 and 255, as DAVIS-2016 has them; all others stay as they are.
+
+    Args:
+      masks: integers of any shape: all frames of a sequence together, as in some frame void may be
+        alone.
+    """
+    masks = np.asarray(masks)
+    return (masks == _VOID).astype(masks.dtype) if _is_binary(masks) else masks
+
+
+def summarize(results: Mapping[str, SequenceResult]) -> dict[str, float]:
+    """The global result: each statistic averaged over all objects of all sequences alike.
+
+    Args:
+      results: of each sequence, by its name.
+
+    Returns:
+      'J&F-Mean', the mean of 'J-Mean' and 'F-Mean'; 'J-Mean', 'J-Recall', 'J-Decay'; 'F-Mean',
+      'F-Recall', 'F-Decay'. All are fractions, not percent.
+
+    Raises:
+      ValueError: there are no results.
+
+    Source: Pont-Tuset et al., arXiv 1704.00675, section 4.
+    """
+    if not results:
+        raise ValueError('results is empty; it must have at least one sequence')
+    rows = sequence_table(results)
+    names = [name for name in rows[0] if name not in ('sequence', 'object')]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    return {'J&F-Mean': (means['J-Mean'] + means['F-Mean']) / 2, **means}
+
+
+def sequence_table(results: Mapping[str, SequenceResult]) -> list[dict[str, str | int | float]]:
+    """One row for each object of each sequence, in order: what a table or a CSV file shows.
+
+    Args:
+      results: of each sequence, by its name.
+
+    Returns:
+      Rows with 'sequence', 'object' (its id), 'J-Mean', 'J-Recall', 'J-Decay', 'F-Mean',
+      'F-Recall' and 'F-Decay'.
+    """
+    rows = []
+    for sequence, result in results.items():
+        for object_id, region, boundary in zip(
+            result.object_ids, result.region_statistics, result.boundary_statistics
+        ):
+            row = {'sequence': sequence, 'object': object_id}
+            for measure, statistics in (('J', region), ('F', boundary)):
+                row[f'{measure}-Mean'] = statistics.mean
+                row[f'{measure}-Recall'] = statistics.recall
+                row[f'{measure}-Decay'] = statistics.decay
+            rows.append(row)
+    return rows
+
+
+def _valid_masks(
+    prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both masks after checks, without their void pixels."""
+    prediction, truth = np.asarray(prediction), np.asarray(truth)
+    masks = {'truth': truth, 'prediction': prediction}
+    if void is not None:
+        masks['void'] = void = np.asarray(void)
+    for name, mask in masks.items():
+        if mask.dtype != bool or mask.ndim not in (2, 3) or mask.shape != truth.shape:
+            raise ValueError(
+                f'{name} is {mask.dtype} {list(mask.shape)}; it must be boolean, [T, H, W] or '
+                f'[H, W], and of the shape of truth, {list(truth.shape)}'
+            )
+    if void is None:
+        return prediction, truth
+    return prediction & ~void, truth & ~void
+
+
+def _each_frame(
+    measure: Callable[[np.ndarray, np.ndarray], float], prediction: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
+    if truth.ndim == 2:
+        return np.float64(measure(prediction, truth))
+    return np.array([measure(*masks) for masks in zip(prediction, truth)], np.float64)
+
+
+def _region_measure(prediction: np.ndarray, truth: np.ndarray) -> float:
+    union = np.count_nonzero(prediction | truth)
+    return np.count_nonzero(prediction & truth) / union if union else 1.0
+
+
+def _disk(radius: int) -> np.ndarray:
+    rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return (rows**2 + columns**2 <= radius**2).astype(np.uint8)
+
+
+def _boundary_measure(prediction: np.ndarray, truth: np.ndarray, disk: np.ndarray) -> float:
+    """F of one frame: boolean `[H, W]` masks."""
+    # The smallest box with all pixels of both masks, and one pixel around, has every boundary pixel
+    # of both. Only at these are the dilated boundaries looked at, so the box is all that is needed.
+    left, top, width, height = cv2.boundingRect((prediction | truth).view(np.uint8))
+    box = np.s_[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1]
+    predicted, true = _boundary(prediction[box]), _boundary(truth[box])
+    num_predicted, num_true = np.count_nonzero(predicted), np.count_nonzero(true)
+    if num_predicted == 0 or num_true == 0:
+        return float(num_predicted == num_true)
+    precision = np.count_nonzero(predicted & _dilate(true, disk)) / num_predicted
+    recall = np.count_nonzero(true & _dilate(predicted, disk)) / num_true
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+
+def _boundary(mask: np.ndarray) -> np.ndarray:
+    """Where a mask differs from its right, lower or lower right neighbour inside the image."""
+    boundary = np.zeros_like(mask)
+    boundary[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
+    boundary[:-1] |= mask[:-1] ^ mask[1:]
+    boundary[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
+    return boundary
+
+
+def _dilate(mask: np.ndarray, disk: np.ndarray) -> np.ndarray:
+    return cv2.dilate(mask.view(np.uint8), disk).view(bool)
+
+
+def _is_binary(masks: np.ndarray) -> bool:
+    return bool(((masks == 0) | (masks == _VOID)).all())

@@ -1,0 +1,716 @@
+"""The report of an evaluation: one HTML file that needs nothing else, with charts and players."""
+
+import base64
+import dataclasses
+import html
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from jaxprop.data.davis import replacing
+from jaxprop.data.sequences import davis_palette
+
+_MEASURES = (('J', 'Region similarity'), ('F', 'Boundary accuracy'))
+_COLUMNS = ('J&F-Mean', 'J-Mean', 'J-Recall', 'J-Decay', 'F-Mean', 'F-Recall', 'F-Decay')
+
+# The chart, in units of its SVG: a panel for each measure, under one another.
+_CHART_WIDTH, _CHART_HEIGHT = 520, 306
+_PANEL_LEFT, _PANEL_RIGHT = 34, 510
+_PANEL_TOPS, _PANEL_HEIGHT = (26, 168), 104
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceReport:
+    """What the report shows of one sequence: J and F over time, and overlaid frames to play.
+
+    Attributes:
+      name: of the sequence, as in the rows of the metrics.
+      region_similarity: J of each object in each frame, `[O, T]`, NaN where not scored.
+      boundary_accuracy: F, likewise.
+      object_ids: the O ids, which are also their colours' places in `palette`.
+      frames: pictures as `encode_picture` makes them of what `overlay` returns; any of WebP, JPEG
+        and PNG. There may be none, and they may be a few of the T.
+      frame_numbers: for each picture which frame it is, from 0 to T - 1, ascending.
+      frames_per_second: how fast the pictures are played.
+      palette: uint8 `[256, 3]`, the one the overlay was made with; None for the DAVIS palette.
+
+    Raises:
+      ValueError: the attributes don't fit each other.
+    """
+
+    name: str
+    region_similarity: np.ndarray
+    boundary_accuracy: np.ndarray
+    object_ids: tuple[int, ...]
+    frames: list[bytes]
+    frame_numbers: list[int]
+    frames_per_second: float = 12
+    palette: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.region_similarity)
+        if len(shape) != 2 or shape[1] == 0 or shape != np.shape(self.boundary_accuracy):
+            raise ValueError(
+                f'{self.name}: region_similarity has the shape {list(shape)}, boundary_accuracy '
+                f'{list(np.shape(self.boundary_accuracy))}; both must be [O, T], T > 0'
+            )
+        if len(self.object_ids) != shape[0]:
+            raise ValueError(
+                f'{self.name}: object_ids is {self.object_ids}; there must be {shape[0]}, one for '
+                'each row of region_similarity'
+            )
+        if any(not 0 <= object_id <= 255 for object_id in self.object_ids):
+            raise ValueError(f'{self.name}: object_ids is {self.object_ids}; they are 0 to 255')
+        numbers = list(self.frame_numbers)
+        if len(numbers) != len(self.frames):
+            raise ValueError(
+                f'{self.name}: there are {len(numbers)} frame_numbers for {len(self.frames)} frames'
+            )
+        if numbers != sorted(set(numbers)) or any(not 0 <= t < shape[1] for t in numbers):
+            raise ValueError(
+                f'{self.name}: frame_numbers is {numbers}; they must ascend, from 0 to '
+                f'{shape[1] - 1} at most'
+            )
+        if not 0 < self.frames_per_second < math.inf:
+            raise ValueError(
+                f'{self.name}: frames_per_second is {self.frames_per_second}; it must be above 0'
+            )
+
+
+def overlay(
+    frame: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: float = 0.5
+) -> np.ndarray:
+    """Lays each object's colour over the frame, and a lighter contour along its inner edge.
+
+    A pixel of an object becomes (1 - opacity) * frame + opacity * colour. Background pixels stay
+    as they are; the edge of the image is no contour.
+
+    Args:
+      frame: uint8 RGB `[H, W, 3]`.
+      ids: integers from 0 to 255, `[H, W]`; 0 is background.
+      palette: uint8 RGB `[256, 3]`, the colour of each id.
+      opacity: of the colour, 0 to 1.
+
+    Returns:
+      uint8 RGB `[H, W, 3]`, a new array.
+
+    Raises:
+      ValueError: an argument is not like that.
+    """
+    frame, ids, palette = np.asarray(frame), np.asarray(ids), np.asarray(palette)
+    _check_picture('frame', frame)
+    if ids.shape != frame.shape[:2] or ids.dtype.kind not in 'iu':
+        raise ValueError(
+            f'ids is {ids.dtype} {list(ids.shape)}; it must be integers of the size of the frame, '
+            f'{list(frame.shape[:2])}'
+        )
+    if ids.min() < 0 or ids.max() > 255:
+        raise ValueError(f'ids run from {ids.min()} to {ids.max()}; they must be 0 to 255')
+    if palette.shape != (256, 3) or palette.dtype != np.uint8:
+        raise ValueError(
+            f'palette is {palette.dtype} {list(palette.shape)}; it must be uint8 [256, 3]'
+        )
+    if not 0 <= opacity <= 1:
+        raise ValueError(f'opacity is {opacity}; it must be from 0 to 1')
+    ids = ids.astype(np.uint8)
+    # About one pixel wide once the picture is 480 wide.
+    radius = math.ceil(max(ids.shape) / 480)
+    window = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    contour = (ids > 0) & (cv2.dilate(ids, window) != cv2.erode(ids, window))
+    colours = palette[ids].astype(np.float32)
+    tinted = (1 - opacity) * frame + opacity * colours
+    # Half way to white: palettes begin with dark colours, which dark frames would hide.
+    tinted = np.where(contour[..., None], (colours + 255) / 2, tinted)
+    return np.where(ids[..., None] > 0, np.rint(tinted).astype(np.uint8), frame)
+
+
+def encode_picture(image: np.ndarray, max_width: int = 480) -> bytes:
+    """A picture as a WebP file, shrunk to `max_width` pixels where it is wider.
+
+    Args:
+      image: uint8 RGB `[H, W, 3]`.
+      max_width: in pixels, 1 or more.
+
+    Raises:
+      ValueError: an argument is not like that.
+    """
+    image = np.asarray(image)
+    _check_picture('image', image)
+    if max_width < 1:
+        raise ValueError(f'max_width is {max_width}; it must be 1 or more')
+    picture = Image.fromarray(image)
+    if picture.width > max_width:
+        height = max(1, round(picture.height * max_width / picture.width))
+        picture = picture.resize((max_width, height), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    picture.save(stream, format='WEBP', quality=80)
+    return stream.getvalue()
+
+
+def write_report(
+    path: str | os.PathLike, metrics: Mapping[str, Any], sequences: Sequence[SequenceReport]
+) -> None:
+    """Writes the report: one HTML file with all styles, scripts and pictures inside.
+
+    It shows the global numbers in percent, what was skipped and why, a table to sort, for each
+    sequence its measures over time beside its frames, and every setting. Browsers show it without
+    a network, and without scripts too, then with the first frames.
+
+    Args:
+      path: of the HTML file; its folder is made where missing.
+      metrics: any of 'title'; 'summary' and 'per_sequence', as `davis.summarize` and
+        `davis.sequence_table` give them; 'skipped', rows of 'sequence' and 'reason'; 'warnings',
+        strings; 'network', with 'name', 'trained' and more; 'settings', 'provenance' and 'timing'
+        (seconds), nested as they like. What is absent is left out.
+      sequences: to show over time, in this order.
+
+    Raises:
+      ValueError: a picture is no WebP, JPEG or PNG file.
+    """
+    page = _page(metrics, sequences)
+    with replacing(path) as temporary:
+        # Names of files may hold bytes that are no text, which UTF-8 can't write.
+        temporary.write_text(page, encoding='utf-8', errors='replace')
+
+
+def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceReport]) -> str:
+    title = _escape(metrics.get('title') or 'Evaluation')
+    rows = metrics.get('per_sequence') or []
+    # The security policy makes browsers refuse whatever would come from outside the file.
+    return f'''<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
+style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<header>
+<h1>{title}</h1>
+<p class="muted">{_subtitle(metrics, rows)}</p>
+</header>
+{_notices(metrics)}
+{_headline(metrics.get('summary') or {})}
+{_table(rows, sequences)}
+{_sequences(rows, sequences)}
+{_details(metrics)}
+</main>
+<script>{_SCRIPT}</script>
+</body>
+</html>
+'''
+
+
+def _subtitle(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    network, provenance = metrics.get('network') or {}, metrics.get('provenance') or {}
+    parts = [_escape(part) for part in (network.get('name'), provenance.get('date')) if part]
+    if rows:
+        num_sequences = len({row.get('sequence') for row in rows})
+        parts.append(f'{_count(num_sequences, "sequence")}, {_count(len(rows), "object")}')
+    return ' &middot; '.join(parts)
+
+
+def _notices(metrics: Mapping[str, Any]) -> str:
+    notices = []
+    if (metrics.get('network') or {}).get('trained') is False:
+        notices.append(
+            '<div class="notice strong" role="note"><strong>The network is untrained.</strong> Its '
+            'weights are random: these numbers say how far propagation gets without learning, and '
+            'nothing about a trained network.</div>'
+        )
+    skipped = [
+        f'<li><b>{_escape(row.get("sequence", "?"))}</b>: '
+        f'{_escape(row.get("reason", "no reason given"))}</li>'
+        for row in metrics.get('skipped') or []
+    ]
+    warnings = [f'<li>{_escape(warning)}</li>' for warning in metrics.get('warnings') or []]
+    for items, heading in (
+        (skipped, f'{_count(len(skipped), "sequence")} skipped, and in none of the numbers'),
+        (warnings, _count(len(warnings), 'warning')),
+    ):
+        if items:
+            notices.append(
+                f'<div class="notice" role="note"><strong>{heading}</strong>'
+                f'<ul>{"".join(items)}</ul></div>'
+            )
+    return '\n'.join(notices)
+
+
+def _headline(summary: Mapping[str, float]) -> str:
+    if not summary:
+        return ''
+    tiles = [('J&amp;F', 'mean of J and F', summary.get('J&F-Mean'), '')]
+    for measure, meaning in _MEASURES:
+        more = ''.join(
+            f'<span>{name.lower()} <b>{_percent(summary.get(f"{measure}-{name}"))}</b></span>'
+            for name in ('Recall', 'Decay')
+        )
+        tiles.append((measure, meaning.lower(), summary.get(f'{measure}-Mean'), more))
+    return '<section class="tiles" aria-label="Global result, in percent">' + ''.join(
+        f'<div class="card tile"><div class="label"><b>{name}</b> {meaning}</div>'
+        f'<div class="number">{_percent(value)}<small>%</small></div>{_bar(value)}'
+        f'<div class="more">{more}</div></div>'
+        for name, meaning, value, more in tiles
+    ) + '</section>'
+
+
+def _table(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceReport]) -> str:
+    if not rows:
+        return ''
+    anchors = {report.name: index for index, report in enumerate(sequences)}
+    body = []
+    for row in rows:
+        name, object_id = row.get('sequence', '?'), row.get('object', '')
+        cell, swatch = _escape(name), ''
+        if name in anchors:
+            report = sequences[anchors[name]]
+            cell = f'<a href="#sequence-{anchors[name]}">{cell}</a>'
+            if object_id in report.object_ids:
+                swatch = _swatch(report, object_id)
+        cells = [
+            f'<th scope="row" data-value="{_escape(name)}">{cell}</th>',
+            f'<td data-value="{_escape(object_id)}">{swatch}{_escape(object_id)}</td>',
+        ]
+        for column in _COLUMNS:
+            value = _mean_of(row) if column == 'J&F-Mean' else row.get(column)
+            bar = _bar(value) if column.endswith('-Mean') else ''
+            exact = repr(float(value)) if _is_number(value) else ''
+            cells.append(f'<td class="value" data-value="{exact}">{_percent(value)}{bar}</td>')
+        body.append(f'<tr>{"".join(cells)}</tr>')
+    head = ''.join(
+        f'<th scope="col"{" class=value" if column in _COLUMNS else ""}><button type="button">'
+        f'{_escape(column.replace("-", " ").capitalize() if column not in _COLUMNS else column)}'
+        '</button></th>'
+        for column in ('sequence', 'object', *_COLUMNS)
+    ).replace('-Mean', ' mean').replace('-Recall', ' recall').replace('-Decay', ' decay')
+    return (
+        '<section><h2>By sequence and object</h2><p class="muted">In percent. Recall: frames above '
+        '50. Decay: first quarter less last quarter. Click a heading to sort.</p>'
+        f'<div class="card scroll"><table id="results"><thead><tr>{head}</tr></thead>'
+        f'<tbody>{"".join(body)}</tbody></table></div></section>'
+    )
+
+
+def _sequences(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceReport]) -> str:
+    if not sequences:
+        return ''
+    cards = []
+    for index, report in enumerate(sequences):
+        values = [_mean_of(row) for row in rows if row.get('sequence') == report.name]
+        means = [value for value in values if value is not None]
+        mean = f'J&amp;F <b>{_percent(np.mean(means))}</b>' if means else ''
+        legend = ''.join(
+            f'<span>{_swatch(report, object_id)}{object_id}</span>'
+            for object_id in report.object_ids
+        )
+        cards.append(
+            f'<article class="card sequence" id="sequence-{index}"><header>'
+            f'<h3>{_escape(report.name)}</h3><span class="muted">{mean}</span>'
+            f'<span class="legend"><span class="muted">object</span>{legend}</span></header>'
+            f'<div class="columns">{_player(report)}{_chart(report)}</div></article>'
+        )
+    return f'<section><h2>Over time</h2>{"".join(cards)}</section>'
+
+
+def _player(report: SequenceReport) -> str:
+    if not report.frames:
+        return ''
+    uris = [_data_uri(frame, report.name) for frame in report.frames]
+    numbers = [int(number) for number in report.frame_numbers]
+    return (
+        f'<div class="player" data-rate="{float(report.frames_per_second)}" '
+        f'data-numbers="{json.dumps(numbers)}"><img src="{uris[0]}" '
+        f'alt="Objects of {_escape(report.name)} over a frame"><div class="controls" hidden>'
+        '<button type="button" aria-label="Play">&#9654;</button><input type="range" min="0" '
+        f'max="{len(uris) - 1}" value="0" aria-label="Frame of {_escape(report.name)}">'
+        f'<output>frame {numbers[0]}</output></div>'
+        f'<script type="application/json">{json.dumps(uris)}</script></div>'
+    )
+
+
+def _chart(report: SequenceReport) -> str:
+    """J and F over time as SVG, whose colours follow the page's.
+
+    Drawn by hand since a plotting library fixes colours when it draws, and a light and a dark page
+    need different ones.
+    """
+    num_frames = np.shape(report.region_similarity)[1]
+    step = (_PANEL_RIGHT - _PANEL_LEFT) / max(num_frames - 1, 1)
+    parts = []
+    for (measure, meaning), top, values in zip(
+        _MEASURES, _PANEL_TOPS, (report.region_similarity, report.boundary_accuracy)
+    ):
+        parts.append(
+            f'<text class="title" x="{_PANEL_LEFT}" y="{top - 9}">{measure}'
+            f'<tspan class="tick" dx="6">{meaning.lower()}, %</tspan></text>'
+        )
+        for level in (0, 0.5, 1):
+            y = top + (1 - level) * _PANEL_HEIGHT
+            parts.append(
+                f'<path class="grid" d="M{_PANEL_LEFT} {y:g}H{_PANEL_RIGHT}"/>'
+                f'<text class="tick" x="{_PANEL_LEFT - 6}" y="{y + 4:g}" text-anchor="end">'
+                f'{100 * level:g}</text>'
+            )
+        for object_id, line in zip(report.object_ids, np.asarray(values, np.float64)):
+            parts.append(
+                f'<path class="line" style="{_colour(report, object_id)}" '
+                f'd="{_line(line, step, top)}"><title>object {object_id}</title></path>'
+            )
+    bottom = _PANEL_TOPS[-1] + _PANEL_HEIGHT
+    spacing = next(
+        (size for size in (1, 2, 5, 10, 20, 50, 100, 200, 500) if num_frames / size <= 10), 1000
+    )
+    for number in range(0, num_frames, spacing):
+        parts.append(
+            f'<text class="tick" x="{_PANEL_LEFT + number * step:.1f}" y="{bottom + 16}" '
+            f'text-anchor="middle">{number}</text>'
+        )
+    parts.append(
+        f'<text class="tick" x="{(_PANEL_LEFT + _PANEL_RIGHT) / 2:g}" y="{bottom + 31}" '
+        'text-anchor="middle">frame</text>'
+    )
+    if report.frames:
+        x = _PANEL_LEFT + report.frame_numbers[0] * step
+        parts.append(
+            f'<path class="cursor" transform="translate({x:.2f})" '
+            f'd="M0 {_PANEL_TOPS[0] - 4}V{bottom}"/>'
+        )
+    return (
+        f'<svg class="chart" viewBox="0 0 {_CHART_WIDTH} {_CHART_HEIGHT}" role="img" '
+        f'aria-label="J and F of {_escape(report.name)} over time" data-left="{_PANEL_LEFT}" '
+        f'data-step="{step}">{"".join(parts)}</svg>'
+    )
+
+
+def _line(values: np.ndarray, step: float, top: float) -> str:
+    """An SVG path through the values, with a gap wherever one is not finite."""
+    commands, drawing = [], False
+    for number, value in enumerate(values):
+        if math.isfinite(value):
+            x, y = _PANEL_LEFT + number * step, top + (1 - value) * _PANEL_HEIGHT
+            # Of no length, but with round ends: it makes a value between two gaps a dot.
+            commands.append(f'L{x:.1f} {y:.1f}' if drawing else f'M{x:.1f} {y:.1f}h0')
+        drawing = math.isfinite(value)
+    return ''.join(commands)
+
+
+def _details(metrics: Mapping[str, Any]) -> str:
+    blocks = []
+    for key, heading in (
+        ('network', 'Network'),
+        ('settings', 'Settings'),
+        ('provenance', 'Provenance'),
+        ('timing', 'Timing (seconds)'),
+    ):
+        rows = ''.join(
+            f'<tr><th scope="row">{_escape(name)}</th><td>{_escape(value)}</td></tr>'
+            for name, value in _flatten(metrics.get(key) or {})
+        )
+        if rows:
+            blocks.append(f'<div class="facts"><h3>{heading}</h3><table>{rows}</table></div>')
+    if not blocks:
+        return ''
+    return (
+        '<details class="card"><summary>Settings and provenance</summary>'
+        f'<div class="blocks">{"".join(blocks)}</div></details>'
+    )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
+    """Each value of a nested mapping as text, under its dotted name."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f'{prefix}{key}.')
+        elif isinstance(value, (list, tuple)):
+            yield f'{prefix}{key}', ', '.join(map(str, value))
+        elif isinstance(value, float):
+            yield f'{prefix}{key}', f'{value:.6g}'
+        else:
+            yield f'{prefix}{key}', str(value)
+
+
+def _mean_of(row: Mapping[str, Any]) -> float | None:
+    """J&F of a row of the table."""
+    values = [row.get('J-Mean'), row.get('F-Mean')]
+    return sum(values) / 2 if all(map(_is_number, values)) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
+
+
+def _percent(value: Any) -> str:
+    return f'{100 * value:z.1f}'.replace('-', '&minus;') if _is_number(value) else '&ndash;'
+
+
+def _bar(value: Any) -> str:
+    filled = min(max(100 * value, 0), 100) if _is_number(value) else 0
+    return f'<span class="bar"><i style="width:{filled:.1f}%"></i></span>'
+
+
+def _swatch(report: SequenceReport, object_id: int) -> str:
+    return f'<i class="swatch" style="{_colour(report, object_id)}"></i>'
+
+
+def _colour(report: SequenceReport, object_id: int) -> str:
+    palette = davis_palette() if report.palette is None else report.palette
+    red, green, blue = (int(channel) for channel in palette[object_id])
+    return f'--colour:#{red:02x}{green:02x}{blue:02x}'
+
+
+def _data_uri(picture: bytes, name: str) -> str:
+    for kind, start in (('webp', b'RIFF'), ('jpeg', b'\xff\xd8'), ('png', b'\x89PNG')):
+        if picture.startswith(start):
+            return f'data:image/{kind};base64,{base64.b64encode(picture).decode()}'
+    raise ValueError(
+        f'{name}: a frame begins with {picture[:8]!r}; frames must be WebP, JPEG or PNG files'
+    )
+
+
+def _check_picture(name: str, image: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+        raise ValueError(
+            f'{name} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3]'
+        )
+
+
+def _count(number: int, noun: str) -> str:
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
+def _escape(value: Any) -> str:
+    return html.escape(str(value))
+
+
+_STYLE = '''
+:root {
+  color-scheme: light dark;
+  --page: #f5f6f8; --card: #ffffff; --text: #1b1f27; --muted: #636b79; --rule: #e1e4ea;
+  --accent: #2a62c9; --track: #e8ebf1; --notice: #fff6df; --notice-rule: #d99a14;
+  --strong: #fdeaea; --strong-rule: #cc3333;
+  --darkest: 0.42; --lightest: 0.68;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #12151b; --card: #1b1f28; --text: #e5e8ee; --muted: #98a1b1; --rule: #2d333f;
+    --accent: #7aa7ff; --track: #2b313d; --notice: #2e2714; --notice-rule: #c99a35;
+    --strong: #361c1e; --strong-rule: #e06060;
+    --darkest: 0.64; --lightest: 0.86;
+  }
+}
+* { box-sizing: border-box; }
+html { scroll-behavior: smooth; }
+body {
+  margin: 0; background: var(--page); color: var(--text);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+main { max-width: 1160px; margin: 0 auto; padding: 36px 20px 64px; }
+h1 { margin: 0; font-size: 28px; line-height: 1.25; letter-spacing: -0.015em; }
+h2 { margin: 40px 0 4px; font-size: 19px; letter-spacing: -0.01em; }
+h3 { margin: 0; font-size: 16px; }
+h1, h3, th, td, li { overflow-wrap: anywhere; }
+p { margin: 4px 0 14px; }
+a { color: var(--accent); text-decoration: none; }
+a:hover { text-decoration: underline; }
+button:focus-visible, input:focus-visible, summary:focus-visible, a:focus-visible {
+  outline: 2px solid var(--accent); outline-offset: 2px;
+}
+.muted { color: var(--muted); }
+.card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
+.notice {
+  margin: 14px 0; padding: 11px 16px; border-radius: 8px;
+  background: var(--notice); border-left: 4px solid var(--notice-rule);
+}
+.notice.strong { background: var(--strong); border-color: var(--strong-rule); }
+.notice ul { margin: 4px 0 0; padding-left: 20px; }
+
+.tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 14px; margin-top: 20px; }
+.tile { padding: 16px 20px 14px; }
+.tile .label { color: var(--muted); }
+.tile .label b { color: var(--text); }
+.tile .number {
+  font-size: 42px; font-weight: 650; line-height: 1.2; letter-spacing: -0.03em;
+  font-variant-numeric: tabular-nums;
+}
+.tile .number small {
+  font-size: 20px; font-weight: 400; color: var(--muted); margin-left: 3px; letter-spacing: 0;
+}
+.tile .more { display: flex; gap: 18px; margin-top: 8px; min-height: 1.5em; color: var(--muted); }
+.tile .more b { color: var(--text); font-variant-numeric: tabular-nums; }
+.bar { display: block; height: 4px; border-radius: 2px; background: var(--track); }
+.bar i { display: block; height: 100%; border-radius: 2px; background: var(--accent); }
+
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th { text-align: left; font-weight: 500; }
+#results th, #results td { padding: 7px 14px; white-space: nowrap; }
+#results td { font-variant-numeric: tabular-nums; }
+#results .value { text-align: right; }
+#results tbody tr { border-top: 1px solid var(--rule); }
+#results tbody tr:hover { background: color-mix(in srgb, var(--accent) 7%, transparent); }
+#results td .bar { min-width: 60px; margin-top: 3px; }
+#results button {
+  all: unset; cursor: pointer; color: var(--muted); font-size: 13px; font-weight: 600;
+}
+#results button:hover { color: var(--text); }
+#results button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+[aria-sort] button { color: var(--text) !important; }
+[aria-sort="ascending"] button::after { content: " \\2191"; }
+[aria-sort="descending"] button::after { content: " \\2193"; }
+
+.sequence { margin-top: 14px; padding: 16px 18px 12px; scroll-margin-top: 12px; }
+.sequence > header {
+  display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; margin-bottom: 12px;
+}
+.sequence > header .muted b { color: var(--text); font-variant-numeric: tabular-nums; }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 13px; margin-left: auto; font-size: 13px; }
+.swatch {
+  display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px;
+  background: var(--colour);
+}
+.columns {
+  display: grid; grid-template-columns: minmax(0, 480fr) minmax(0, 580fr); gap: 22px;
+  align-items: start;
+}
+.columns > :only-child { grid-column: 1 / -1; }
+.player img { display: block; width: 100%; border-radius: 6px; background: var(--track); }
+.controls { display: flex; align-items: center; gap: 12px; margin-top: 8px; }
+.controls[hidden] { display: none; }
+.controls button {
+  flex: none; width: 32px; height: 32px; padding: 0; border: 0; border-radius: 50%;
+  background: var(--accent); color: var(--card); font-size: 13px; line-height: 1; cursor: pointer;
+}
+.controls input { flex: 1; min-width: 0; accent-color: var(--accent); }
+.controls output {
+  min-width: 78px; text-align: right; font-size: 13px; color: var(--muted);
+  font-variant-numeric: tabular-nums;
+}
+.chart { display: block; width: 100%; max-width: 760px; margin: 0 auto; }
+.chart.active { cursor: crosshair; touch-action: pan-y; }
+.chart text { font-size: 11.5px; fill: var(--text); }
+.chart .title { font-size: 13px; font-weight: 600; }
+.chart .tick { font-size: 11px; font-weight: 400; fill: var(--muted); }
+.chart .grid { stroke: var(--rule); }
+.chart .line {
+  fill: none; stroke: var(--colour); stroke-width: 1.8; stroke-linejoin: round;
+  stroke-linecap: round;
+}
+.chart .cursor { stroke: var(--text); stroke-width: 1.2; opacity: 0.65; }
+/* Every colour of the palette readable on this page: its hue, but neither too dark nor too light. */
+@supports (color: oklch(from red l c h)) {
+  .chart .line { stroke: oklch(from var(--colour) clamp(var(--darkest), l, var(--lightest)) c h); }
+  .swatch { background: oklch(from var(--colour) clamp(var(--darkest), l, var(--lightest)) c h); }
+}
+
+details { margin-top: 40px; padding: 4px 18px; }
+summary { padding: 10px 0; font-weight: 600; cursor: pointer; }
+.blocks { columns: 2; column-gap: 40px; padding-bottom: 12px; font-size: 14px; }
+.facts { margin: 6px 0 20px; }
+.facts th, .facts td {
+  padding: 4px 0; vertical-align: top; border-top: 1px solid var(--rule);
+}
+.facts h3 { break-after: avoid; margin-bottom: 6px; }
+.facts tr { break-inside: avoid; }
+.facts th { width: 45%; padding-right: 14px; color: var(--muted); font-weight: 400; }
+.facts td { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 13px; }
+@media (max-width: 800px) {
+  main { padding: 24px 14px 48px; }
+  .columns { grid-template-columns: minmax(0, 1fr); }
+  .legend { margin-left: 0; }
+  .blocks { columns: 1; }
+}
+@media (max-width: 620px) {
+  .tiles { grid-template-columns: 1fr; }
+  .tile .more:empty { display: none; }
+  .chart .tick { font-size: 14px; }
+  .chart .title { font-size: 16px; }
+}
+@media print {
+  .controls { display: none; }
+  .sequence, .tile { break-inside: avoid; }
+}
+'''
+
+_SCRIPT = '''
+'use strict';
+
+for (const player of document.querySelectorAll('.player')) {
+  const sources = JSON.parse(player.querySelector('script').textContent);
+  const numbers = JSON.parse(player.dataset.numbers);
+  const picture = player.querySelector('img');
+  const button = player.querySelector('button');
+  const slider = player.querySelector('input');
+  const output = player.querySelector('output');
+  const chart = player.parentElement.querySelector('.chart');
+  const cursor = chart.querySelector('.cursor');
+  const left = Number(chart.dataset.left);
+  const step = Number(chart.dataset.step);
+  let timer = null;
+
+  const show = index => {
+    slider.value = index;
+    picture.src = sources[index];
+    output.textContent = 'frame ' + numbers[index];
+    cursor.setAttribute('transform', `translate(${left + numbers[index] * step})`);
+  };
+  const play = on => {
+    clearInterval(timer);
+    timer = on ? setInterval(
+      () => show((Number(slider.value) + 1) % sources.length), 1000 / player.dataset.rate) : null;
+    button.textContent = on ? '\\u275a\\u275a' : '\\u25b6\\ufe0e';
+    button.setAttribute('aria-label', on ? 'Pause' : 'Play');
+  };
+  const seek = event => {
+    const inverse = chart.getScreenCTM().inverse();
+    const number = (new DOMPoint(event.clientX, 0).matrixTransform(inverse).x - left) / step;
+    let nearest = 0;
+    numbers.forEach((candidate, index) => {
+      if (Math.abs(candidate - number) < Math.abs(numbers[nearest] - number)) nearest = index;
+    });
+    play(false);
+    show(nearest);
+  };
+
+  button.addEventListener('click', () => play(timer === null));
+  slider.addEventListener('input', () => { play(false); show(Number(slider.value)); });
+  chart.addEventListener('pointerdown', seek);
+  chart.addEventListener('pointermove', event => { if (event.buttons) seek(event); });
+  chart.classList.add('active');
+  player.querySelector('.controls').hidden = false;
+  play(false);
+  show(0);
+}
+
+const results = document.getElementById('results');
+if (results) {
+  const headings = [...results.tHead.rows[0].cells];
+  headings.forEach((heading, column) => heading.addEventListener('click', () => {
+    const isText = column === 0;
+    const first = column < 2 ? 'ascending' : 'descending';
+    const second = column < 2 ? 'descending' : 'ascending';
+    const order = heading.getAttribute('aria-sort') === first ? second : first;
+    headings.forEach(other => other.removeAttribute('aria-sort'));
+    heading.setAttribute('aria-sort', order);
+    const sign = order === 'ascending' ? 1 : -1;
+    const value = row => row.cells[column].dataset.value;
+    const rows = [...results.tBodies[0].rows].sort((one, other) => {
+      const [a, b] = [value(one), value(other)];
+      if (a === '' || b === '') return (a === '') - (b === '');
+      return sign * (isText ? a.localeCompare(b, undefined, {numeric: true}) : a - b);
+    });
+    results.tBodies[0].append(...rows);
+  }));
+}
+'''

@@ -1,0 +1,204 @@
+"""Label maps in and out: ids of pixels to soft labels of feature cells, and back.
+
+Shapes: H0, W0 pixels of the label map, H, W feature cells, L labels.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprop import propagation
+
+_VOID = 255
+
+
+def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
+    """The linear map that resizes one axis: y = R x. Every row sums to 1.
+
+    Pixels are intervals of an axis of which source and target cover the same length: the centre of
+    target pixel i lies at (i + 1/2) * source / target in source pixels.
+
+    Args:
+      source: number of source pixels.
+      target: number of target pixels.
+      method: 'area': the mean over the target pixel's interval, source pixels weighted by overlap;
+        'nearest': the source pixel that holds the centre, as Pillow chooses it; 'bilinear':
+        between the two source pixels whose centres are nearest, the edge pixel beyond the
+        outermost centres, no antialiasing (OpenCV, and PyTorch with align_corners=False).
+
+    Returns:
+      float32 `[target, source]`.
+
+    Raises:
+      ValueError: an unknown method, or a size below 1.
+    """
+    if source < 1 or target < 1:
+        raise ValueError(f'the sizes are {source} and {target}; both must be at least 1')
+    if method == 'area':
+        # In units of 1 / (source * target) every boundary is a whole number.
+        start = np.arange(target)[:, None] * source
+        pixel = np.arange(source)[None] * target
+        overlap = np.minimum(start + source, pixel + target) - np.maximum(start, pixel)
+        return (np.maximum(overlap, 0) / source).astype(np.float32)
+    if method == 'nearest':
+        return np.eye(source, dtype=np.float32)[_nearest(source, target)]
+    if method == 'bilinear':
+        # A centre's position among the source's centres; beyond them it is the outermost one.
+        position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+        distance = np.abs(position[:, None] - np.arange(source)[None])
+        return np.maximum(1 - distance, 0).astype(np.float32)
+    raise ValueError(f"method is {method!r}; it must be 'area', 'nearest' or 'bilinear'")
+
+
+def resize(array: jax.Array, size: tuple[int, int], method: str) -> jax.Array:
+    """Resizes the two spatial axes by `resize_matrix`.
+
+    Args:
+      array: `[..., H, W, L]`.
+      size: (h, w).
+      method: 'area', 'nearest' or 'bilinear'.
+
+    Returns:
+      `[..., h, w, L]`, float32.
+
+    Raises:
+      ValueError: an unknown method, or an array or size that does not fit.
+    """
+    if array.ndim < 3:
+        raise ValueError(f'the array is {list(array.shape)}; it must be [..., H, W, L]')
+    _check_size(size)
+    rows = resize_matrix(array.shape[-3], size[0], method)
+    columns = resize_matrix(array.shape[-2], size[1], method)
+    array = jnp.asarray(array, jnp.float32)
+    highest = jax.lax.Precision.HIGHEST
+    array = jnp.einsum('yh,...hwl->...ywl', rows, array, precision=highest)
+    return jnp.einsum('xw,...ywl->...yxl', columns, array, precision=highest)
+
+
+def label_values(ids: np.ndarray) -> np.ndarray:
+    """The ids that a video's labels stand for: those of its first frame, background first.
+
+    A 255 beside other objects marks void pixels, which are background; as the only id beside 0 it
+    is the object (DAVIS-2016).
+
+    Args:
+      ids: integers (or booleans) `[H0, W0]`, 0 for background; objects need not be numbered
+        without gaps.
+
+    Returns:
+      int32 `[L]`: 0, then the other ids in ascending order.
+
+    Raises:
+      ValueError: not a two-dimensional map of integers from 0 up.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 2 or ids.dtype.kind not in 'iub':
+        raise ValueError(f'ids are {ids.dtype} {list(ids.shape)}; they must be integers [H0, W0]')
+    present = np.unique(ids).astype(np.int32)
+    if present.size and present[0] < 0:
+        raise ValueError(f'the smallest id is {present[0]}; ids start at 0, the background')
+    objects = present[present > 0]
+    if objects.size > 1:
+        objects = objects[objects != _VOID]
+    return np.concatenate([np.zeros(1, np.int32), objects])
+
+
+def encode(
+    ids: jax.Array, values: jax.Array, grid: tuple[int, int], method: str = 'bilinear'
+) -> jax.Array:
+    """A label map as soft labels of feature cells: one-hot at full size, then resized.
+
+    Args:
+      ids: integers `[H0, W0]`.
+      values: `[L]` the id of each label, background first: `label_values` of the first frame.
+        Pixels of any other id are background.
+      grid: (H, W), that of the features.
+      method: as in `resize_matrix`.
+
+    Returns:
+      float32 `[H, W, L]`; the labels of a cell sum to 1.
+
+    Raises:
+      ValueError: shapes that do not fit, or an unknown method.
+    """
+    if ids.ndim != 2:
+        raise ValueError(f'ids are {list(ids.shape)}; they must be [H0, W0]')
+    values = _check_values(values)
+    objects = ids[..., None] == values[1:]
+    background = ~jnp.any(objects, axis=-1, keepdims=True)
+    one_hot = jnp.concatenate([background, objects], axis=-1)
+    return resize(one_hot, grid, method)
+
+
+def decode(
+    labels: jax.Array,
+    values: jax.Array,
+    size: tuple[int, int],
+    min_max: bool = False,
+    decode_size: tuple[int, int] | None = None,
+) -> jax.Array:
+    """Soft labels as a label map: bilinear upsampling, then the largest label of each pixel.
+
+    Of equal labels the first wins, so the background where no label has any weight.
+
+    Args:
+      labels: `[..., H, W, L]`.
+      values: `[L]` the id of each label.
+      size: (H0, W0) of the result.
+      min_max: scale each label to [0, 1] over the upsampled frame before labels are compared, see
+        `propagation.min_max_normalize`. A label that is the same everywhere becomes zero.
+      decode_size: pixels are decided at this size and their ids then brought to `size` by nearest
+        neighbour: UVC, TimeCycle and DINO decide at the network's input size. None decides at
+        `size`.
+
+    Returns:
+      int32 ids `[..., H0, W0]`.
+
+    Raises:
+      ValueError: shapes that do not fit.
+    """
+    values = _check_values(values)
+    if labels.ndim < 3 or labels.shape[-1] != values.size:
+        raise ValueError(
+            f'labels are {list(labels.shape)} with {values.size} values; they must be '
+            '[..., H, W, L] with a value for each label'
+        )
+    _check_size(size)
+    if min_max:
+        # Rounding while upsampling would make a constant label vary, and min-max would stretch
+        # that to the whole range.
+        constant = jnp.ptp(labels, axis=(-3, -2), keepdims=True) == 0
+        labels = jnp.where(constant, 0, labels)
+    labels = resize(labels, size if decode_size is None else decode_size, 'bilinear')
+    if min_max:
+        labels = propagation.min_max_normalize(labels)
+    winner = jnp.argmax(labels, axis=-1)
+    if decode_size is not None:
+        rows, columns = (_nearest(*sides) for sides in zip(decode_size, size))
+        winner = winner[..., rows, :][..., columns]
+    return values[winner]
+
+
+def _nearest(source, target):
+    """`[target]`: the source pixel that holds each target pixel's centre.
+
+    The centres are summed up as Pillow does: some lie on the boundary of two source pixels (two
+    columns of 854 from 832), and there the rounding of that sum decides.
+    """
+    steps = np.full(target, source / target)
+    steps[0] /= 2
+    return np.add.accumulate(steps).astype(np.int32)
+
+
+def _check_values(values):
+    values = jnp.asarray(values, jnp.int32)
+    if values.ndim != 1 or values.size < 1:
+        raise ValueError(
+            f'values are {list(values.shape)}; they must be [L], the background first'
+        )
+    return values
+
+
+def _check_size(size):
+    if len(size) != 2:
+        raise ValueError(f'size is {size}; it must be (height, width)')

@@ -1,0 +1,247 @@
+"""Networks with their weights as files: NAME.safetensors, and NAME.json that says how to build it.
+
+A network here is a Flax module of `jaxprop.models` that is called on images `[B, H, W, 3]`.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.typing import ArrayLike
+
+from jaxprop import models
+from jaxprop.models.resnet import ResNet
+
+FOLDER = pathlib.Path(__file__).resolve().parents[1] / 'weights'
+DTYPES = ('float16', 'float32')
+
+
+def save_pretrained(
+    path: str | os.PathLike,
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    description: Mapping[str, Any] | None = None,
+    dtype: str = 'float32',
+) -> None:
+    """Writes a network and its weights to PATH.safetensors and PATH.json.
+
+    Args:
+      path: with or without '.safetensors'. The folder is made where needed.
+      model: the network. All its attributes are kept; `load_pretrained` can replace them.
+      variables: its variables; what it doesn't need of them is left out.
+      description: free-form facts about the network, for the JSON file: data, epochs, results.
+      dtype: of the parameters in the file: 'float32', or 'float16' for half the size. Batch
+        statistics stay float32.
+
+    Raises:
+      ValueError: for another dtype, for a module that `jaxprop.models` doesn't have, and for
+        variables that are not this network's.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype is {dtype!r}; known: {DTYPES}')
+    name = type(model).__name__
+    if _network(name) is not type(model):
+        raise ValueError(f'{type(model)} is not the {name} of jaxprop.models')
+    weights_path, card_path = _paths(path)
+    flat = _select(model, traverse_util.flatten_dict(variables, sep='/'), 'the variables')
+    arrays = {
+        # safetensors writes the memory as it lies.
+        key: np.ascontiguousarray(value, dtype if key.startswith('params/') else np.float32)
+        for key, value in flat.items()
+    }
+    card = {
+        'network': name,
+        'attributes': {key: getattr(model, key) for key in _attributes(type(model))},
+        'jaxprop': _version(),
+        'dtype': dtype,
+        'description': dict(description or {}),
+    }
+    # What JSON doesn't know among a network's attributes are dtypes.
+    text = json.dumps(card, indent=2, default=lambda value: np.dtype(value).name)
+
+    from safetensors.numpy import save_file  # Here: reading this module shouldn't load it.
+
+    weights_path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=weights_path.parent) as temporary:
+        temporary = pathlib.Path(temporary)
+        save_file(arrays, temporary / 'weights')
+        (temporary / 'card').write_text(text + '\n', encoding='utf-8')
+        os.replace(temporary / 'weights', weights_path)
+        os.replace(temporary / 'card', card_path)
+
+
+def load_pretrained(
+    name_or_path: str | os.PathLike, **attributes: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds a saved network and reads its weights.
+
+    Args:
+      name_or_path: one of `list_pretrained()`, or the path that `save_pretrained` was given.
+      **attributes: put in place of the saved ones, such as `output='res2'` or
+        `strides=(1, 2, 1, 1)`. Parameters that the network then doesn't need are dropped.
+
+    Returns:
+      The network, and its variables in float32.
+
+    Raises:
+      ValueError: where there is no such network, it has no such attribute, or it needs a
+        parameter that the file doesn't have or has in another shape.
+    """
+    weights_path, card_path = _paths(name_or_path)
+    if os.fspath(name_or_path) in list_pretrained():
+        weights_path, card_path = _paths(FOLDER / name_or_path)
+    for path in (weights_path, card_path):
+        if not path.is_file():
+            raise ValueError(
+                f'no network {os.fspath(name_or_path)!r}: neither a file {str(path)!r} nor one of '
+                f'the shipped networks: {list_pretrained()}'
+            )
+    card = json.loads(card_path.read_text(encoding='utf-8'))
+    network = _network(card['network'])
+    unknown = sorted(set(attributes) - set(_attributes(network)))
+    if unknown:
+        raise ValueError(f'{card["network"]} has no attributes {unknown}; {_attributes(network)}')
+    model = network(**{**card['attributes'], **attributes})
+
+    from safetensors.numpy import load_file  # Here: reading this module shouldn't load it.
+
+    flat = _select(model, load_file(weights_path), str(weights_path))
+    flat = {key: jnp.asarray(value, jnp.float32) for key, value in flat.items()}
+    return model, traverse_util.unflatten_dict(flat, sep='/')
+
+
+def list_pretrained() -> list[str]:
+    """Names of the networks that come with jaxprop."""
+    return sorted(path.name.removesuffix('.json') for path in FOLDER.glob('*.json'))
+
+
+def from_torchvision(
+    state: Mapping[str, ArrayLike], model: ResNet, prefix: str | None = None
+) -> dict[str, Any]:
+    """Variables of a ResNet from arrays under torchvision's names.
+
+    Args:
+      state: name to array, such as a state dict with every tensor as NumPy array. Names may have
+        a prefix, such as 'module.encoder_q.'. What the network doesn't need is ignored: the
+        classifier, layers after its output, counters.
+      model: the network.
+      prefix: needed where `state` holds several networks; else it is what precedes the stem's
+        'conv1.weight'.
+
+    Returns:
+      `params` and `batch_stats`, float32.
+
+    Raises:
+      ValueError: where `state` lacks arrays of the network, has them in another shape, or holds
+        a deeper network.
+    """
+    if prefix is None:
+        stems = [re.fullmatch(r'(|.*\.)conv1\.weight', name) for name in state]
+        prefixes = [
+            stem[1] for stem in stems if stem and not re.search(r'layer\d\.\d+\.$', stem[1])
+        ]
+        if len(prefixes) != 1:
+            raise ValueError(
+                "needed: one stem, '<prefix>conv1.weight', or the argument prefix to choose one; "
+                f'prefixes found: {prefixes}'
+            )
+        prefix = prefixes[0]
+    state = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix) and not name.endswith('num_batches_tracked')
+    }
+    flat = {}
+    missing = []
+    for path in _shapes(model):
+        name = _torchvision_name(path)
+        if name in state:
+            value = np.asarray(state.pop(name), np.float32)
+            # [out, in, height, width] -> [height, width, in, out]
+            flat[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
+        else:
+            missing.append(prefix + name)
+    if missing:
+        raise ValueError(f'the state lacks {missing}')
+    flat = _select(model, flat, 'the state')
+    # Those of ResNet18 are found in a ResNet34 too.
+    stage = int(model.output.removeprefix('res'))
+    left = [name for name in state if re.match(rf'layer[1-{stage}]\.', name)]
+    if left:
+        raise ValueError(f'the state is not of a ResNet{model.depth}, which has no {left}')
+    flat = {path: jnp.asarray(value) for path, value in flat.items()}
+    return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def _torchvision_name(path: str) -> str:
+    """'params/res1_0/norm1/scale' -> 'layer1.0.bn1.weight'."""
+    _, *modules, leaf = path.split('/')
+    renamed = {
+        'stem_conv': 'conv1',
+        'stem_norm': 'bn1',
+        'shortcut_conv': 'downsample.0',
+        'shortcut_norm': 'downsample.1',
+        'kernel': 'weight',
+        'scale': 'weight',
+        'mean': 'running_mean',
+        'var': 'running_var',
+    }
+    names = [renamed.get(name, name) for name in (*modules, leaf)]
+    names = [re.sub(r'^res(\d)_(\d+)$', r'layer\1.\2', name) for name in names]
+    return '.'.join(re.sub(r'^norm(\d)$', r'bn\1', name) for name in names)
+
+
+def _paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+    name = os.fspath(path).removesuffix('.safetensors')
+    return pathlib.Path(f'{name}.safetensors'), pathlib.Path(f'{name}.json')
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version('jaxprop')
+    except importlib.metadata.PackageNotFoundError:
+        return 'not installed'
+
+
+def _network(name: str) -> type[nn.Module]:
+    network = getattr(models, name, None)
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise ValueError(f'jaxprop.models has no network {name!r}')
+    return network
+
+
+def _attributes(network: type[nn.Module]) -> list[str]:
+    return [name for name in network.__dataclass_fields__ if name not in ('parent', 'name')]
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every variable that `model` needs, by 'collection/module/.../name'."""
+    images = jnp.zeros((1, 64, 64, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    flat = traverse_util.flatten_dict(variables, sep='/')
+    return {path: value.shape for path, value in flat.items()}
+
+
+def _select(model: nn.Module, flat: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What `model` needs of `flat`; ValueError where it is missing or of another shape."""
+    shapes = _shapes(model)
+    missing = [path for path in shapes if path not in flat]
+    if missing:
+        raise ValueError(f'{where} lacks {missing}, needed by {type(model).__name__}')
+    for path, shape in shapes.items():
+        if np.shape(flat[path]) != shape:
+            raise ValueError(
+                f'{path} has shape {np.shape(flat[path])} in {where}; '
+                f'{type(model).__name__} needs {shape}'
+            )
+    return {path: flat[path] for path in shapes}

@@ -1,0 +1,251 @@
+"""ResNet encoders with the strides, the output and the padding that label propagation varies.
+
+He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, in torchvision's
+arrangement (its layerN is resN here; ResNet50 takes a stage's stride in the 3x3 convolution), so
+that weights carry over one to one.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+STAGES = ('res1', 'res2', 'res3', 'res4')
+PADDINGS = ('zero', 'reflect')
+
+
+def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Convolution and norm by the padding, norm and dtype attributes of `module`."""
+
+    def conv(x: jax.Array, channels: int, kernel: int, stride: int = 1, *, name: str) -> jax.Array:
+        height, width = (-(-size // stride) for size in x.shape[1:3])
+        # Explicit, as 'SAME' pads unevenly when the stride is 2 and the size is even.
+        padding = (kernel // 2, kernel // 2)
+        if module.padding == 'reflect' and kernel > 1:
+            x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)), mode='reflect')
+            # A needless row and column, cut off again: XLA's convolution without any padding is
+            # several times slower on CPU.
+            padding = (0, 1)
+        layer = nn.Conv(
+            channels,
+            (kernel, kernel),
+            strides=stride,
+            padding=(padding, padding),
+            use_bias=False,
+            kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
+            dtype=module.dtype,
+            name=name,
+        )
+        return layer(x)[:, :height, :width]
+
+    norm = functools.partial(
+        nn.BatchNorm,
+        use_running_average=not train,
+        momentum=module.norm_momentum,
+        epsilon=1e-5,
+        axis_name=module.norm_axis_name,
+        dtype=module.dtype,
+    )
+    return conv, norm
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: relu(F(x) + S(x)), the block of ResNet18 and 34.
+
+    S is a 1x1 convolution where the block changes the stride or the channels, else the identity.
+    The attributes beside `channels` (of the result) and `stride` are those of `ResNet`.
+    `[B, H, W, any]` -> `[B, ceil(H / stride), ceil(W / stride), channels]`.
+    """
+
+    channels: int
+    stride: int = 1
+    padding: str = 'zero'
+    norm_momentum: float = 0.9
+    norm_axis_name: str | None = None
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        conv, norm = _layers(self, train)
+        y = conv(x, self.channels, 3, self.stride, name='conv1')
+        y = nn.relu(norm(name='norm1')(y))
+        y = conv(y, self.channels, 3, name='conv2')
+        y = norm(name='norm2')(y)
+        if self.stride != 1 or x.shape[-1] != self.channels:
+            x = conv(x, self.channels, 1, self.stride, name='shortcut_conv')
+            x = norm(name='shortcut_norm')(x)
+        return nn.relu(x + y)
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, the block of ResNet50; as `BasicBlock`.
+
+    The first two convolutions have a quarter of the channels; the 3x3 one takes the stride.
+    """
+
+    channels: int
+    stride: int = 1
+    padding: str = 'zero'
+    norm_momentum: float = 0.9
+    norm_axis_name: str | None = None
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        conv, norm = _layers(self, train)
+        y = conv(x, self.channels // 4, 1, name='conv1')
+        y = nn.relu(norm(name='norm1')(y))
+        y = conv(y, self.channels // 4, 3, self.stride, name='conv2')
+        y = nn.relu(norm(name='norm2')(y))
+        y = conv(y, self.channels, 1, name='conv3')
+        y = norm(name='norm3')(y)
+        if self.stride != 1 or x.shape[-1] != self.channels:
+            x = conv(x, self.channels, 1, self.stride, name='shortcut_conv')
+            x = norm(name='shortcut_norm')(x)
+        return nn.relu(x + y)
+
+
+# Depth: (block, channels of res1, number of blocks in each stage).
+ARCHITECTURES = {
+    18: (BasicBlock, 64, (2, 2, 2, 2)),
+    34: (BasicBlock, 64, (3, 4, 6, 3)),
+    50: (BottleneckBlock, 256, (3, 4, 6, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """A feature map of images: a ResNet up to and with one of its stages, after the last ReLU.
+
+    Called on `images` `[B, H, W, 3]`, floating point and already normalised, it gives features
+    `[B, ceil(H / stride), ceil(W / stride), channels]`. With `train` BatchNorm uses the batch's
+    statistics, and updates the running ones where `batch_stats` is mutable.
+
+    Attributes:
+      depth: 18, 34 or 50.
+      strides: of the stages res1 to res4. (1, 2, 2, 2) is the network for classification;
+        (1, 2, 1, 1) has stride 8 in res3 and res4, without dilation.
+      output: 'res1' to 'res4' (torchvision's layer1 to layer4); later stages are not built.
+      max_pool: the stem's 3x3 max pool of stride 2; without it everything has half the stride.
+      padding: of convolutions: 'zero' or 'reflect'. The max pool is always padded with -inf.
+      norm_momentum: share of the old running statistics that one training step keeps.
+      norm_axis_name: mapped axis (of devices) over which training's batch statistics are averaged.
+      frozen_until: a stage up to which, it not included, nothing learns: the stem and earlier
+        stages use running statistics in training too, and get no gradient. An optimiser with
+        weight decay still has to leave them out.
+      dtype: of computation and features; None: float32. Parameters and statistics are float32.
+
+    Raises:
+      ValueError: when built with a value that is none of these, or called on other images.
+
+    Source: He et al., CVPR 2016; the strides for propagation: Jabri, Owens, Efros, "Space-Time
+    Correspondence as a Contrastive Random Walk", NeurIPS 2020, appendix.
+    """
+
+    depth: int = 18
+    strides: tuple[int, int, int, int] = (1, 2, 1, 1)
+    output: str = 'res3'
+    max_pool: bool = True
+    padding: str = 'zero'
+    norm_momentum: float = 0.9
+    norm_axis_name: str | None = None
+    frozen_until: str | None = None
+    dtype: DTypeLike | None = None
+
+    def __post_init__(self):
+        # A list, as JSON has it, would make the module unhashable.
+        object.__setattr__(self, 'strides', tuple(self.strides))
+        for name, known in {
+            'depth': tuple(ARCHITECTURES),
+            'output': STAGES,
+            'padding': PADDINGS,
+        }.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} is {getattr(self, name)!r}; known: {known}')
+        if len(self.strides) != 4 or not all(
+            isinstance(stride, int) and stride >= 1 for stride in self.strides
+        ):
+            raise ValueError(f'strides is {self.strides}; needed: four integers of at least 1')
+        if self.frozen_until not in (None, *self._stages):
+            raise ValueError(
+                f'frozen_until is {self.frozen_until!r}; known: None or one of {self._stages}, '
+                f'as output is {self.output!r}'
+            )
+        super().__post_init__()
+
+    @property
+    def _stages(self) -> tuple[str, ...]:
+        return STAGES[: STAGES.index(self.output) + 1]
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one feature cell to the next."""
+        stem = 4 if self.max_pool else 2
+        return stem * math.prod(self.strides[: len(self._stages)])
+
+    @property
+    def channels(self) -> int:
+        """Channels of the features."""
+        _, channels, _ = ARCHITECTURES[self.depth]
+        return channels * 2 ** (len(self._stages) - 1)
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the features of images of `height` x `width` pixels, in cells."""
+        return -(-height // self.stride), -(-width // self.stride)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f'images have shape {images.shape}; needed: [B, H, W, 3]')
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f'images are {images.dtype}; needed: normalised floating point values')
+        block, channels, num_blocks = ARCHITECTURES[self.depth]
+        block = functools.partial(
+            block,
+            padding=self.padding,
+            norm_momentum=self.norm_momentum,
+            norm_axis_name=self.norm_axis_name,
+            dtype=self.dtype,
+        )
+        learns = self.frozen_until is None
+
+        conv, norm = _layers(self, train and learns)
+        x = conv(images, 64, 7, 2, name='stem_conv')
+        x = nn.relu(norm(name='stem_norm')(x))
+        if self.max_pool:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+        for stage, name in enumerate(self._stages):
+            if name == self.frozen_until:
+                x = jax.lax.stop_gradient(x)
+                learns = True
+            for index in range(num_blocks[stage]):
+                stride = self.strides[stage] if index == 0 else 1
+                x = block(channels * 2**stage, stride, name=f'{name}_{index}')(x, train and learns)
+        return x
+
+
+def estimate_batch_statistics(
+    model: ResNet, variables: Mapping[str, Any], images: jax.Array
+) -> dict[str, Any]:
+    """Puts the batch statistics of exactly these images in place of the running ones.
+
+    An untrained network has running mean 0 and variance 1 everywhere, which its activations do
+    not: with the statistics of a batch, every norm's result has mean 0 and variance 1 on it, and
+    `model.apply(result, images)` equals what training computes from these images.
+
+    Args:
+      model: the network; its `frozen_until` and `norm_axis_name` are without effect.
+      variables: `params` and `batch_stats`.
+      images: `[B, H, W, 3]`, as the network gets them.
+
+    Returns:
+      `variables` with new `batch_stats`.
+    """
+    model = model.clone(norm_momentum=0.0, norm_axis_name=None, frozen_until=None)
+    _, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
+    return {**variables, **updates}

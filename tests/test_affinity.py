@@ -1,0 +1,106 @@
+"""`jaxprop.affinity` against loops, hand-counted cases and sorting in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprop import affinity
+
+
+def _normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize('axis', [-1, 0])
+def test_l2_normalize(axis):
+    features = 3 * _normal(0, 4, 5)
+    expected = features / np.linalg.norm(features, axis=axis, keepdims=True)
+    np.testing.assert_allclose(affinity.l2_normalize(features, axis), expected, atol=1e-6)
+
+
+def test_l2_normalize_is_safe_at_zero():
+    features = _normal(0, 3, 4)
+    features[1] = 0
+    normalized = affinity.l2_normalize(features)
+    np.testing.assert_array_equal(normalized[1], 0)
+    np.testing.assert_allclose(jnp.linalg.norm(normalized[::2], axis=-1), 1, atol=1e-6)
+    weights = _normal(1, 3, 4)
+    gradient = jax.grad(lambda x: jnp.sum(weights * affinity.l2_normalize(x)))(features)
+    np.testing.assert_array_equal(gradient[1], 0)
+    # The derivative of f / |f| is the projection onto the plane across f, over |f|.
+    for row in (0, 2):
+        length = np.linalg.norm(features[row])
+        unit = features[row] / length
+        expected = (weights[row] - unit * np.dot(unit, weights[row])) / length
+        np.testing.assert_allclose(gradient[row], expected, atol=1e-5)
+
+
+def test_affinity_is_the_inner_product():
+    targets, context = _normal(0, 2, 5, 3), _normal(1, 4, 1, 6, 3)
+    found = affinity.affinity(targets, context)
+    assert found.shape == (4, 2, 5, 6)
+    for m, b, q, k in np.ndindex(4, 2, 5, 6):
+        expected = sum(float(x) * float(y) for x, y in zip(targets[b, q], context[m, 0, k]))
+        assert found[m, b, q, k] == pytest.approx(expected, abs=1e-5)
+
+
+def test_soft_copy_sums_weighted_labels():
+    weights, labels = np.abs(_normal(0, 2, 5, 6)), _normal(1, 2, 6, 3)
+    found = affinity.soft_copy(weights, labels)
+    assert found.shape == (2, 5, 3)
+    for m, q, l in np.ndindex(2, 5, 3):
+        expected = sum(float(weights[m, q, k]) * float(labels[m, k, l]) for k in range(6))
+        assert found[m, q, l] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize('shape, radius, count', [
+    ('radius', 1, 1), ('radius', 1.01, 5), ('radius', 2, 9), ('radius', 5, 69),
+    ('radius', 5.01, 81), ('radius', 12, 437), ('radius', 12.01, 441),
+    ('square', 1, 1), ('square', 2, 9), ('square', 2.5, 25), ('square', 12, 529),
+    ('square', 12.5, 625),
+])
+def test_distance_mask_counts(shape, radius, count):
+    context = np.indices((31, 31)).reshape(2, -1).T
+    mask = affinity.distance_mask(np.array([[15, 15]]), context, radius, shape)
+    assert mask.shape == (1, 31 * 31)
+    assert int(mask.sum()) == count
+
+
+@pytest.mark.parametrize('shape', ['radius', 'square'])
+def test_distance_mask_places(shape):
+    targets, context = np.array([[0, 0], [3, 1], [2, 4]]), np.indices((4, 5)).reshape(2, -1).T
+    mask = affinity.distance_mask(targets, context, 2.5, shape)
+    for q, (row, column) in enumerate(targets):
+        for k, (other_row, other_column) in enumerate(context):
+            offsets = abs(row - other_row), abs(column - other_column)
+            distance = np.hypot(*offsets) if shape == 'radius' else max(offsets)
+            assert bool(mask[q, k]) == (distance < 2.5)
+
+
+def test_distance_mask_rejects_unknown_shape():
+    with pytest.raises(ValueError, match='diamond'):
+        affinity.distance_mask(np.zeros((1, 2)), np.zeros((1, 2)), 2, 'diamond')
+
+
+@pytest.mark.parametrize('softmax', ['neighbors', 'frame', 'region'])
+@pytest.mark.parametrize('num_neighbors', [1, 4, 9])
+def test_select_neighbors(softmax, num_neighbors):
+    logits = _normal(0, 2, 3, 6)
+    inside = np.random.default_rng(1).random((2, 3, 6)) < 0.5
+    inside[..., 2] = True
+    allowed = np.where(inside, logits, -np.inf)
+    found = affinity.select_neighbors(logits, allowed, num_neighbors, softmax)
+    size = min(num_neighbors, 6)
+    assert found.logits.shape == found.cells.shape == (2, 3, size)
+    for m, q in np.ndindex(2, 3):
+        order = [k for k in np.argsort(-logits[m, q]) if inside[m, q, k]][:size]
+        np.testing.assert_array_equal(found.cells[m, q, :len(order)], order)
+        np.testing.assert_array_equal(found.logits[m, q, :len(order)], logits[m, q, order])
+        assert np.all(np.isneginf(found.logits[m, q, len(order):]))
+        if softmax != 'neighbors':
+            over = logits[m, q] if softmax == 'frame' else logits[m, q][inside[m, q]]
+            expected = np.log(np.sum(np.exp(over, dtype=np.float64)))
+            assert found.log_sums[m, q] == pytest.approx(expected, abs=1e-5)
+    if softmax == 'neighbors':
+        assert found.log_sums is None

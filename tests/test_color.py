@@ -1,0 +1,134 @@
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprop import color
+from tests.support import shared
+
+rgb_to_lab8 = jax.jit(color.rgb_to_lab8)
+lab8_to_rgb = jax.jit(color.lab8_to_rgb)
+
+
+def _colours():
+    """uint8 `[H, 3, 3]`: a dense grid with both ends, all dark colours' corner, random ones."""
+    steps = np.unique(np.append(np.arange(0, 256, 5), 255))
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing='ij'), axis=-1).reshape(-1, 3)
+    dark = np.indices((24, 24, 24)).reshape(3, -1).T
+    random = np.random.default_rng(0).integers(0, 256, (50_000, 3))
+    colours = np.concatenate([grid, dark, random]).astype(np.uint8)
+    return colours[: len(colours) // 3 * 3].reshape(-1, 3, 3)
+
+
+def _frame():
+    path = shared('data', 'DAVIS', 'JPEGImages', '480p', 'bear', '00000.jpg')
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def _check_lab(images):
+    expected = cv2.cvtColor(images, cv2.COLOR_RGB2LAB).astype(int)
+    actual = np.asarray(rgb_to_lab8(images))
+    assert actual.dtype == np.float32
+    np.testing.assert_array_equal(actual, np.rint(actual))
+    difference = np.abs(actual - expected)
+    assert difference.max() <= 1
+    assert np.mean(difference == 0) > 0.98
+
+
+def test_lab_is_opencvs_to_one_level():
+    _check_lab(_colours())
+
+
+def test_lab_of_a_real_frame_is_opencvs_to_one_level():
+    _check_lab(_frame())
+
+
+def test_lab_of_known_colours():
+    # Lightness and the two axes of white, black and the primaries (D65), from CIE's tables.
+    rgb = np.array([[255, 255, 255], [0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    cie = np.array([
+        [100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [87.73, -86.18, 83.18],
+        [32.30, 79.19, -107.86],
+    ])
+    expected = cie * [2.55, 1, 1] + [0, 128, 128]
+    np.testing.assert_allclose(rgb_to_lab8(rgb), expected, atol=1)
+
+
+def test_rgb_of_lab_is_opencvs_to_two_levels():
+    # Lab values that some RGB colour has.
+    lab = cv2.cvtColor(_colours(), cv2.COLOR_RGB2LAB)
+    expected = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).astype(int)
+    actual = np.asarray(lab8_to_rgb(lab))
+    assert actual.min() >= 0 and actual.max() <= 255
+    difference = np.abs(np.rint(actual) - expected)
+    assert difference.max() <= 2
+    assert np.mean(difference <= 1) > 0.999
+
+
+def test_a_real_frame_survives_lab():
+    frame = _frame()
+    back = np.asarray(lab8_to_rgb(rgb_to_lab8(frame)))
+    # Whole levels of a and b are coarser than those of RGB: OpenCV's own way back errs as much.
+    lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)
+    opencv = np.abs(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).astype(int) - frame)
+    error = np.abs(back - frame)
+    assert error.mean() < opencv.mean() + 0.1
+    assert error.max() <= opencv.max() + 1
+
+
+def test_lab_outside_srgb_is_clipped_with_finite_gradients():
+    lab = np.array([[0, 0, 255], [255, 255, 0], [0, 128, 128], [255, 128, 128]], np.float32)
+    total, gradient = jax.jit(jax.value_and_grad(lambda x: jnp.sum(color.lab8_to_rgb(x))))(lab)
+    assert np.isfinite(total) and np.all(np.isfinite(gradient))
+    rgb = np.asarray(lab8_to_rgb(lab))
+    assert rgb.min() >= 0 and rgb.max() <= 255
+
+
+def test_scaled_lab():
+    lab = np.array([[0, 128, 255]], np.uint8)
+    scaled = color.scale_lab(lab)
+    np.testing.assert_array_equal(scaled, np.array([[-1, 0, 127 / 128]], np.float32))
+    np.testing.assert_array_equal(color.unscale_lab(scaled), lab)
+
+
+def test_normalized_rgb():
+    images = _colours()
+    mean = np.array([0.485, 0.456, 0.406])
+    std = np.array([0.229, 0.224, 0.225])
+    expected = (images.astype(np.float64) / 255 - mean) / std
+    actual = color.normalize_rgb(images)
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    np.testing.assert_array_equal(color.normalize_rgb(images.astype(np.float32)), actual)
+
+
+def test_lightness_input_follows_the_released_steps():
+    images = _colours()
+    lightness = np.asarray(rgb_to_lab8(images))[..., [0, 0, 0]]
+    unit = ((lightness.astype(np.float64) - 128) / 128 + 1) / 2
+    expected = (unit - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(color.lightness_input(images), expected, atol=1e-5)
+
+
+def test_network_input():
+    images = _colours()
+    np.testing.assert_array_equal(
+        color.network_input(images, 'rgb'), color.normalize_rgb(images))
+    np.testing.assert_array_equal(
+        color.network_input(images, 'lightness'), color.lightness_input(images))
+    np.testing.assert_allclose(
+        color.network_input(images, 'rgb_unit'), images / np.float32(255), atol=1e-6)
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda: color.network_input(np.zeros((2, 2, 3), np.uint8), 'bgr'), "'bgr'"),
+    (lambda: color.network_input(np.zeros((2, 2, 1), np.uint8), 'rgb_unit'), '2, 2, 1'),
+    (lambda: color.normalize_rgb(np.zeros((3, 2, 2), np.uint8)), '3, 2, 2'),
+    (lambda: color.rgb_to_lab8(np.zeros((2, 2, 3), np.float32)), 'float32'),
+    (lambda: color.lightness_input(np.zeros((2, 2, 4), np.uint8)), '2, 2, 4'),
+    (lambda: color.lab8_to_rgb(np.zeros((2, 2))), '2, 2'),
+])
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
