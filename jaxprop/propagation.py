@@ -56,8 +56,8 @@ class PropagationConfig:
       implementation: 'dense': target cells against whole context frames; 'windowed': only
         against the cells that a restriction can allow; 'auto': whichever is less work. The same
         result.
-      query_chunk: how many target cells are held against whole context frames at once. Bounds memory
-        (about 12 * query_chunk * M * N bytes); the same result.
+      query_chunk: how many target cells are held against whole context frames at once. Bounds
+        memory (about 12 * query_chunk * M * N bytes); the same result.
     """
 
     aggregation: str = 'overall'

@@ -202,12 +202,14 @@ def test_official_video(name, implementation):
     _assert_close(propagate_video(features, label, config=config), expected)
 
 
+@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('name', _OFFICIAL)
 def test_official_steps(name):
     features, label, expected, config = _official(name)
     _assert_close(_propagate_by_steps(features, label, config), expected)
 
 
+@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('name', _OFFICIAL)
 def test_official_padded_batch(name):
     features, label, expected, config = _official(name)

@@ -218,7 +218,7 @@ class Scene:
         facing = (right + down) / slope  # above 0 where the outline faces the lower right
 
         # As if the edge were rounded and lit from the upper left.
-        edge = np.exp(np.minimum(distance, 0) / (0.12 * layer.place(time, self.size)[2]))
+        edge = np.exp(np.minimum(level[1:-1, 1:-1], 0) / 0.12)
         shade = 1 - edge * (0.12 + 0.2 * facing)
         shadow = np.clip(0.5 - (distance - fall * facing) / (3 * fall), 0, 1)
         shadow = 1 - 0.35 * shadow * shadow * (3 - 2 * shadow)
@@ -358,12 +358,12 @@ def _cells(generator: np.random.Generator, size: int, across: int) -> np.ndarray
     for down, right in np.ndindex(5, 5):
         rows, columns = cell[:, None] + down - 2, cell[None, :] + right - 2
         y, x, value = np.moveaxis(points[rows % across, columns % across], -1, 0)
-        distance = np.hypot(rows + y - position[:, None], columns + x - position[None, :])
+        distance = (rows + y - position[:, None]) ** 2 + (columns + x - position[None, :]) ** 2
         closer = distance < nearest
         second = np.where(closer, nearest, np.minimum(second, distance))
         grey = np.where(closer, value, grey)
         nearest = np.where(closer, distance, nearest)
-    return np.clip(3 * (second - nearest), 0, 1) * (0.35 + 0.65 * grey)
+    return np.clip(3 * (np.sqrt(second) - np.sqrt(nearest)), 0, 1) * (0.35 + 0.65 * grey)
 
 
 def _pattern(kind: str, generator: np.random.Generator, size: int) -> np.ndarray:
@@ -566,7 +566,7 @@ _SCENARIOS = {
 }
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _build_scene(
     index: int, num_frames: int, size: tuple[int, int], num_objects: int | None, seed: int
 ) -> Scene:

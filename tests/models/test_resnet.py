@@ -113,7 +113,7 @@ def untrained():
     'depth, strides, output, padding, max_pool',
     [
         (18, (1, 2, 2, 2), 'res4', 'zero', True),
-        (18, (1, 2, 1, 1), 'res4', 'reflect', True),
+        (18, (1, 2, 1, 1), 'res3', 'reflect', True),
         (18, (1, 2, 1, 1), 'res2', 'zero', False),
         (50, (1, 2, 1, 1), 'res2', 'zero', True),
     ],
