@@ -29,10 +29,10 @@ def main(arguments):
     if len(arguments) != 3:
         raise app.UsageError('two arguments are needed: VIDEO_OR_FOLDER FIRST_MASK')
     output = pathlib.Path(OUTPUT.value)
-    labeller = runner.Labeller.from_config(CONFIG.value)
     try:
         video = open_video(arguments[1])
         sequence = video_sequence(arguments[1], arguments[2])
+        labeller = runner.Labeller.from_config(CONFIG.value)
         palette = davis_palette() if sequence.palette is None else sequence.palette
         variables = runner.video_variables(video.read_frame, video.num_frames, labeller)
         label_maps = runner.label_frames(

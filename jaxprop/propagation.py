@@ -52,7 +52,8 @@ class PropagationConfig:
         the allowed cells, before selection.
       normalize_features: scale features to unit length, so that affinities are cosines.
       feedback: what of a predicted label becomes context: 'soft': the label itself; 'min_max':
-        each class scaled to [0, 1] over the frame; 'hard': one-hot of the largest class.
+        each class scaled to [0, 1] over the frame, which is then the predicted label too;
+        'hard': one-hot of the largest class.
       implementation: 'dense': target cells against whole context frames; 'windowed': only
         against the cells that a restriction can allow; 'auto': whichever is less work. The same
         result.

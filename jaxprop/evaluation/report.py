@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from jaxprop.data.davis import replacing
+from jaxprop.data.files import replacing
 from jaxprop.data.sequences import davis_palette
 
 _MEASURES = (('J', 'Region similarity'), ('F', 'Boundary accuracy'))

@@ -112,7 +112,7 @@ def load_network(name: str, *, seed: int = 0, **attributes: Any) -> Network:
     """
     if name == 'untrained':
         model = ResNet(**attributes)
-        variables = model.init(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
+        variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
         return Network(model, variables, False, {'name': name, 'seed': seed, **_attributes(model)})
     model, variables = load_pretrained(name, **attributes)
     return Network(model, variables, True, {'name': str(name), **_attributes(model)})
@@ -370,7 +370,7 @@ def _preview(sequence, record, masks, num_frames):
     shape = (len(record['objects']), record['num_frames'])
     scores = [np.full(shape, np.nan) if record[m] is None else np.array(record[m]) for m in 'JF']
     return report.SequenceReport(
-        sequence.name, *scores, tuple(record['objects']), pictures, chosen)
+        sequence.name, *scores, tuple(record['objects']), pictures, chosen, palette=palette)
 
 
 def _claim(output, settings):

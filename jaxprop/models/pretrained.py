@@ -110,7 +110,7 @@ def load_pretrained(
     network = _network(card['network'])
     unknown = sorted(set(attributes) - set(_attributes(network)))
     if unknown:
-        raise ValueError(f'{card["network"]} has no attributes {unknown}; {_attributes(network)}')
+        raise ValueError(f'{card["network"]} has no {unknown}; known: {_attributes(network)}')
     model = network(**{**card['attributes'], **attributes})
 
     from safetensors.numpy import load_file  # Here: reading this module shouldn't load it.

@@ -34,7 +34,9 @@ def assert_trees_equal(tree, expected):
 def test_round_trip(network, tmp_path):
     model, variables = network
     card = {'data': 'DAVIS', 'epochs': 3}
-    save_pretrained(tmp_path / 'new' / 'v1.0', model, variables, description=card)
+    # The order in memory must not matter.
+    fortran = jax.tree.map(np.asfortranarray, variables)
+    save_pretrained(tmp_path / 'new' / 'v1.0', model, fortran, description=card)
     # Two files under their own names, and nothing temporary.
     assert sorted(os.listdir(tmp_path / 'new')) == ['v1.0.json', 'v1.0.safetensors']
     for path in (tmp_path / 'new' / 'v1.0', f'{tmp_path}/new/v1.0.safetensors'):

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import flax.linen as nn
@@ -9,9 +10,10 @@ import pytest
 from jaxprop.models import ResNet, estimate_batch_statistics, from_torchvision
 
 
-def torchvision_state(depth, seed=0):
+@functools.cache
+def torchvision_state(depth):
     """Random weights and statistics of a whole ResNet, under torchvision's names and layout."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     state = {}
 
     def conv_and_norm(conv, norm, kernel, inputs, outputs):
@@ -98,15 +100,16 @@ def slow_resnet(state, images, strides, stages, padding='constant', max_pool=Tru
     return x
 
 
-def random_images(shape, seed=1):
-    return np.random.default_rng(seed).normal(size=(*shape, 3)).astype(np.float32)
+def random_images(shape):
+    return np.random.default_rng(1).normal(size=(*shape, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope='module')
 def untrained():
     """Variables of ResNet(output='res2')."""
     model = ResNet(output='res2')
-    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    key = jax.random.key(0, impl='rbg')  # Compiles faster.
+    return jax.jit(model.init)(key, jnp.zeros((1, 32, 32, 3)))
 
 
 @pytest.mark.parametrize(
