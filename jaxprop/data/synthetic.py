@@ -44,7 +44,8 @@ def synthetic_sequences(
 
     Args:
       num_sequences: how many. Sequence i is the same whatever their number.
-      num_frames: T. The same motion is spread over them: 24 is about as fast as DAVIS.
+      num_frames: T. The same motion is spread over them: with 24, an object moves by about 3 %
+        of the frame's width from one to the next.
       size: (height, width) in pixels.
       num_objects: 2 to 4 in each sequence; None for each scenario's own number.
       seed: of everything random, 0 or more. The same seed gives the same pictures.
