@@ -11,7 +11,8 @@ import pytest
 
 from jaxprop.data.davis import read_mask
 from jaxprop.data.video import open_video
-from jaxprop.evaluation.runner import Labeller
+from jaxprop.evaluation import runner
+from jaxprop.models import ResNet
 from tests.support import shared
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -30,10 +31,14 @@ def start(script, *arguments):
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs/eval').glob('*.py')), ids=lambda p: p.stem)
-def test_every_evaluation_config_builds(path):
+def test_every_evaluation_config_builds(path, monkeypatch):
+    def without_weights(name, seed, **attributes):
+        return runner.Network(ResNet(**attributes), {}, False, {'name': name})
+
+    monkeypatch.setattr(runner, 'load_network', without_weights)  # Initialising takes seconds.
     config = importlib.import_module(f'configs.eval.{path.stem}').get_config()
     assert config.name == path.stem
-    labeller = Labeller.from_config(config)
+    labeller = runner.Labeller.from_config(config)
     assert labeller.settings()['propagation']['temperature'] == config.propagation.temperature
 
 

@@ -123,12 +123,15 @@ def overlay(
     # About one pixel wide once the picture is 480 wide.
     radius = math.ceil(max(ids.shape) / 480)
     window = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    contour = (ids > 0) & (cv2.dilate(ids, window) != cv2.erode(ids, window))
-    colours = palette[ids].astype(np.float32)
-    tinted = (1 - opacity) * frame + opacity * colours
+    contour = cv2.dilate(ids, window) != cv2.erode(ids, window)
+    objects = ids > 0
+    colours = palette[ids[objects]].astype(np.float32)
+    tinted = (1 - opacity) * frame[objects] + opacity * colours
     # Half way to white: palettes begin with dark colours, which dark frames would hide.
-    tinted = np.where(contour[..., None], (colours + 255) / 2, tinted)
-    return np.where(ids[..., None] > 0, np.rint(tinted).astype(np.uint8), frame)
+    tinted = np.where(contour[objects][:, None], (colours + 255) / 2, tinted)
+    result = frame.copy()
+    result[objects] = np.rint(tinted)
+    return result
 
 
 def encode_picture(image: np.ndarray, max_width: int = 480) -> bytes:
@@ -290,11 +293,13 @@ def _table(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceReport
             cells.append(f'<td class="value" data-value="{exact}">{_percent(value)}{bar}</td>')
         body.append(f'<tr>{"".join(cells)}</tr>')
     head = ''.join(
-        f'<th scope="col"{" class=value" if column in _COLUMNS else ""}><button type="button">'
-        f'{_escape(column.replace("-", " ").capitalize() if column not in _COLUMNS else column)}'
-        '</button></th>'
-        for column in ('sequence', 'object', *_COLUMNS)
-    ).replace('-Mean', ' mean').replace('-Recall', ' recall').replace('-Decay', ' decay')
+        f'<th scope="col" class="{kind}"><button type="button">{_escape(heading)}</button></th>'
+        for heading, kind in (
+            ('Sequence', 'text'),
+            ('Object', 'text'),
+            *((column.replace('-', ' '), 'value') for column in _COLUMNS),
+        )
+    )
     return (
         '<section><h2>By sequence and object</h2><p class="muted">In percent. Recall: frames above '
         '50. Decay: first quarter less last quarter. Click a heading to sort.</p>'
