@@ -170,8 +170,8 @@ def write_report(
       path: of the HTML file; its folder is made where missing.
       metrics: any of 'title'; 'summary' and 'per_sequence', as `davis.summarize` and
         `davis.sequence_table` give them; 'skipped', rows of 'sequence' and 'reason'; 'warnings',
-        strings; 'network', with 'name', 'trained' and more; 'settings', 'provenance' and 'timing'
-        (seconds), nested as they like. What is absent is left out.
+        strings; 'network', with 'name', 'trained' and more; 'settings', 'provenance', 'timing',
+        nested as they like. What is absent is left out.
       sequences: to show over time, in this order.
 
     Raises:
@@ -417,7 +417,7 @@ def _details(metrics: Mapping[str, Any]) -> str:
         ('network', 'Network'),
         ('settings', 'Settings'),
         ('provenance', 'Provenance'),
-        ('timing', 'Timing (seconds)'),
+        ('timing', 'Timing'),
     ):
         rows = ''.join(
             f'<tr><th scope="row">{_escape(name)}</th><td>{_escape(value)}</td></tr>'
@@ -613,7 +613,7 @@ th { text-align: left; font-weight: 500; }
   stroke-linecap: round;
 }
 .chart .cursor { stroke: var(--text); stroke-width: 1.2; opacity: 0.65; }
-/* Every colour of the palette readable on this page: its hue, but neither too dark nor too light. */
+/* Any colour of the palette readable on the page: its hue, neither too dark nor too light. */
 @supports (color: oklch(from red l c h)) {
   .chart .line { stroke: oklch(from var(--colour) clamp(var(--darkest), l, var(--lightest)) c h); }
   .swatch { background: oklch(from var(--colour) clamp(var(--darkest), l, var(--lightest)) c h); }
