@@ -88,3 +88,16 @@ def select_neighbors(
     if softmax != 'neighbors':
         log_sums = logsumexp(logits if softmax == 'frame' else allowed, axis=-1)
     return Neighbors(selected, cells, log_sums)
+
+
+def expected_coordinates(weights: jax.Array, coordinates: jax.Array) -> jax.Array:
+    """Where each target cell comes from on average: x_q = sum_k w_qk x_k.
+
+    Args:
+      weights: `[..., Q, K]`, the softmax of affinities over the context cells.
+      coordinates: `[..., K, 2]`, of the context cells.
+
+    Returns:
+      `[..., Q, 2]`, in the units of `coordinates`.
+    """
+    return soft_copy(weights, coordinates)

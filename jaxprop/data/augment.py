@@ -1,0 +1,285 @@
+"""Random crops and colours on the device: batched, each image by a key of its own.
+
+Images are RGB in [0, 1], floating point, `[B, h, w, 3]`; keys are `[B]`. An image's result depends
+on its own key alone, so not on how a batch is spread over devices.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy import ndimage
+
+# Luma of ITU-R BT.601.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# How often a crop is drawn anew that doesn't fit into the image.
+_NUM_TRIALS = 10
+
+
+def random_view(
+    keys: jax.Array,
+    images: jax.Array,
+    size: int,
+    min_area: float = 0.2,
+    grayscale: float = 0.0,
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+) -> jax.Array:
+    """A resized crop, then grayscale, colour jitter and a horizontal flip, each at random.
+
+    Args:
+      keys: `[B]`.
+      images: `[B, h, w, 3]` in [0, 1].
+      size: height and width of the result.
+      min_area: least share of the image that the crop covers, up to all of it.
+      grayscale: probability of grayscale.
+      jitter: strengths of brightness, contrast, saturation and hue: `color_jitter`.
+
+    Returns:
+      `[B, size, size, 3]` in [0, 1].
+
+    Raises:
+      ValueError: arguments out of their range.
+
+    Source: MoCo's augmentation, with grayscale 0.2 and jitter 0.4 of each: He et al., "Momentum
+    Contrast for Unsupervised Visual Representation Learning", CVPR 2020.
+    """
+    crop_keys, gray_keys, jitter_keys, flip_keys = _split(keys, 4)
+    images = random_resized_crop(crop_keys, images, size, area=(min_area, 1.0))
+    if grayscale:
+        images = random_grayscale(gray_keys, images, grayscale)
+    if any(jitter):
+        images = color_jitter(jitter_keys, images, *jitter)
+    return random_flip(flip_keys, images)
+
+
+def random_resized_crop(
+    keys: jax.Array,
+    images: jax.Array,
+    size: int,
+    area: tuple[float, float] = (0.2, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> jax.Array:
+    """A crop of random area, aspect ratio and position, resized to a square.
+
+    The share of the area is uniform, the aspect ratio (width / height) uniform in its logarithm.
+    A crop that doesn't fit is drawn again; after ten it is the largest in the image's centre whose
+    aspect ratio is within bounds. Resizing is bilinear, antialiased where it shrinks.
+
+    Args:
+      keys: `[B]`.
+      images: `[B, h, w, 3]`.
+      size: height and width of the result.
+      area: least and largest share of the image's area.
+      aspect: least and largest aspect ratio.
+
+    Returns:
+      `[B, size, size, 3]`.
+
+    Raises:
+      ValueError: `area` isn't within (0, 1], a bound is above the other, or `images` don't fit.
+
+    Source: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
+    """
+    _check_images(images)
+    if not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(f'area is {area}; needed: two ascending shares in (0, 1]')
+    if not 0 < aspect[0] <= aspect[1]:
+        raise ValueError(f'aspect is {aspect}; needed: two ascending ratios above 0')
+    image_size = np.array(images.shape[1:3], np.float32)
+
+    def crop(key, image):
+        uniform = jax.random.uniform(key, (_NUM_TRIALS + 1, 2))
+        share = _between(uniform[1:, 0], *area)
+        ratio = jnp.exp(_between(uniform[1:, 1], math.log(aspect[0]), math.log(aspect[1])))
+        pixels = share * image_size[0] * image_size[1]
+        drawn = jnp.sqrt(jnp.stack([pixels / ratio, pixels * ratio], axis=-1))
+        fits = jnp.all(drawn <= image_size, axis=-1)
+        height, width = (float(side) for side in image_size)
+        largest = jnp.array([min(height, width / aspect[0]), min(width, height * aspect[1])])
+        crop_size = jnp.where(jnp.any(fits), drawn[jnp.argmax(fits)], largest)
+        position = jnp.where(jnp.any(fits), uniform[0], 0.5)
+        scale = size / crop_size
+        return jax.image.scale_and_translate(
+            image,
+            (size, size, 3),
+            (0, 1),
+            scale,
+            -position * (image_size - crop_size) * scale,
+            method='linear',
+        )
+
+    return jax.vmap(crop)(keys, images)
+
+
+def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
+    """Each image `[B, h, w, 3]` mirrored left to right with probability 1/2."""
+    _check_images(images)
+    flips = jax.vmap(jax.random.bernoulli)(keys)
+    return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)
+
+
+def random_grayscale(keys: jax.Array, images: jax.Array, probability: float = 0.2) -> jax.Array:
+    """Each image `[B, h, w, 3]` with probability `probability` replaced by its luma, three times.
+
+    Raises:
+      ValueError: `probability` isn't in [0, 1], or `images` don't fit.
+    """
+    _check_images(images)
+    if not 0 <= probability <= 1:
+        raise ValueError(f'probability is {probability}; needed: 0 to 1')
+    chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+    return jnp.where(chosen[:, None, None, None], _luma(images), images)
+
+
+def color_jitter(
+    keys: jax.Array,
+    images: jax.Array,
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    saturation: float = 0.4,
+    hue: float = 0.4,
+) -> jax.Array:
+    """Random brightness, contrast, saturation and hue, in this order.
+
+    With a factor f uniform in [max(0, 1 - strength), 1 + strength] for each of the first three:
+    f x; f x + (1 - f) (mean luma of the image); f x + (1 - f) (luma of the pixel); each clipped to
+    [0, 1]. Then the hue in HSV is turned by a share of the circle uniform in [-hue, hue].
+
+    Args:
+      keys: `[B]`.
+      images: `[B, h, w, 3]` in [0, 1].
+      brightness, contrast, saturation: strengths from 0 up; 0 changes nothing.
+      hue: 0 to 0.5.
+
+    Returns:
+      `[B, h, w, 3]` in [0, 1].
+
+    Raises:
+      ValueError: a strength is out of its range, or `images` don't fit.
+    """
+    _check_images(images)
+    strengths = np.array([brightness, contrast, saturation], np.float32)
+    if not (strengths >= 0).all() or not 0 <= hue <= 0.5:
+        raise ValueError(
+            f'brightness, contrast, saturation and hue are {(*strengths.tolist(), hue)}; needed: '
+            '0 or more, the hue at most 0.5'
+        )
+
+    def jitter(key, image):
+        uniform = jax.random.uniform(key, (4,))
+        factors = _between(uniform[:3], np.maximum(0, 1 - strengths), 1 + strengths)
+        image = jnp.clip(factors[0] * image, 0, 1)
+        image = jnp.clip(factors[1] * image + (1 - factors[1]) * jnp.mean(_luma(image)), 0, 1)
+        image = jnp.clip(factors[2] * image + (1 - factors[2]) * _luma(image), 0, 1)
+        return _turn_hue(image, _between(uniform[3], -hue, hue))
+
+    return jax.vmap(jitter)(keys, images)
+
+
+def random_affine_crop(
+    keys: jax.Array,
+    images: jax.Array,
+    size: int,
+    max_rotation: float = 10.0,
+    max_scale: float = 1.2,
+    flip: bool = True,
+) -> jax.Array:
+    """A square patch of random position, rotation, scale and orientation.
+
+    The angle is uniform in [-max_rotation, max_rotation], the magnification in [1, max_scale], and
+    the patch is mirrored left to right with probability 1/2. Its centre is uniform over the
+    positions at which all of it lies in the image; along an axis that is too short for this it is
+    the image's centre, and the image continues by reflection. Sampling is bilinear.
+
+    Args:
+      keys: `[B]`.
+      images: `[B, h, w, 3]`.
+      size: height and width of the result.
+      max_rotation: degrees.
+      max_scale: 1 or more; the patch covers size / magnification pixels of the image.
+      flip: whether it is mirrored at all.
+
+    Returns:
+      `[B, size, size, 3]`.
+
+    Raises:
+      ValueError: a bound is out of its range, or `images` don't fit.
+
+    Source: the warm-up of Li et al., "Joint-task Self-supervised Learning for Temporal
+    Correspondence", NeurIPS 2019.
+    """
+    _check_images(images)
+    if max_rotation < 0 or max_scale < 1:
+        raise ValueError(
+            f'max_rotation and max_scale are {max_rotation} and {max_scale}; needed: at least 0 '
+            'degrees, and at least 1'
+        )
+    image_size = np.array(images.shape[1:3], np.float32)
+    # Of the patch's pixels from its centre.
+    offsets = np.arange(size, dtype=np.float32) + 0.5 - size / 2
+
+    def crop(key, image):
+        uniform = jax.random.uniform(key, (5,))
+        angle = math.radians(max_rotation) * _between(uniform[0], -1, 1)
+        scale = _between(uniform[1], 1, max_scale)
+        mirror = jnp.where(flip & (uniform[2] < 0.5), -1, 1)
+        sine, cosine = jnp.sin(angle), jnp.cos(angle)
+        # Half of the side of the upright box around the patch.
+        reach = size / 2 / scale * (jnp.abs(sine) + cosine)
+        slack = jnp.maximum(image_size / 2 - reach, 0)
+        centre = image_size / 2 + slack * _between(uniform[3:], -1, 1)
+        down = offsets[:, None] / scale
+        right = offsets[None, :] / scale * mirror
+        # Index 0 is the centre of the first pixel, half a pixel from the border.
+        rows = centre[0] + cosine * down + sine * right - 0.5
+        columns = centre[1] - sine * down + cosine * right - 0.5
+        sample = jax.vmap(
+            lambda channel: ndimage.map_coordinates(channel, [rows, columns], 1, mode='reflect'),
+            in_axes=-1,
+            out_axes=-1,
+        )
+        return sample(image)
+
+    return jax.vmap(crop)(keys, images)
+
+
+def _between(uniform, low, high):
+    """Uniform in [0, 1) to uniform in [low, high). One draw for all compiles much faster."""
+    return low + (high - low) * uniform
+
+
+def _luma(images):
+    """`[..., 3]` -> `[..., 1]`."""
+    return jnp.sum(_LUMA * images, axis=-1, keepdims=True)
+
+
+def _turn_hue(image, turn):
+    """The hue in HSV moved by `turn`, a share of the circle."""
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    value = jnp.max(image, axis=-1)
+    chroma = value - jnp.min(image, axis=-1)
+    divisor = jnp.where(chroma > 0, chroma, 1)
+    # In sixths of the circle: red at 0, green at 2, blue at 4.
+    hue = jnp.where(
+        value == red,
+        (green - blue) / divisor,
+        jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    sixth = (hue + 6 * turn)[..., None] + jnp.array([5.0, 3.0, 1.0])
+    sixth = jnp.mod(sixth, 6)
+    # How much of the chroma a channel lacks, by its distance from its own hue.
+    share = jnp.clip(jnp.minimum(sixth, 4 - sixth), 0, 1)
+    return value[..., None] - chroma[..., None] * share
+
+
+def _split(keys, num):
+    """`[num]` times `[B]` keys of `[B]` keys."""
+    return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, num))(keys), 1, 0)
+
+
+def _check_images(images):
+    if images.ndim != 4 or images.shape[-1] != 3 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f'images are {images.dtype} {list(images.shape)}; needed: floating point [B, h, w, 3]'
+        )

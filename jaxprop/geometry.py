@@ -1,0 +1,122 @@
+"""Where cells are, boxes around them, and crops of boxes.
+
+Coordinates are (row, column), in cells from the top left corner of the grid: its edges are at 0
+and at its size, and cell (i, j) has its centre at (i + 1/2, j + 1/2). In these coordinates a
+feature map and its image differ by the stride alone. A box is (top, left, bottom, right).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def cell_centers(height: int, width: int) -> np.ndarray:
+    """Coordinates of every cell of a grid, float32 `[height, width, 2]`; (i, j): (i + .5, j + .5).
+    """
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows, columns], axis=-1).astype(np.float32) + 0.5
+
+
+def box_of_size(
+    coordinates: jax.Array, size: tuple[int, int], frame_size: tuple[int, int]
+) -> jax.Array:
+    """The box of a given size around the mean of coordinates, moved into the frame where needed.
+
+    Args:
+      coordinates: `[..., N, 2]`, in cells.
+      size: height and width of the box, in cells.
+      frame_size: height and width of the frame, in cells.
+
+    Returns:
+      Boxes `[..., 4]`.
+
+    Raises:
+      ValueError: the frame is smaller than the box.
+
+    Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence",
+    NeurIPS 2019, section 3.2.
+    """
+    if any(side > frame for side, frame in zip(size, frame_size)):
+        raise ValueError(f'size is {size}; it must not be larger than the frame, {frame_size}')
+    size, frame_size = jnp.asarray(size, jnp.float32), jnp.asarray(frame_size, jnp.float32)
+    corner = jnp.mean(coordinates, axis=-2) - size / 2
+    corner = jnp.clip(corner, 0, frame_size - size)
+    return jnp.concatenate([corner, corner + size], axis=-1)
+
+
+def box_of_spread(coordinates: jax.Array, frame_size: tuple[int, int]) -> jax.Array:
+    """The box around the mean c of coordinates that reaches 2 mean|x - c| to each side.
+
+    It is cut off at the edges of the frame. Gradients flow through its centre, not its size.
+
+    Args:
+      coordinates: `[..., N, 2]`, in cells.
+      frame_size: height and width of the frame, in cells.
+
+    Returns:
+      Boxes `[..., 4]`.
+
+    Source: Li et al., NeurIPS 2019, as released.
+    """
+    center = jnp.mean(coordinates, axis=-2)
+    deviation = jnp.mean(jnp.abs(coordinates - center[..., None, :]), axis=-2)
+    half = 2 * jax.lax.stop_gradient(deviation)
+    frame_size = jnp.asarray(frame_size, jnp.float32)
+    return jnp.concatenate([
+        jnp.clip(center - half, 0, frame_size), jnp.clip(center + half, 0, frame_size)
+    ], axis=-1)
+
+
+def crop(images: jax.Array, boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Boxes of images, resampled bilinearly to a given size; differentiable in both.
+
+    Cell i of n in the result is at top + (i + 1/2) (bottom - top) / n. Beyond the centres of the
+    outermost cells their value goes on. There is no smoothing where a box is made smaller.
+
+    Args:
+      images: `[B, H, W, C]`, images or features, floating point.
+      boxes: `[B, 4]`, in cells of `images`.
+      size: height and width of the result.
+
+    Returns:
+      `[B, height, width, C]`.
+
+    Source: Jaderberg et al., "Spatial Transformer Networks", NeurIPS 2015, for boxes.
+    """
+    rows = _interpolation(boxes[:, 0], boxes[:, 2], size[0], images.shape[1])
+    columns = _interpolation(boxes[:, 1], boxes[:, 3], size[1], images.shape[2])
+    # A box is a product of two intervals: two products of matrices, which accelerators prefer to
+    # gathering.
+    precision = jax.lax.Precision.HIGHEST
+    images = jnp.einsum('bhi,biwc->bhwc', rows, images, precision=precision)
+    return jnp.einsum('bwj,bhjc->bhwc', columns, images, precision=precision)
+
+
+def _interpolation(start: jax.Array, end: jax.Array, size: int, cells: int) -> jax.Array:
+    """Weights `[B, size, cells]` of linear interpolation at `size` places from start to end."""
+    places = (jnp.arange(size) + 0.5) / size
+    places = start[:, None] + (end - start)[:, None] * places - 0.5
+    places = jnp.clip(places, 0, cells - 1)
+    return jnp.maximum(0, 1 - jnp.abs(places[..., None] - jnp.arange(cells)))
+
+
+def resize_and_pad(images: jax.Array, size: int) -> jax.Array:
+    """Images as squares: the longer side is resized to `size`, the shorter one padded to it.
+
+    The image is in the middle; the padding mirrors it at its outermost pixels.
+
+    Args:
+      images: `[B, H, W, C]`, floating point.
+      size: of both sides of the result.
+
+    Returns:
+      `[B, size, size, C]`.
+
+    Source: Li et al., NeurIPS 2019, as released.
+    """
+    batch, height, width, channels = images.shape
+    longer = max(height, width)
+    height, width = (max(1, round(size * side / longer)) for side in (height, width))
+    images = jax.image.resize(images, (batch, height, width, channels), 'linear')
+    padding = [((size - side) // 2, size - side - (size - side) // 2) for side in (height, width)]
+    return jnp.pad(images, ((0, 0), *padding, (0, 0)), mode='reflect')

@@ -1,0 +1,137 @@
+"""The autoencoder of Lab colours whose feature map UVC copies from frame to frame.
+
+Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS 2019.
+"""
+
+import os
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprop.models.torch_weights import load_torch_weights
+
+STRIDE = 8
+
+
+def _conv(x: jax.Array, channels: int, kernel: int, name: str) -> jax.Array:
+    height, width = x.shape[1:3]
+    if kernel == 1:
+        return nn.Conv(channels, (1, 1), name=name)(x)
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
+    # A needless row and column, cut off again: XLA's convolution without any padding is several
+    # times slower on CPU.
+    x = nn.Conv(channels, (3, 3), padding=((0, 1), (0, 1)), name=name)(x)
+    return x[:, :height, :width]
+
+
+def _pool(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (2, 2), strides=(2, 2))
+
+
+def _upsample(x: jax.Array) -> jax.Array:
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+class ColorEncoder(nn.Module):
+    """Scaled Lab `[B, H, W, 3]` to a feature map `[B, H // 8, W // 8, 256]`, with a last ReLU."""
+
+    @nn.compact
+    def __call__(self, lab: jax.Array) -> jax.Array:
+        x = _conv(lab, 3, 1, 'conv1')
+        x = nn.relu(_conv(x, 64, 3, 'conv2'))
+        x = nn.relu(_conv(x, 64, 3, 'conv3'))
+        x = _pool(x)
+        x = nn.relu(_conv(x, 128, 3, 'conv4'))
+        x = nn.relu(_conv(x, 128, 3, 'conv5'))
+        x = _pool(x)
+        x = nn.relu(_conv(x, 256, 3, 'conv6'))
+        return nn.relu(_conv(_pool(x), 256, 1, 'downsample'))
+
+
+class ColorDecoder(nn.Module):
+    """A feature map `[B, h, w, 256]` to scaled Lab `[B, 8 h, 8 w, 3]` in (-1, 1)."""
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        x = nn.relu(_conv(_upsample(features), 256, 1, 'upsample'))
+        x = nn.relu(_conv(x, 128, 3, 'conv7'))
+        x = _upsample(x)
+        x = nn.relu(_conv(x, 128, 3, 'conv8'))
+        x = nn.relu(_conv(x, 64, 3, 'conv9'))
+        x = _upsample(x)
+        x = nn.relu(_conv(x, 64, 3, 'conv10'))
+        return nn.tanh(_conv(x, 3, 3, 'conv11'))
+
+
+class ColorAutoencoder(nn.Module):
+    """Lab colours through a feature map of stride 8 and back.
+
+    Lab is scaled: (x - 128) / 128 of 8-bit values, `jaxprop.color.scale_lab`. Called on
+    `[B, H, W, 3]` it gives `[B, 8 (H // 8), 8 (W // 8), 3]`; `encode` and `decode` are the halves,
+    for `apply(..., method='encode')`. H and W are at least 8, as reflection needs two cells.
+
+    VGG-like: 3x3 convolutions padded by reflection, max pooling, nearest upsampling.
+
+    Source: Li et al., NeurIPS 2019, as released.
+    """
+
+    def setup(self):
+        self.encoder = ColorEncoder()
+        self.decoder = ColorDecoder()
+
+    def __call__(self, lab: jax.Array) -> jax.Array:
+        return self.decode(self.encode(lab))
+
+    def encode(self, lab: jax.Array) -> jax.Array:
+        """Scaled Lab `[B, H, W, 3]` -> features `[B, H // 8, W // 8, 256]`."""
+        return self.encoder(lab)
+
+    def decode(self, features: jax.Array) -> jax.Array:
+        """Features `[B, h, w, 256]` -> scaled Lab `[B, 8 h, 8 w, 3]`."""
+        return self.decoder(features)
+
+
+def load_released(
+    encoder_path: str | os.PathLike, decoder_path: str | os.PathLike
+) -> dict[str, Any]:
+    """Variables of a `ColorAutoencoder` from the two files that UVC was released with.
+
+    Args:
+      encoder_path: PyTorch weights of the encoder, as `load_torch_weights` reads them.
+      decoder_path: likewise, of the decoder.
+
+    Returns:
+      `params`, float32.
+
+    Raises:
+      ValueError: a file is not of PyTorch weights, or not of this network.
+    """
+    images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    expected = jax.eval_shape(ColorAutoencoder().init, jax.random.key(0), images)['params']
+    params = {}
+    for part, path in {'encoder': encoder_path, 'decoder': decoder_path}.items():
+        state = load_torch_weights(path)
+        params[part] = {}
+        for name, shapes in expected[part].items():
+            # The two are in a sequence with pooling or upsampling.
+            source = f'{name}.1' if name in ('downsample', 'upsample') else name
+            try:
+                kernel = np.asarray(state[f'{source}.weight'], np.float32)
+                bias = np.asarray(state[f'{source}.bias'], np.float32)
+            except (KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{os.fspath(path)!r} lacks '{source}', which the {part} needs"
+                ) from error
+            # [out, in, height, width] -> [height, width, in, out]
+            layer = {'kernel': np.moveaxis(kernel, (0, 1), (3, 2)), 'bias': bias}
+            for key, value in layer.items():
+                if value.shape != shapes[key].shape:
+                    raise ValueError(
+                        f'{source} has a {key} of shape {value.shape} in {os.fspath(path)!r}; '
+                        f'the {part} needs {shapes[key].shape}'
+                    )
+            params[part][name] = jax.tree.map(jnp.asarray, layer)
+    return {'params': params}

@@ -1,0 +1,78 @@
+"""Heads that turn the feature maps of a backbone into one vector per image."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxprop.models.resnet import BasicBlock, ResNet
+
+KINDS = ('linear', 'residual')
+
+
+class LinearHead(nn.Module):
+    """Average pool and one dense layer: `[B, H, W, C]` -> float32 `[B, num_outputs]`."""
+
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool = False) -> jax.Array:
+        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        return nn.Dense(self.num_outputs, name='dense')(pooled)
+
+
+class ResidualHead(nn.Module):
+    """Max pool, a residual stage like ResNet18's last, average pool and one dense layer.
+
+    The max pool is 3x3 with stride 2; the stage has two basic blocks of 512 channels, the first of
+    stride 2. `[B, H, W, C]` -> float32 `[B, num_outputs]`. The attributes beside `num_outputs` are
+    those of `ResNet`.
+
+    Source: the image head of UVC+: McKee et al., "Transfer of Representations to Video Label
+    Propagation: Implementation Factors Matter", BMVC 2022.
+    """
+
+    num_outputs: int
+    padding: str = 'zero'
+    norm_momentum: float = 0.9
+    norm_axis_name: str | None = None
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool = False) -> jax.Array:
+        x = nn.max_pool(features, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for index, stride in enumerate((2, 1)):
+            block = BasicBlock(
+                512,
+                stride,
+                padding=self.padding,
+                norm_momentum=self.norm_momentum,
+                norm_axis_name=self.norm_axis_name,
+                dtype=self.dtype,
+                name=f'block_{index}',
+            )
+            x = block(x, train)
+        return LinearHead(self.num_outputs, name='linear')(x)
+
+
+def make_head(kind: str, num_outputs: int, backbone: ResNet) -> nn.Module:
+    """The head for a backbone, with its padding, norm and dtype.
+
+    Args:
+      kind: 'linear': `LinearHead`, for a whole network; 'residual': `ResidualHead`, for one that
+        ends at res3 or is shared with a video objective.
+      num_outputs: length of the vector.
+      backbone: whose features the head takes.
+
+    Raises:
+      ValueError: for another kind.
+    """
+    if kind == 'linear':
+        return LinearHead(num_outputs)
+    if kind == 'residual':
+        names = ('padding', 'norm_momentum', 'norm_axis_name', 'dtype')
+        shared: dict[str, Any] = {name: getattr(backbone, name) for name in names}
+        return ResidualHead(num_outputs, **shared)
+    raise ValueError(f'head is {kind!r}; known: {KINDS}')
