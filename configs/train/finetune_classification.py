@@ -1,0 +1,9 @@
+"""Stride fine-tuning after `classification`: --config.start_from=FOLDER_OF_ITS_RUN."""
+
+from configs.train import finetune_rotation, classification
+
+
+def get_config():
+    config = classification.get_config()
+    config.name = 'finetune_classification'
+    return finetune_rotation.fine_tune(config)

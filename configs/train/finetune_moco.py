@@ -1,0 +1,9 @@
+"""Stride fine-tuning after `moco`: --config.start_from=FOLDER_OF_ITS_RUN."""
+
+from configs.train import finetune_rotation, moco
+
+
+def get_config():
+    config = moco.get_config()
+    config.name = 'finetune_moco'
+    return finetune_rotation.fine_tune(config, learning_rate=0.003)

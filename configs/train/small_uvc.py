@@ -1,0 +1,23 @@
+"""UVC on a folder of videos, for a modest machine: --config.data.root=FOLDER.
+
+In two stages, and with a colour autoencoder, as `uvc`.
+"""
+
+from configs.train import uvc
+
+
+def get_config(stage='warm_up'):
+    config = uvc.get_config(stage)
+    config.name = config.name.replace('uvc', 'small_uvc')
+    return shrink(config)
+
+
+def shrink(config):
+    config.epochs = 10.0
+    config.objective.update(patch_size=128, frame_size=224)
+    config.schedule.epochs = 20.0
+    config.data.update(
+        examples_per_video=16, max_gap=10, size=(128, 224), batch_size=8, num_threads=2)
+    config.log_every = 10
+    config.checkpoint_every = 100
+    return config

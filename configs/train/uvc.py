@@ -1,0 +1,37 @@
+"""UVC on Kinetics (root/CLASS/VIDEO.mp4; Li et al., NeurIPS 2019), a run for each stage.
+
+    python train.py --config=configs/train/uvc.py --workdir=RUN ...
+    python train.py --config=configs/train/uvc.py:joint --config.start_from=RUN ...
+
+--config.objective.color_autoencoder=PATH is needed: the network of a run of `color_autoencoder`, or
+a folder with the two released files, the encoder's and the decoder's.
+"""
+
+from configs.train import base
+
+# The study trains 50 epochs in all, and the joint stage starts the learning rate anew.
+EPOCHS = {'warm_up': 10.0, 'joint': 40.0}
+
+
+def get_config(stage='warm_up'):
+    config = base.get_config()
+    config.name = 'uvc' if stage == 'warm_up' else f'uvc_{stage}'
+    config.epochs = EPOCHS[stage]
+    config.backbone.update(output='res3', strides=(1, 2, 1, 1))  # Released: res4.
+    config.objective = {
+        'name': 'uvc', 'stage': stage, 'color_autoencoder': '', 'patch_size': 256,
+        'frame_size': 640, 'box': 'size',
+        'coordinate_weight': 0.1, 'concentration_weight': 1e4, 'outlier_threshold': 2.5,
+        # After the first epoch of all; after the first, and the first two of the joint stage.
+        'concentration_start_epoch': 1.0 if stage == 'warm_up' else 0.0,
+        'outlier_start_epoch': 1.0 if stage == 'warm_up' else 2.0,
+    }
+    # Over 20 epochs in the released code, which trains 10 in each stage.
+    config.schedule.update(
+        name='poly', learning_rate=1e-4, power=0.9,
+        epochs=20.0 if stage == 'warm_up' else EPOCHS[stage])
+    config.optimizer.update(name='adam', weight_decay=0.0)
+    config.data = base.videos()
+    config.data.update(
+        batch_size=40, max_gap=50, size=(256, 456) if stage == 'warm_up' else (360, 640))
+    return config

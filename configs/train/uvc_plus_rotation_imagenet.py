@@ -1,0 +1,9 @@
+"""UVC+ with rotation on ImageNet (Table 5); --config.image_data.root=IMAGENET/train."""
+
+from configs.train import uvc_plus_rotation
+
+
+def get_config(stage='warm_up'):
+    config = uvc_plus_rotation.on_imagenet(uvc_plus_rotation.get_config(stage))
+    config.name = config.name.replace('rotation', 'rotation_imagenet')
+    return config

@@ -1,0 +1,429 @@
+"""Batches for training, from videos and images as they lie on disk: read, shuffled, sharded.
+
+A batch holds uint8 arrays of one size; augmentation happens on the device, in the objective. What
+example comes at which place of which batch, and with which random choices, follows from the seed
+and the place alone. So an iterator's state is little more than a number, a run goes on exactly
+where it was, and several processes together read what one would.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import av
+import grain
+import numpy as np
+
+from jaxprop.data.davis import list_images, read_image
+from jaxprop.data.images import (
+    IMAGE_SUFFIXES,
+    decode_jpeg,
+    list_image_classes,
+    resize_to_cover,
+)
+from jaxprop.data.sequences import DataError
+
+VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpeg')
+# So many unreadable files one after another, drawn at random, are no accident.
+_TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """What is read, and how.
+
+    Attributes:
+      kind: 'videos': every folder of frames and every video file below `root`, at any depth
+        (DAVIS' root/VIDEO/*.jpg, Kinetics' root/class/VIDEO.mp4). 'images': root/CLASS/*.jpg,
+        ImageNet's layout. 'tfds': a data set built by one of `jaxprop.data.builders`.
+      root: the folder; for 'tfds' that of the data set's version, which holds dataset_info.json.
+      split: of a 'tfds' data set.
+      num_frames: of an example from a video. 2: {'frames': uint8 `[B, 2, h, w, 3]`}, a pair in
+        either order of time. 1: {'image': uint8 `[B, h, w, 3]`}, as images give too, those with
+        {'label': int32 `[B]`}.
+      max_gap: the two frames of a pair are 1 to `max_gap` frames apart.
+      examples_per_video: how many examples an epoch takes of each video.
+      size: (height, width) to which a frame is resized and cropped, see `resize_to_cover`; the
+        crop is at a random place, the same for both frames of a pair.
+      batch_size: of all processes and devices together.
+      num_threads: that read; 0 reads only when asked.
+      num_workers: processes that read, each with `num_threads`; 0 for none but this one.
+      max_unreadable: share of the files that may be unreadable. An unreadable one is replaced by
+        another at random; more than this share stops the run.
+
+    Raises:
+      ValueError: a setting that is none of these.
+    """
+
+    kind: str
+    root: str
+    batch_size: int
+    size: tuple[int, int] = (256, 256)
+    num_frames: int = 2
+    max_gap: int = 50
+    examples_per_video: int = 1
+    split: str = 'train'
+    num_threads: int = 16
+    num_workers: int = 0
+    max_unreadable: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'size', tuple(self.size))
+        if self.kind not in _SOURCES:
+            raise ValueError(f'kind is {self.kind!r}; it must be one of {tuple(_SOURCES)}')
+        if not self.root:
+            raise ValueError('root is empty; it must be the folder that holds the data')
+        if self.num_frames not in (1, 2):
+            raise ValueError(f'num_frames is {self.num_frames}; it must be 1 or 2')
+        if len(self.size) != 2:
+            raise ValueError(f'size is {self.size}; it must be (height, width)')
+        for name in ('batch_size', 'max_gap', 'examples_per_video'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
+
+
+class Source(Protocol):
+    """Examples by index; what is read of each may be random."""
+
+    is_video: bool
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What an unreadable one is listed as."""
+
+    def read(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Raises DataError: it cannot be read."""
+
+
+class BatchIterator:
+    """Batches without end; built by `make_iterator`.
+
+    Attributes:
+      examples_per_epoch: of all processes together.
+      unreadable: name to reason of what this process could not read so far.
+    """
+
+    def __init__(
+        self, dataset: grain.IterDataset, examples_per_epoch: int, num_files: int,
+        max_unreadable: float,
+    ) -> None:
+        self._iterator = iter(dataset)
+        self._num_files = num_files
+        self._max_unreadable = max_unreadable
+        self.examples_per_epoch = examples_per_epoch
+        self.unreadable: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """The next batch of this process: a dict of arrays `[batch_size / processes, ...]`.
+
+        Raises:
+          DataError: too many files are unreadable; the message lists them.
+        """
+        batch, unreadable = next(self._iterator)
+        self.unreadable.update(unreadable)
+        if len(self.unreadable) > self._max_unreadable * self._num_files:
+            raise DataError(
+                f'{len(self.unreadable)} of {self._num_files} files are unreadable so far, more than the '
+                f'share of {self._max_unreadable} that max_unreadable allows:\n'
+                + '\n'.join(self.unreadable.values()))
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the iterator is, for JSON."""
+        return {'position': self._iterator.get_state(), 'unreadable': dict(self.unreadable)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes to where `get_state` was called."""
+        self._iterator.set_state(state['position'])
+        self.unreadable = dict(state['unreadable'])
+
+
+class CombinedIterator:
+    """Batches of several iterators side by side: a dict of theirs, by name."""
+
+    def __init__(self, iterators: Mapping[str, BatchIterator]) -> None:
+        self._iterators = dict(iterators)
+        # The first one sets the pace, as an epoch of each is of another length.
+        self.examples_per_epoch = next(iter(self._iterators.values())).examples_per_epoch
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return {name: next(iterator) for name, iterator in self._iterators.items()}
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        return {
+            name: reason for iterator in self._iterators.values()
+            for name, reason in iterator.unreadable.items()
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        return {name: iterator.get_state() for name, iterator in self._iterators.items()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        for name, iterator in self._iterators.items():
+            iterator.set_state(state[name])
+
+
+def make_iterator(
+    config: DatasetConfig, seed: int, process_index: int = 0, process_count: int = 1
+) -> BatchIterator:
+    """Batches of one process, without end, shuffled anew in every epoch.
+
+    The batches of all processes, one after the other, are that of a single process.
+
+    Args:
+      config: what is read.
+      seed: of the order and of every random choice.
+      process_index, process_count: which part of each batch is wanted.
+
+    Returns:
+      The iterator; see `DatasetConfig.num_frames` for what a batch holds.
+
+    Raises:
+      ValueError: the batch size is no multiple of the processes, or `root` holds too few examples
+        for a batch.
+      DataError: there is nothing to read in `root`.
+    """
+    if config.batch_size % process_count:
+        raise ValueError(
+            f'batch_size is {config.batch_size}; it must be a multiple of the {process_count} '
+            'processes')
+    source = _SOURCES[config.kind](config)
+    length = len(source) * (config.examples_per_video if source.is_video else 1)
+    if length < config.batch_size:
+        raise ValueError(
+            f'{config.root} gives {length} examples an epoch, less than a batch of '
+            f'{config.batch_size}: choose a smaller batch_size or a larger examples_per_video')
+    dataset = (
+        grain.MapDataset.range(length)
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(_Read(source, config.size))
+        # Whole batches are the unit of work, so that workers do not change what is in a batch.
+        .batch(config.batch_size // process_count, batch_fn=_stack)
+    )
+    # One global batch is the batches of all processes in a row.
+    dataset = dataset[process_index::process_count].to_iter_dataset(grain.ReadOptions(
+        num_threads=config.num_threads, prefetch_buffer_size=max(1, config.num_threads)))
+    if config.num_workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(
+            num_workers=config.num_workers, per_worker_buffer_size=2))
+    return BatchIterator(dataset, length, len(source), config.max_unreadable)
+
+
+def list_videos(root: str | os.PathLike) -> list[pathlib.Path]:
+    """Every folder of frames and every video file below a folder, in the order of their paths.
+
+    Raises:
+      DataError: there is no such folder, or no video in it.
+    """
+    root = pathlib.Path(root)
+    if not root.is_dir():
+        raise DataError(f'{root}: there is no such folder')
+    videos = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+        names = [name for name in names if not name.startswith('.')]
+        videos += [
+            pathlib.Path(folder, name) for name in names if name.lower().endswith(VIDEO_SUFFIXES)
+        ]
+        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+            videos.append(pathlib.Path(folder))
+    if not videos:
+        raise DataError(f'{root}: holds neither a folder of JPEG or PNG frames nor a video file')
+    return sorted(videos)
+
+
+def read_frames(
+    path: str | os.PathLike, choose: Callable[[int], Sequence[int]]
+) -> list[np.ndarray]:
+    """Some frames of a video, without decoding the others where its format allows that.
+
+    A file is decoded from the key frame before the first frame wanted. Its number of frames is
+    taken from its header, so a frame's index is only as exact as that.
+
+    Args:
+      path: a folder of frames or a video file.
+      choose: the number of frames -> the indices wanted, in any order.
+
+    Returns:
+      uint8 RGB `[H, W, 3]` for each index.
+
+    Raises:
+      DataError: naming the file: it is missing, damaged, or ends before a frame wanted.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        paths = list_images(path)
+        return [read_image(paths[index]) for index in choose(len(paths))]
+    try:
+        with av.open(str(path)) as container:
+            return _read_container(path, container, choose)
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f'{path}: cannot be decoded: {error}') from error
+
+
+def _read_container(path, container, choose):
+    if not container.streams.video:
+        raise DataError(f'{path}: holds no video')
+    stream = container.streams.video[0]
+    rate, base = stream.average_rate, stream.time_base
+    duration = stream.duration * base if stream.duration else (container.duration or 0) / av.time_base
+    count = stream.frames or int(duration * (rate or 0))
+    if not count or not rate:
+        raise DataError(f'{path}: its header tells neither its frames nor its duration')
+    indices = list(choose(count))
+    start = stream.start_time or 0
+    # Half a frame early, as time stamps are rounded.
+    times = {index: start + (index - 0.5) / (rate * base) for index in indices}
+    waiting = sorted(set(indices))
+    container.seek(int(max(start, times[waiting[0]])), stream=stream)
+    found, latest = {}, None
+    for frame in container.decode(stream):
+        if frame.is_corrupt:
+            raise DataError(f'{path}: a frame is damaged')
+        latest = frame
+        while waiting and frame.pts is not None and frame.pts >= times[waiting[0]]:
+            found[waiting.pop(0)] = _to_rgb(frame)
+        if not waiting:
+            break
+    if waiting and latest is not None and not stream.frames and waiting[0] >= count - 3:
+        # A count from the duration can be a little too large.
+        found.update(dict.fromkeys(waiting, _to_rgb(latest)))
+        waiting = []
+    if waiting:
+        raise DataError(f'{path}: ends before frame {waiting[0]} of {count}')
+    return [found[index] for index in indices]
+
+
+def _to_rgb(frame):
+    # The rotation is in degrees, counterclockwise.
+    return np.rot90(frame.to_ndarray(format='rgb24'), round(frame.rotation / 90) % 4)
+
+
+def _choose_frames(count, num_frames, max_gap, rng):
+    """One index at random, or two that are 1 to max_gap apart, in either order."""
+    if num_frames == 1:
+        return [int(rng.integers(count))]
+    if count < 2:
+        raise DataError('has one frame only')
+    gap = int(rng.integers(1, min(max_gap, count - 1) + 1))
+    first = int(rng.integers(count - gap))
+    pair = [first, first + gap]
+    return pair if rng.integers(2) else pair[::-1]
+
+
+def _video_example(frames):
+    return {'image': frames[0]} if len(frames) == 1 else {'frames': frames}
+
+
+class _Videos:
+    is_video = True
+
+    def __init__(self, config: DatasetConfig) -> None:
+        self._config = config
+        self._paths = list_videos(config.root)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        return str(self._paths[index])
+
+    def read(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        config = self._config
+        return _video_example(read_frames(
+            self._paths[index],
+            lambda count: _choose_frames(count, config.num_frames, config.max_gap, rng)))
+
+
+class _Images:
+    is_video = False
+
+    def __init__(self, config: DatasetConfig) -> None:
+        self._paths, self._labels, _ = list_image_classes(config.root)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        return str(self._paths[index])
+
+    def read(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        return {'image': read_image(self._paths[index]), 'label': self._labels[index]}
+
+
+class _BuiltDataset:
+    """Clips or images that one of `jaxprop.data.builders` wrote."""
+
+    def __init__(self, config: DatasetConfig) -> None:
+        import tensorflow_datasets as tfds  # Here: it is slow to load, and seldom needed.
+
+        self._config = config
+        builder = tfds.builder_from_directory(config.root)
+        self.is_video = 'frames' in builder.info.features
+        self._records = builder.as_data_source(split=config.split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def name(self, index: int) -> str:
+        return f'record {index} of {self._config.root}'
+
+    def read(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        record = self._records[index]
+        if not self.is_video:
+            return {'image': record['image'], 'label': np.int32(record['label'])}
+        frames, config = record['frames'], self._config
+        chosen = _choose_frames(len(frames), config.num_frames, config.max_gap, rng)
+        return _video_example([decode_jpeg(frames[index]) for index in chosen])
+
+
+class _Read:
+    """An index and a generator to an example of one size, and what could not be read for it."""
+
+    def __init__(self, source: Source, size: tuple[int, int]) -> None:
+        self._source = source
+        self._size = size
+
+    def __call__(self, index: int, rng: np.random.Generator):
+        unreadable = {}
+        index %= len(self._source)
+        for _ in range(_TRIES):
+            try:
+                example = self._source.read(index, rng)
+            except DataError as error:
+                name, reason = self._source.name(index), str(error)
+                unreadable[name] = reason if name in reason else f'{name}: {reason}'
+                index = int(rng.integers(len(self._source)))
+            else:
+                return self._fit(example, rng.random(2)), unreadable
+        raise DataError(
+            f'{_TRIES} files in a row are unreadable:\n' + '\n'.join(unreadable.values()))
+
+    def _fit(self, example, position):
+        fitted = dict(example)
+        if 'image' in example:
+            fitted['image'] = resize_to_cover(example['image'], self._size, position)
+        else:
+            fitted['frames'] = np.stack([
+                resize_to_cover(frame, self._size, position) for frame in example['frames']])
+        return fitted
+
+
+def _stack(examples):
+    batch = {name: np.stack([example[name] for example, _ in examples]) for name in examples[0][0]}
+    return batch, {name: why for _, unreadable in examples for name, why in unreadable.items()}
+
+
+_SOURCES = {'videos': _Videos, 'images': _Images, 'tfds': _BuiltDataset}

@@ -1,0 +1,61 @@
+"""Classification of images, the supervised network that label propagation is compared with."""
+
+import jax.numpy as jnp
+
+from jaxprop.data.augment import random_view
+from jaxprop.models.heads import make_head
+from jaxprop.models.resnet import ResNet
+from jaxprop.objectives.objective import (
+    Objective,
+    apply_networks,
+    cross_entropy,
+    example_keys,
+    init_networks,
+    network_input,
+    unit_images,
+)
+
+
+def objective(
+    backbone: ResNet,
+    num_classes: int,
+    *,
+    size: int = 224,
+    min_area: float = 0.2,
+    head: str = 'linear',
+    gray: bool = False,
+    axis_name: str | None = None,
+) -> Objective:
+    """Cross-entropy of the class of each image, after a random resized crop and flip.
+
+    The batch is `{'image': uint8 RGB [B, h, w, 3], 'label': int32 [B]}`, labels from 0 up. The
+    metric is 'accuracy', of the augmented images. Parameters: 'backbone' and 'head'. State: batch
+    statistics of the backbone, and of the head where it has any.
+
+    Args:
+      backbone: any; the full ResNet18 has output 'res4'.
+      num_classes: number of labels.
+      size: of the crops, in pixels.
+      min_area: least share of an image that a crop covers.
+      head: 'linear' or 'residual' (UVC+), see `jaxprop.models.heads`.
+      gray: the network gets the lightness alone, as in UVC.
+      axis_name: the mapped axis of devices, if any.
+
+    Raises:
+      ValueError: for another head.
+    """
+    networks = {'backbone': backbone, 'head': make_head(head, num_classes, backbone)}
+
+    def init(rng, batch):
+        del batch
+        return init_networks(networks, rng, jnp.zeros((1, size, size, 3)))
+
+    def loss(params, state, batch, rng):
+        images = unit_images(batch)
+        keys = example_keys(rng, len(images), axis_name)
+        images = network_input(random_view(keys, images, size, min_area), gray)
+        logits, state = apply_networks(networks, params, state, images)
+        value, accuracy = cross_entropy(logits, batch['label'])
+        return value, (state, {'accuracy': accuracy})
+
+    return Objective(init, loss)

@@ -1,0 +1,80 @@
+"""Two objectives on one backbone: a video objective and an image objective, as in UVC+."""
+
+import math
+
+import jax
+
+from jaxprop.objectives.objective import Objective
+
+
+def objective(video: Objective, image: Objective, weight: float) -> Objective:
+    """The sum video loss + weight * image loss, in one step on a shared backbone.
+
+    The batch is `{'video': that of the video objective, 'image': that of the image objective}`. Of
+    `jax.random.split(rng)` the first key is the video objective's, the second the image one's, in
+    both functions. Parameters and state are `{'backbone': ..., 'video': ..., 'image': ...}`, the
+    latter two without their backbones; `init` takes the video objective's.
+
+    The backbone's batch statistics go through the video loss first and from there through the image
+    loss: every step updates the running ones twice. They don't influence training, which uses the
+    batch's own. Metrics are those of both, and their losses without the weight, as 'video/NAME' and
+    'image/NAME'.
+
+    Args:
+      video: on `batch['video']`.
+      image: on `batch['image']`, with the same backbone.
+      weight: lambda. The study: 0.3 for rotation, 0.1 for MoCo, 0.05 for classification.
+
+    Raises:
+      ValueError: the weight is negative or not finite; (from init) the backbones differ.
+
+    Source: McKee et al., "Transfer of Representations to Video Label Propagation: Implementation
+    Factors Matter", BMVC 2022.
+    """
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(f'weight is {weight}; needed: a finite number of at least 0')
+
+    def init(rng, batch):
+        video_rng, image_rng = jax.random.split(rng)
+        video_variables = video.init(video_rng, batch['video'])
+        image_variables = image.init(image_rng, batch['image'])
+        variables = {}
+        for part in ('params', 'state'):
+            backbone, video_rest = _take_backbone(video_variables[part])
+            other, image_rest = _take_backbone(image_variables[part])
+            if _shapes(backbone) != _shapes(other):
+                raise ValueError(
+                    f"the objectives have different backbones: their {part} are "
+                    f'{_shapes(backbone)} and {_shapes(other)}; needed: the same network'
+                )
+            variables[part] = {'backbone': backbone, 'video': video_rest, 'image': image_rest}
+        return variables
+
+    def loss(params, state, batch, rng):
+        video_rng, image_rng = jax.random.split(rng)
+        backbone = state['backbone']
+        losses, rest, metrics = {}, {}, {}
+        for name, part, key in (('video', video, video_rng), ('image', image, image_rng)):
+            losses[name], (part_state, part_metrics) = part.loss(
+                {'backbone': params['backbone'], **params.get(name, {})},
+                {'backbone': backbone, **state.get(name, {})},
+                batch[name],
+                key,
+            )
+            backbone, rest[name] = _take_backbone(part_state)
+            metrics[f'{name}/loss'] = losses[name]
+            metrics.update({f'{name}/{term}': value for term, value in part_metrics.items()})
+        total = losses['video'] + weight * losses['image']
+        return total, ({'backbone': backbone, **rest}, metrics)
+
+    return Objective(init, loss)
+
+
+def _take_backbone(variables):
+    """The backbone's variables, and the others."""
+    others = {name: value for name, value in variables.items() if name != 'backbone'}
+    return variables['backbone'], others
+
+
+def _shapes(variables):
+    return jax.tree.map(lambda value: value.shape, variables)

@@ -1,0 +1,147 @@
+"""What an objective is, and what the objectives have in common."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxprop import color
+
+Variables = dict[str, Any]
+Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+
+
+class Objective(NamedTuple):
+    """A pretext task as two pure functions; everything else is up to the training loop.
+
+    Attributes:
+      init: `init(rng, batch) -> variables`, with what is trained in `variables['params']` and what
+        is not in `variables['state']`: batch statistics, queues, frozen networks. Both hold the
+        backbone's part under 'backbone'. Only the structure of `batch` matters, not its values.
+      loss: `loss(params, state, batch, rng) -> (loss, (state, metrics))`: a float32 scalar, the
+        state after the step, and what else there is to see, such as the terms of the loss: a dict
+        of float32 scalars. It augments and updates batch statistics as training does.
+
+    Batches hold uint8 pixels: `{'image': [B, h, w, 3]}` (classification adds `'label'`, int32
+    `[B]`), `{'frames': [B, 2, h, w, 3]}`, or both as `{'video': ..., 'image': ...}`.
+
+    Under `jax.pmap` every device gets its part of the batch and the same `rng`; losses, metrics,
+    gradients and state are then to be averaged over the devices.
+    """
+
+    init: Callable[[jax.Array, Batch], Variables]
+    loss: Callable[
+        [Variables, Variables, Batch, jax.Array],
+        tuple[jax.Array, tuple[Variables, Metrics]],
+    ]
+
+
+def example_keys(rng: jax.Array, batch_size: int, axis_name: str | None = None) -> jax.Array:
+    """A random key for each example that doesn't depend on the number of devices.
+
+    The key of an example is `fold_in(rng, i)`, i its index in the batch of all devices together:
+    batch_size times the device's index along the axis, plus its index on the device.
+
+    Args:
+      rng: the step's key, the same on all devices.
+      batch_size: examples on this device.
+      axis_name: the mapped axis of devices; None: there is one device.
+
+    Returns:
+      `[batch_size]` keys.
+    """
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * batch_size
+    return jax.vmap(jax.random.fold_in, (None, 0))(rng, first + jnp.arange(batch_size))
+
+
+def unit_images(batch: Batch) -> jax.Array:
+    """The images of a batch as float32 RGB `[B, h, w, 3]` in [0, 1].
+
+    Raises:
+      ValueError: `batch['image']` isn't uint8 `[B, h, w, 3]`.
+    """
+    images = batch['image']
+    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"batch['image'] is {images.dtype} {list(images.shape)}; needed: uint8 [B, h, w, 3]"
+        )
+    return jnp.asarray(images, jnp.float32) / 255
+
+
+def network_input(images: jax.Array, gray: bool = False) -> jax.Array:
+    """Augmented images as a network takes them: normalised RGB, or the lightness alone as in UVC.
+
+    Args:
+      images: RGB `[..., 3]` in [0, 1]; rounded to 8 bits, as Lab is defined for these.
+      gray: `jaxprop.color.lightness_input` instead of `normalize_rgb`.
+
+    Returns:
+      float32 `[..., 3]`.
+    """
+    images = jnp.round(255 * images).astype(jnp.uint8)
+    return color.lightness_input(images) if gray else color.normalize_rgb(images)
+
+
+def init_networks(
+    networks: Mapping[str, nn.Module], rng: jax.Array, inputs: jax.Array
+) -> Variables:
+    """Variables of networks of which each takes the one before's output.
+
+    Args:
+      networks: by name, in order.
+      rng: a key.
+      inputs: of the first one.
+
+    Returns:
+      `{'params': {name: ...}, 'state': {name: batch statistics, where there are any}}`.
+    """
+    variables = {'params': {}, 'state': {}}
+    for key, (name, network) in zip(jax.random.split(rng, len(networks)), networks.items()):
+        inputs, initial = network.init_with_output(key, inputs)
+        variables['params'][name] = initial['params']
+        if 'batch_stats' in initial:
+            variables['state'][name] = initial['batch_stats']
+    return variables
+
+
+def apply_networks(
+    networks: Mapping[str, nn.Module], params: Variables, state: Variables, inputs: jax.Array
+) -> tuple[jax.Array, Variables]:
+    """The output in training of networks of which each takes the one before's output.
+
+    Args:
+      networks: by name, in order; called with `train=True`.
+      params: of each network, by name.
+      state: batch statistics by name, of each network that has any.
+      inputs: of the first one.
+
+    Returns:
+      The last one's output, and the state with the statistics after the step.
+    """
+    state = dict(state)
+    for name, network in networks.items():
+        variables = {'params': params[name]}
+        if name in state:
+            variables['batch_stats'] = state[name]
+        inputs, updates = network.apply(variables, inputs, train=True, mutable=['batch_stats'])
+        if name in state:
+            state[name] = updates['batch_stats']
+    return inputs, state
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The mean of -log softmax(logits)[label], and how often the largest logit is the label's.
+
+    Args:
+      logits: `[B, L]`.
+      labels: integers `[B]`.
+
+    Returns:
+      The loss and the accuracy.
+    """
+    log_probabilities = jax.nn.log_softmax(logits)
+    loss = -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
+    return loss, jnp.mean(jnp.argmax(logits, axis=1) == labels)

@@ -1,0 +1,322 @@
+"""UVC: features that copy the colours of one frame of a video to another.
+
+Li, Liu, De Mello, Wang, Kautz, Yang, "Joint-task Self-supervised Learning for Temporal
+Correspondence", NeurIPS 2019, with what its released code does where the paper is silent.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxprop import color
+from jaxprop.affinity import affinity, expected_coordinates, soft_copy
+from jaxprop.data.augment import random_affine_crop
+from jaxprop.geometry import box_of_size, box_of_spread, cell_centers, crop, resize_and_pad
+from jaxprop.models.color_autoencoder import STRIDE, ColorAutoencoder
+from jaxprop.models.resnet import ResNet
+from jaxprop.objectives.objective import Objective, example_keys
+
+STAGES = ('warm_up', 'joint')
+BOXES = ('size', 'spread')
+
+
+def objective(
+    backbone: ResNet,
+    color_variables: Mapping[str, Any],
+    *,
+    stage: str = 'warm_up',
+    patch_size: int = 256,
+    frame_size: int = 640,
+    max_rotation: float = 10.0,
+    max_scale: float = 1.2,
+    box: str = 'size',
+    temperature: float = 1.0,
+    cycle_weight: float = 0.1,
+    coordinate_weight: float = 0.1,
+    concentration_weight: float = 1e4,
+    concentration_window: int = 8,
+    concentration_start: int = 0,
+    outlier_threshold: float = 2.5,
+    outlier_start: int = 0,
+    axis_name: str | None = None,
+) -> Objective:
+    """Colorization of each frame of a pair from the other one, in one of UVC's two stages.
+
+    The features see lightness alone; their affinities copy a frozen autoencoder's colour features.
+    'warm_up': both frames are crops taken independently (position, rotation, scale, flip).
+    'joint': frame 1 is a rotated crop, frame 2 is whole; the crop is first located in frame 2,
+    see `locate`, and what is there is cropped. Then `pair_terms`:
+
+        loss = mean over pairs of (color + cycle_weight cycle), 0 for an outlier
+               + coordinate_weight coordinates + concentration_weight concentration
+
+    An outlier is a pair with color + cycle_weight cycle > outlier_threshold. Crops are made in RGB
+    and rounded to 8 bits before they become Lab, so that the colours are those of 8-bit images.
+
+    The batch is `{'frames': uint8 RGB [B, 2, h, w, 3]}`, two frames of each video. The metrics are
+    'loss', the four terms as they enter it, so that it is their sum, and 'outliers', the share of
+    pairs that were left out. Parameters: 'backbone'. State: 'backbone' (batch statistics), 'step'
+    (calls so far), 'color_autoencoder' (the frozen variables).
+
+    Args:
+      backbone: a network of stride 8. Released: output 'res4' (512 channels); the study: 'res3'.
+      color_variables: of a `ColorAutoencoder`, such as `load_released` gives.
+      stage: 'warm_up' or 'joint'; the second starts from the backbone of the first.
+      patch_size: of the crops, in pixels.
+      frame_size: of the whole frame 2 of 'joint': its longer side in pixels; padded to a square.
+      max_rotation: of crops, in degrees.
+      max_scale: of crops, in 'warm_up' only.
+      box: how `locate` finds the size of the box: 'size' (the patch's) or 'spread'.
+      temperature: T of softmax(A / T).
+      cycle_weight: of colouring frame 1 with frame 2.
+      coordinate_weight: of coordinates that should return. Released: 0 in 'warm_up'.
+      concentration_weight: of compactness of where windows of cells go.
+      concentration_window: side of a window in cells.
+      concentration_start: step from which concentration counts. Released: after the first epoch
+        of 'warm_up', at once in 'joint'.
+      outlier_threshold: of a pair's colour terms.
+      outlier_start: step from which outliers are left out. Released: after one epoch of
+        'warm_up', two of 'joint'.
+      axis_name: the mapped axis of devices, if any.
+
+    Raises:
+      ValueError: for another stage or box, another stride, or sizes that don't fit each other.
+    """
+    if stage not in STAGES:
+        raise ValueError(f'stage is {stage!r}; known: {STAGES}')
+    if box not in BOXES:
+        raise ValueError(f'box is {box!r}; known: {BOXES}')
+    if backbone.stride != STRIDE:
+        raise ValueError(
+            f'the backbone has stride {backbone.stride}; the colour autoencoder needs {STRIDE}'
+        )
+    if patch_size % STRIDE or patch_size < concentration_window * STRIDE:
+        raise ValueError(
+            f'patch_size is {patch_size}; needed: a multiple of {STRIDE} that holds a window of '
+            f'{concentration_window} cells'
+        )
+    if stage == 'joint' and (frame_size % STRIDE or frame_size < patch_size):
+        raise ValueError(
+            f'frame_size is {frame_size}; needed: a multiple of {STRIDE}, at least patch_size'
+        )
+    autoencoder = ColorAutoencoder()
+    cells = (patch_size // STRIDE, patch_size // STRIDE)
+
+    def init(rng, batch):
+        del batch
+        variables = backbone.init(rng, jnp.zeros((1, patch_size, patch_size, 3)))
+        return {
+            'params': {'backbone': variables['params']},
+            'state': {
+                'backbone': variables['batch_stats'],
+                'color_autoencoder': color_variables,
+                'step': jnp.zeros((), jnp.int32),
+            },
+        }
+
+    def images(frames, rng):
+        """The two images of each pair, uint8 RGB."""
+        frames = frames.astype(jnp.float32) / 255
+        first, second = frames[:, 0], frames[:, 1]
+        keys = jax.vmap(jax.random.split, out_axes=1)(
+            example_keys(rng, frames.shape[0], axis_name)
+        )
+        if stage == 'warm_up':
+            first, second = (
+                random_affine_crop(
+                    key, frame, patch_size,
+                    max_rotation=max_rotation, max_scale=max_scale, flip=True,
+                )
+                for key, frame in zip(keys, (first, second))
+            )
+        else:
+            # Its scale stays that of frame 2, and so does its handedness.
+            first = random_affine_crop(
+                keys[0], resize_and_pad(first, frame_size), patch_size,
+                max_rotation=max_rotation, max_scale=1.0, flip=False,
+            )
+            second = resize_and_pad(second, frame_size)
+        return [jnp.round(255 * x).astype(jnp.uint8) for x in (first, second)]
+
+    def loss(params, state, batch, rng):
+        frames = batch['frames']
+        if frames.ndim != 5 or frames.shape[1] != 2 or frames.dtype != jnp.uint8:
+            raise ValueError(
+                f'frames are {frames.dtype} {list(frames.shape)}; needed: uint8 [B, 2, h, w, 3]'
+            )
+        batch_stats = state['backbone']
+        features, labs, colors = [], [], []
+        # One after the other: in training each frame has batch statistics of its own.
+        for rgb in images(frames, rng):
+            result, updates = backbone.apply(
+                {'params': params['backbone'], 'batch_stats': batch_stats},
+                color.lightness_input(rgb),
+                train=True,
+                mutable=['batch_stats'],
+            )
+            batch_stats = updates['batch_stats']
+            lab = color.scale_lab(color.rgb_to_lab8(rgb))
+            features.append(result.astype(jnp.float32))
+            labs.append(lab)
+            colors.append(autoencoder.apply(state['color_autoencoder'], lab, method='encode'))
+
+        if stage == 'joint':
+            boxes = locate(*features, box=box, temperature=temperature)
+            features[1] = crop(features[1], boxes, cells)
+            colors[1] = crop(colors[1], boxes, cells)
+            labs[1] = crop(labs[1], STRIDE * boxes, (patch_size, patch_size))
+
+        terms = pair_terms(
+            features,
+            colors,
+            labs,
+            lambda x: autoencoder.apply(state['color_autoencoder'], x, method='decode'),
+            temperature=temperature,
+            window=concentration_window,
+        )
+        started = state['step'] >= outlier_start
+        pair_loss = terms['color'] + cycle_weight * terms['cycle']
+        outlier = started & (pair_loss > outlier_threshold)
+        concentration = concentration_weight * terms['concentration']
+        metrics = {
+            'color': jnp.mean(jnp.where(outlier, 0, terms['color'])),
+            'cycle': cycle_weight * jnp.mean(jnp.where(outlier, 0, terms['cycle'])),
+            'coordinates': coordinate_weight * jnp.mean(terms['coordinates']),
+            'concentration': jnp.where(
+                state['step'] >= concentration_start, jnp.mean(concentration), 0
+            ),
+        }
+        metrics['loss'] = sum(metrics.values())
+        metrics['outliers'] = jnp.mean(outlier.astype(jnp.float32))
+        state = {**state, 'backbone': batch_stats, 'step': state['step'] + 1}
+        return metrics['loss'], (state, metrics)
+
+    return Objective(init, loss)
+
+
+def locate(
+    patch: jax.Array, frame: jax.Array, *, box: str = 'size', temperature: float = 1.0
+) -> jax.Array:
+    """Boxes of a frame in which patches are found.
+
+    Every cell of the patch gets the expected coordinate of softmax(A / T) over the frame's cells;
+    the box is around the mean of these, as large as the patch or as they are spread.
+
+    Args:
+      patch: features `[B, h, w, C]`.
+      frame: features `[B, H, W, C]`.
+      box: 'size': `box_of_size`; 'spread': `box_of_spread`.
+      temperature: T.
+
+    Returns:
+      `[B, 4]`: top, left, bottom, right in cells, see `jaxprop.geometry`.
+
+    Raises:
+      ValueError: for another box.
+
+    Source: Li et al., NeurIPS 2019, section 3.2; both boxes are in the released code.
+    """
+    weights = jax.nn.softmax(affinity(_flat(patch), _flat(frame)) / temperature, axis=-1)
+    frame_size = frame.shape[1:3]
+    coordinates = expected_coordinates(weights, cell_centers(*frame_size).reshape(-1, 2))
+    if box == 'size':
+        return box_of_size(coordinates, patch.shape[1:3], frame_size)
+    if box == 'spread':
+        return box_of_spread(coordinates, frame_size)
+    raise ValueError(f'box is {box!r}; known: {BOXES}')
+
+
+def pair_terms(
+    features: tuple[jax.Array, jax.Array],
+    colors: tuple[jax.Array, jax.Array],
+    labs: tuple[jax.Array, jax.Array],
+    decode: Callable[[jax.Array], jax.Array],
+    *,
+    temperature: float = 1.0,
+    window: int = 8,
+) -> dict[str, jax.Array]:
+    """UVC's terms between two images of one size, pair by pair and without weights.
+
+    A_ij = <F1_i, F2_j>; P_ij = softmax of A / T over the cells i of image 1, Q_ij over the cells j
+    of image 2. With colour features C and cell coordinates X:
+
+    - 'color': `color_error` of image 2 and decode(P^T C1);
+    - 'cycle': `color_error` of image 1 and decode(P C2), the same P, not normalised again;
+    - 'coordinates': mean of |Q P^T X - X|, in cells;
+    - 'concentration': `concentration` of P^T X plus that of Q X.
+
+    Args:
+      features: of image 1 and 2, `[B, H, W, C]` each.
+      colors: their colour features, `[B, H, W, D]`.
+      labs: the images in scaled Lab, `[B, h, w, 3]`.
+      decode: from `[B, H, W, D]` to `[B, h, w, 3]`.
+      temperature: T.
+      window: of the concentration, in cells.
+
+    Returns:
+      The four terms, `[B]` each.
+
+    Raises:
+      ValueError: the features are smaller than a window.
+    """
+    grid = features[0].shape[1:3]
+    first, second = (_flat(x) for x in features)
+    affinities = affinity(second, first) / temperature  # A^T, [B, cells of 2, cells of 1]
+    from_first = jax.nn.softmax(affinities, axis=-1)  # P^T
+    from_second = jax.nn.softmax(affinities, axis=-2).mT  # Q
+
+    def copy(weights, source):
+        return soft_copy(weights, _flat(source)).reshape(source.shape)
+
+    centers = cell_centers(*grid).reshape(-1, 2)
+    in_first = expected_coordinates(from_first, centers)
+    in_second = expected_coordinates(from_second, centers)
+    back = expected_coordinates(from_second, in_first)
+    return {
+        'color': color_error(decode(copy(from_first, colors[0])), labs[1]),
+        'cycle': color_error(decode(copy(from_first.mT, colors[1])), labs[0]),
+        'coordinates': jnp.mean(jnp.abs(back - centers), axis=(1, 2)),
+        'concentration': sum(
+            concentration(x.reshape(-1, *grid, 2), window) for x in (in_first, in_second)
+        ),
+    }
+
+
+def color_error(prediction: jax.Array, truth: jax.Array) -> jax.Array:
+    """Mean |L - L'| + 10 mean |a - a'| + 10 mean |b - b'| of scaled Lab `[B, H, W, 3]` -> `[B]`."""
+    error = jnp.mean(jnp.abs(prediction - truth), axis=(1, 2))
+    return error[:, 0] + 10 * error[:, 1] + 10 * error[:, 2]
+
+
+def concentration(coordinates: jax.Array, window: int) -> jax.Array:
+    """How far cells of one window are sent apart: the mean variance of their coordinates.
+
+    Coordinates are scaled so that the outermost centres of cells are at -1 and 1. Windows don't
+    overlap; the mean is over windows, their cells, rows and columns. Cells beyond the last whole
+    window are left out.
+
+    Args:
+      coordinates: where each cell goes in a grid of the same size, `[B, H, W, 2]`, in cells.
+      window: its side.
+
+    Returns:
+      `[B]`.
+
+    Raises:
+      ValueError: the grid is smaller than a window.
+    """
+    batch, height, width, _ = coordinates.shape
+    rows, columns = height // window, width // window
+    if not (rows and columns) or min(height, width) < 2:
+        raise ValueError(f'the grid is {height} x {width}; needed: at least {max(window, 2)} cells')
+    scaled = coordinates * jnp.asarray([2 / (height - 1), 2 / (width - 1)])
+    scaled = scaled[:, : rows * window, : columns * window]
+    scaled = scaled.reshape(batch, rows, window, columns, window, 2)
+    return jnp.mean(jnp.var(scaled, axis=(2, 4)), axis=(1, 2, 3))
+
+
+def _flat(grid: jax.Array) -> jax.Array:
+    """`[B, H, W, C]` -> `[B, H W, C]`."""
+    return grid.reshape(grid.shape[0], -1, grid.shape[-1])

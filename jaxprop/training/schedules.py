@@ -1,0 +1,123 @@
+"""Learning rates over time, and the optimisers that follow them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+
+from jaxprop.models.resnet import STAGES
+
+_SCHEDULES = ('constant', 'step', 'poly', 'cosine')
+_OPTIMIZERS = ('sgd', 'adam')
+
+
+def make_schedule(
+    name: str,
+    learning_rate: float,
+    steps_per_epoch: float,
+    *,
+    epochs: float = 1.0,
+    boundaries: Sequence[float] = (),
+    factor: float = 0.1,
+    power: float = 0.9,
+    restarts: Sequence[float] = (),
+    warmup: float = 0.0,
+) -> optax.Schedule:
+    """The learning rate of each step. Times are in epochs, and may be fractions.
+
+    Args:
+      name: with t the epoch, learning_rate times: 'constant': 1; 'step': `factor` for every one of
+        `boundaries` passed; 'poly': (1 - t / epochs)^power; 'cosine': (1 + cos(pi t / epochs)) / 2.
+      learning_rate: the largest one.
+      steps_per_epoch: to count in steps.
+      epochs: when 'poly' and 'cosine' reach 0.
+      boundaries, factor: of 'step'.
+      power: of 'poly'.
+      restarts: when t starts at 0 again.
+      warmup: during this time at the very start the rate rises linearly from 0; t counts on.
+
+    Raises:
+      ValueError: for another name, or `epochs` not above 0.
+    """
+    if name not in _SCHEDULES:
+        raise ValueError(f'schedule is {name!r}; it must be one of {_SCHEDULES}')
+    if not epochs > 0:
+        raise ValueError(f'epochs is {epochs}; it must be above 0')
+
+    def steps(time):
+        return round(time * steps_per_epoch)
+
+    if name == 'constant':
+        schedule = optax.constant_schedule(learning_rate)
+    elif name == 'step':
+        schedule = optax.piecewise_constant_schedule(
+            learning_rate, {steps(time): factor for time in boundaries})
+    elif name == 'poly':
+        schedule = optax.polynomial_schedule(
+            learning_rate, 0.0, power, max(1, steps(epochs)))
+    else:
+        schedule = optax.cosine_decay_schedule(learning_rate, max(1, steps(epochs)))
+    if restarts:
+        schedule = optax.join_schedules(
+            [schedule] * (len(restarts) + 1), [steps(time) for time in restarts])
+    if not warmup:
+        return schedule
+    rise = optax.linear_schedule(0.0, 1.0, max(1, steps(warmup)))
+    return lambda count: rise(count) * schedule(count)
+
+
+def make_optimizer(
+    schedule: optax.Schedule,
+    name: str = 'sgd',
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    decay_all: bool = False,
+    clip_norm: float | None = None,
+    frozen_until: str | None = None,
+) -> optax.GradientTransformation:
+    """An optimiser of an objective's parameters.
+
+    Args:
+      schedule: of the learning rate, see `make_schedule`.
+      name: 'sgd': momentum on the gradient plus weight_decay times the parameter; 'adam', with
+        weight decay apart from the gradient (AdamW).
+      momentum: of 'sgd'; 'adam' has 0.9 and 0.999.
+      weight_decay: of kernels; not of biases and BatchNorm.
+      decay_all: of biases and BatchNorm too.
+      clip_norm: gradients of a larger global norm are scaled to it.
+      frozen_until: that of the backbone: its parameters before this stage don't change at all.
+
+    Raises:
+      ValueError: for another name.
+    """
+    if name not in _OPTIMIZERS:
+        raise ValueError(f'optimizer is {name!r}; it must be one of {_OPTIMIZERS}')
+    decay = optax.add_decayed_weights(weight_decay, None if decay_all else is_kernel)
+    if name == 'sgd':
+        rule = optax.chain(decay, optax.trace(momentum))
+    else:
+        rule = optax.chain(optax.scale_by_adam(), decay)
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    optimizer = optax.chain(clip, rule, optax.scale_by_learning_rate(schedule))
+    if frozen_until is None:
+        return optimizer
+    return optax.chain(optimizer, optax.masked(
+        optax.set_to_zero(), lambda params: is_frozen(params, frozen_until)))
+
+
+def is_kernel(params: Any) -> Any:
+    """True for each array of more than one axis: neither a bias nor of BatchNorm."""
+    return jax.tree.map(lambda value: value.ndim > 1, params)
+
+
+def is_frozen(params: Any, frozen_until: str) -> Any:
+    """True for each of the backbone's arrays before a stage, False for all others."""
+    learning = STAGES[STAGES.index(frozen_until):]
+
+    def frozen(path, _):
+        names = [key.key for key in path]
+        return names[0] == 'backbone' and names[1].split('_')[0] not in learning
+
+    return jax.tree_util.tree_map_with_path(frozen, params)

@@ -1,0 +1,92 @@
+"""What the tests of several objectives share."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprop.objectives.objective import Objective
+
+RNG = jax.random.key(7)
+
+
+class TinyBackbone(nn.Module):
+    """Stands in for a ResNet where its depth is of no interest, as it compiles at once."""
+
+    padding: str = 'zero'
+    norm_momentum: float = 0.9
+    norm_axis_name: str | None = None
+    dtype: None = None
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.Conv(6, (3, 3), strides=2, name='conv')(images)
+        norm = nn.BatchNorm(
+            use_running_average=not train, momentum=self.norm_momentum,
+            axis_name=self.norm_axis_name, name='norm',
+        )
+        return nn.tanh(norm(x))
+
+
+def batch(num: int = 4, size: tuple[int, int] = (12, 14), seed: int = 0):
+    """Smooth random images, and labels of three classes."""
+    random = np.random.default_rng(seed)
+    coarse = random.uniform(0, 255, (num, 3, 3, 3)).astype(np.float32)
+    images = np.asarray(jax.image.resize(coarse, (num, *size, 3), 'linear'))
+    return {'image': images.round().astype(np.uint8), 'label': np.arange(num, dtype=np.int32) % 3}
+
+
+def assert_trees_close(actual, expected, **tolerance):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
+        np.testing.assert_allclose(one, other, **tolerance)
+
+
+def make_step(objective: Objective):
+    """`step(params, state, batch, rng)` -> ((loss, (state, metrics)), gradient), compiled."""
+    return jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
+
+
+def check_gradient(step, params, state, examples):
+    """The derivative along the gradient is the gradient's length, by central differences."""
+    _, gradient = step(params, state, examples, RNG)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    length = np.sqrt(sum(np.sum(leaf**2) for leaf in leaves))
+    assert length > 1e-3
+    size = 1e-2
+
+    def moved(sign):
+        params_moved = jax.tree.map(lambda p, g: p + sign * size * g / length, params, gradient)
+        return step(params_moved, state, examples, RNG)[0][0]
+
+    np.testing.assert_allclose((moved(1) - moved(-1)) / (2 * size), length, rtol=2e-2)
+
+
+def descend(step, params, state, examples, num: int, rate: float):
+    """Losses of `num` steps of gradient descent, with the same augmentation in all of them."""
+    losses = []
+    for _ in range(num):
+        (loss, (state, _)), gradient = step(params, state, examples, RNG)
+        params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+        losses.append(float(loss))
+    return losses
+
+
+def on_devices(objective: Objective, num: int):
+    """As `make_step`, on `num` devices, of which each gets its part of the batch.
+
+    `jax.vmap` gives the axis 'device' here, so that one device does for the test. Losses, metrics,
+    gradients and floating point state are averaged as training does.
+    """
+
+    def run(params, state, examples, rng):
+        parts = jax.tree.map(lambda x: jnp.reshape(x, (num, -1, *x.shape[1:])), examples)
+        step = jax.value_and_grad(objective.loss, has_aux=True)
+        results = jax.vmap(lambda part: step(params, state, part, rng), axis_name='device')(parts)
+        return jax.tree.map(
+            lambda x: jnp.mean(x, axis=0) if jnp.issubdtype(x.dtype, jnp.floating) else x[0],
+            results,
+        )
+
+    return jax.jit(run)

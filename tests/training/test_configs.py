@@ -1,0 +1,55 @@
+"""Every training config fits the code it is for."""
+
+import importlib
+import inspect
+import pathlib
+
+import pytest
+
+from jaxprop.data.pipeline import DatasetConfig
+from jaxprop.training import loop
+from jaxprop.training.schedules import make_optimizer, make_schedule
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODULES = [
+    importlib.import_module(f'configs.train.{path.stem}')
+    for path in sorted((ROOT / 'configs/train').glob('*.py'))
+]
+CONFIGS = [module.get_config() for module in MODULES] + [
+    module.get_config('joint') for module in MODULES
+    if inspect.signature(module.get_config).parameters
+]
+
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda config: config.name)
+def test_a_config_builds_all_it_names(config, monkeypatch):
+    monkeypatch.setattr(loop, 'load_color_autoencoder', lambda path: {})
+    config.data.root = 'videos'
+    if config.image_data is not None:
+        # Frames of the videos follow the videos; other images have a place of their own.
+        assert config.image_data.root == ('' if 'imagenet' in config.name or
+                                          'classification' in config.name else 'videos')
+        config.image_data.root = config.image_data.root or 'images'
+        DatasetConfig(**config.image_data)
+    DatasetConfig(**config.data)
+    objective = loop.make_objective(config, loop.make_backbone(config), steps_per_epoch=100)
+    assert callable(objective.init) and callable(objective.loss)
+    schedule = make_schedule(**config.schedule, steps_per_epoch=100)
+    last = float(schedule(round(config.epochs * 100) - 1))
+    assert 0 < last <= config.schedule.learning_rate * 1.001
+    make_optimizer(schedule, **config.optimizer)
+
+
+def test_each_name_is_its_own():
+    names = [config.name for config in CONFIGS]
+    assert len(set(names)) == len(names)
+    assert {module.__name__.split('.')[-1] for module in MODULES} <= set(names)
+
+
+def test_the_studys_weights_and_batches():
+    found = {
+        config.image_objective.name: (config.image_weight, config.image_data.batch_size)
+        for config in CONFIGS
+        if config.image_objective is not None and not config.name.startswith('small')
+    }
+    assert found == {'rotation': (0.3, 64), 'moco': (0.1, 32), 'classification': (0.05, 256)}
