@@ -129,8 +129,8 @@ class BatchIterator:
         self.unreadable.update(unreadable)
         if len(self.unreadable) > self._max_unreadable * self._num_files:
             raise DataError(
-                f'{len(self.unreadable)} of {self._num_files} files are unreadable so far, more than the '
-                f'share of {self._max_unreadable} that max_unreadable allows:\n'
+                f'{len(self.unreadable)} of {self._num_files} files are unreadable so far, more '
+                f'than the share of {self._max_unreadable} that max_unreadable allows:\n'
                 + '\n'.join(self.unreadable.values()))
         return batch
 
@@ -278,8 +278,10 @@ def _read_container(path, container, choose):
         raise DataError(f'{path}: holds no video')
     stream = container.streams.video[0]
     rate, base = stream.average_rate, stream.time_base
-    duration = stream.duration * base if stream.duration else (container.duration or 0) / av.time_base
-    count = stream.frames or int(duration * (rate or 0))
+    seconds = (container.duration or 0) / av.time_base
+    if stream.duration:
+        seconds = stream.duration * base
+    count = stream.frames or int(seconds * (rate or 0))
     if not count or not rate:
         raise DataError(f'{path}: its header tells neither its frames nor its duration')
     indices = list(choose(count))

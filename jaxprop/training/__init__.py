@@ -1,0 +1,1 @@
+"""Training: the state, a step on all devices, checkpoints, and the loop around them."""

@@ -49,7 +49,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     Args:
       config: see configs/train/base.py.
       workdir: the folder for config.json, metrics.jsonl, TensorBoard's events, checkpoints, the
-        unreadable files of each process in unreadable.N.json and, at the end, a ResNet's backbone.safetensors for `jaxprop.models.load_pretrained`.
+        unreadable files of each process in unreadable.N.json and, at the end, a ResNet's
+        backbone.safetensors for `jaxprop.models.load_pretrained`.
 
     Returns:
       'step', 'finished' (False after SIGTERM), and 'metrics', the last that were written.
