@@ -160,7 +160,7 @@ def objective(
         shuffled, moved['state'] = encode(
             moved['params'], moved['state'], gather(views[1])[mine], groups
         )
-        all_keys = jax.lax.stop_gradient(gather(shuffled)[jnp.argsort(order)])
+        all_keys = gather(shuffled)[jnp.argsort(order)]
         keys = jax.lax.dynamic_slice_in_dim(all_keys, device * batch_size, batch_size)
 
         positive = jnp.sum(queries * keys, axis=1, keepdims=True)

@@ -12,8 +12,16 @@ NUM = 64
 HEIGHT, WIDTH = 40, 60
 
 
-# Compiled, as one operation after the other is slow.
-color_jitter = jax.jit(augment.color_jitter, static_argnums=(2, 3, 4, 5))
+
+def _compiled(function, num_settings):
+    """`jax.jit` with quick compilation, which takes nearly all of the time of these tests."""
+    return jax.jit(
+        function, static_argnums=range(2, 2 + num_settings),
+        compiler_options={'xla_backend_optimization_level': 0},
+    )
+
+
+color_jitter = _compiled(augment.color_jitter, 4)
 
 
 def _keys(num=NUM, seed=0):
@@ -52,7 +60,7 @@ def _fit(patches, margin):
 
 def test_resized_crops_are_upright_boxes_within_bounds():
     size = 24
-    crop = jax.jit(augment.random_resized_crop, static_argnums=2)
+    crop = _compiled(augment.random_resized_crop, 1)
     patches = crop(_keys(), _ramps(), size)
     # Antialiasing follows a ramp to a tenth of a pixel, and not at the image's border.
     matrices, centres, deviation = _fit(patches, margin=3)
@@ -75,7 +83,7 @@ def test_resized_crops_are_upright_boxes_within_bounds():
 
 def test_crop_of_everything_is_pillows_bilinear_resize():
     images = _random_images(2, (12, 12))
-    crop = jax.jit(augment.random_resized_crop, static_argnums=(2, 3, 4))
+    crop = _compiled(augment.random_resized_crop, 3)
     actual = crop(_keys(2), images, 5, (1.0, 1.0), (1.0, 1.0))
     for image, result in zip(images, actual):
         expected = [
@@ -87,7 +95,7 @@ def test_crop_of_everything_is_pillows_bilinear_resize():
 
 def test_crop_that_never_fits_is_the_largest_in_the_centre():
     images = _ramps(2, 12, 60)
-    crop = jax.jit(augment.random_resized_crop, static_argnums=(2, 3))
+    crop = _compiled(augment.random_resized_crop, 2)
     patches = crop(_keys(2), images, 8, (0.9, 1.0))
     matrices, centres, _ = _fit(patches, margin=2)
     np.testing.assert_allclose(centres, [[6, 30]] * 2, atol=1e-2)
@@ -157,7 +165,7 @@ def test_jitter_stays_in_range():
 
 def test_affine_crops_are_similarities_within_bounds():
     size = 24
-    crop = jax.jit(augment.random_affine_crop, static_argnums=(2, 3, 4))
+    crop = _compiled(augment.random_affine_crop, 3)
     matrices, centres, deviation = _fit(crop(_keys(), _ramps(), size, 10.0, 1.2), margin=0)
     # Reflected nowhere, else it would not be affine; but for the border's own half pixel, of which
     # a patch's outermost centres can reach a tenth.
@@ -179,16 +187,14 @@ def test_affine_crops_are_similarities_within_bounds():
 
 def test_affine_crop_continues_a_small_image_by_reflection():
     images = _random_images(2, (6, 8))
-    actual = augment.random_affine_crop(
-        _keys(2), images, 10, max_rotation=0.0, max_scale=1.0, flip=False
-    )
+    actual = _compiled(augment.random_affine_crop, 4)(_keys(2), images, 10, 0.0, 1.0, False)
     expected = np.pad(images, ((0, 0), (2, 2), (1, 1), (0, 0)), mode='symmetric')
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_an_image_depends_on_its_own_key_alone():
     images, keys = _random_images(4, (16, 16)), _keys(4)
-    view = jax.jit(augment.random_view, static_argnums=(2, 3, 4, 5))
+    view = _compiled(augment.random_view, 4)
     settings = (8, 0.2, 0.5, (0.4, 0.4, 0.4, 0.4))
     together = view(keys, images, *settings)
     others = _keys(4, seed=1).at[1].set(keys[3])

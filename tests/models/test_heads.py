@@ -9,50 +9,51 @@ from jaxprop.models.resnet import ResNet
 FEATURES = np.random.default_rng(0).normal(size=(2, 6, 8, 4)).astype(np.float32)
 
 
-def _init(head, features=FEATURES):
-    return jax.jit(lambda: head.init(jax.random.key(0), features))()
+def _shapes(network, features):
+    return jax.eval_shape(network.init, jax.random.key(0), features)
 
 
 def test_linear_head_is_a_dense_layer_of_the_mean():
-    head = heads.LinearHead(3)
-    variables = _init(head)
-    assert set(variables) == {'params'}
-    dense = variables['params']['dense']
-    bias = np.array([1.0, -2.0, 3.0])
-    dense = {**dense, 'bias': jnp.asarray(bias)}
-    actual = head.apply({'params': {'dense': dense}}, FEATURES, train=True)
-    expected = FEATURES.mean(axis=(1, 2)) @ dense['kernel'] + bias
+    random = np.random.default_rng(1)
+    dense = {'kernel': random.normal(size=(4, 3)), 'bias': random.normal(size=3)}
+    assert set(_shapes(heads.LinearHead(3), FEATURES)) == {'params'}
+    actual = heads.LinearHead(3).apply({'params': {'dense': dense}}, FEATURES, train=True)
+    expected = FEATURES.mean(axis=(1, 2)) @ dense['kernel'] + dense['bias']
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_residual_head_is_resnets_last_stage_between_pools():
-    # The same parameters as in a ResNet18's res4.
-    backbone = ResNet(output='res4', strides=(1, 1, 1, 2))
-    variables = _init(heads.make_head('residual', 5, backbone), FEATURES.repeat(64, axis=-1))
-    stage = jax.eval_shape(backbone.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    for index in range(2):
-        assert jax.tree.map(jnp.shape, variables['params'][f'block_{index}']) == jax.tree.map(
-            lambda x: x.shape, stage['params'][f'res4_{index}']
-        )
-    assert set(variables['batch_stats']) == {'block_0', 'block_1'}
+def test_residual_head_has_the_stage_of_a_resnet18():
+    backbone = ResNet(output='res4')
+    head = _shapes(heads.make_head('residual', 5, backbone), jnp.zeros((1, 8, 8, 256)))
+    resnet = _shapes(backbone, jnp.zeros((1, 32, 32, 3)))
+    for collection in ('params', 'batch_stats'):
+        for index in range(2):
+            assert head[collection][f'block_{index}'] == resnet[collection][f'res4_{index}']
 
-    # With convolutions of zero, what is left is the shortcut: the norm of a 1x1 convolution of
-    # every other pooled cell.
-    head = heads.ResidualHead(5)
-    variables = _init(head)
+
+def test_residual_head_pools_before_and_after():
+    # Where the second convolutions are 0, what is left of the stage is its shortcut: the norm of a
+    # 1x1 convolution of every other pooled cell.
+    random = np.random.default_rng(1)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), _shapes(
+        heads.ResidualHead(5), FEATURES
+    ))
+    kernel = random.normal(size=(4, 512)).astype(np.float32)
+    dense = {'kernel': random.normal(size=(512, 5)) / 20, 'bias': random.normal(size=5)}
     params = variables['params']
-    for block in ('block_0', 'block_1'):
-        params[block]['conv2']['kernel'] *= 0
-    actual = head.apply(variables, FEATURES)
+    params['block_0']['shortcut_conv']['kernel'] = kernel[None, None]
+    params['block_0']['shortcut_norm']['scale'] += 1
+    variables['batch_stats'] = jax.tree.map(lambda leaf: leaf + 1, variables['batch_stats'])
+    params['linear']['dense'] = dense
+    actual = heads.ResidualHead(5).apply(variables, FEATURES)
+
     padded = np.pad(FEATURES, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    # Pooled cells 0 and 2, of which cell i is the maximum over rows 2 i - 1 to 2 i + 1.
     pooled = np.stack([
-        np.stack([padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max(axis=(1, 2))
-                  for j in range(0, 4, 2)], axis=1)
-        for i in range(0, 3, 2)
+        np.stack([padded[:, i : i + 3, j : j + 3].max(axis=(1, 2)) for j in (0, 4)], axis=1)
+        for i in (0, 4)
     ], axis=1)
-    shortcut = pooled @ np.asarray(params['block_0']['shortcut_conv']['kernel'])[0, 0]
-    rectified = np.maximum(shortcut / np.sqrt(1 + 1e-5), 0)
-    dense = params['linear']['dense']
+    rectified = np.maximum((pooled @ kernel - 1) / np.sqrt(1 + 1e-5), 0)
     expected = rectified.mean(axis=(1, 2)) @ dense['kernel'] + dense['bias']
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 

@@ -10,6 +10,11 @@ from jaxprop.objectives.objective import Objective
 RNG = jax.random.key(7)
 
 
+def compiled(function, **settings):
+    """`jax.jit` with quick compilation, which takes nearly all of the time of these tests."""
+    return jax.jit(function, compiler_options={'xla_backend_optimization_level': 0}, **settings)
+
+
 class TinyBackbone(nn.Module):
     """Stands in for a ResNet where its depth is of no interest, as it compiles at once."""
 
@@ -44,7 +49,7 @@ def assert_trees_close(actual, expected, **tolerance):
 
 def make_step(objective: Objective):
     """`step(params, state, batch, rng)` -> ((loss, (state, metrics)), gradient), compiled."""
-    return jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
+    return compiled(jax.value_and_grad(objective.loss, has_aux=True))
 
 
 def check_gradient(step, params, state, examples):
@@ -89,4 +94,4 @@ def on_devices(objective: Objective, num: int):
             results,
         )
 
-    return jax.jit(run)
+    return compiled(run)

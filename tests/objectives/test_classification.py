@@ -11,6 +11,7 @@ from tests.objectives.support import (
     assert_trees_close,
     batch,
     check_gradient,
+    compiled,
     descend,
     make_step,
     on_devices,
@@ -23,7 +24,7 @@ EXAMPLES = batch(8)
 @pytest.fixture(scope='module')
 def alone():
     objective = classification.objective(TinyBackbone(), 3, size=SIZE, min_area=0.5)
-    variables = jax.jit(objective.init)(jax.random.key(0), EXAMPLES)
+    variables = compiled(objective.init)(jax.random.key(0), EXAMPLES)
     return make_step(objective), variables['params'], variables['state']
 
 
@@ -31,7 +32,7 @@ def test_loss_is_numpys_on_the_augmented_images(alone):
     step, params, state = alone
     (loss, (new_state, metrics)), _ = step(params, state, EXAMPLES, RNG)
 
-    views = np.asarray(jax.jit(augment.random_view, static_argnums=(2, 3))(
+    views = np.asarray(compiled(augment.random_view, static_argnums=(2, 3))(
         objectives.example_keys(RNG, 8), EXAMPLES['image'].astype(np.float32) / 255, SIZE, 0.5
     ))
     pixels = (np.round(255 * views) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -71,8 +72,8 @@ def test_four_devices_are_as_one(alone):
 
 def test_gray_sees_no_colour():
     objective = classification.objective(TinyBackbone(), 3, size=SIZE, gray=True)
-    variables = jax.jit(objective.init)(jax.random.key(0), EXAMPLES)
-    loss = jax.jit(objective.loss)
+    variables = compiled(objective.init)(jax.random.key(0), EXAMPLES)
+    loss = compiled(objective.loss)
     # Pure red and the gray of its lightness: 136 of 255 in 8-bit Lab.
     red = np.zeros_like(EXAMPLES['image'])
     red[..., 0] = 255

@@ -12,6 +12,7 @@ from tests.objectives.support import (
     assert_trees_close,
     batch,
     check_gradient,
+    compiled,
     make_step,
     on_devices,
 )
@@ -21,6 +22,9 @@ SETTINGS = dict(
     size=SIZE, grayscale=0.5, jitter=(0.0,) * 4, dimensions=5, queue_size=10, momentum=0.75,
     temperature=0.2, num_groups=4,
 )
+# Views that differ in their orientation at most: of a square in the middle, and no grayscale.
+WHOLE = {**SETTINGS, 'min_area': 1.0, 'grayscale': 0.0}
+del WHOLE['momentum']
 EXAMPLES = {'image': batch(8)['image']}
 
 
@@ -28,7 +32,7 @@ EXAMPLES = {'image': batch(8)['image']}
 def alone():
     """The step of the objective, its variables, and those after a step: encoders differ there."""
     objective = moco.objective(TinyBackbone(), **SETTINGS)
-    variables = jax.jit(objective.init)(jax.random.key(0), EXAMPLES)
+    variables = compiled(objective.init)(jax.random.key(0), EXAMPLES)
     step = make_step(objective)
     (_, (state, _)), gradient = step(variables['params'], variables['state'], EXAMPLES, RNG)
     params = jax.tree.map(lambda p, g: p - 0.1 * g, variables['params'], gradient)
@@ -57,7 +61,7 @@ def test_loss_and_state_are_numpys(alone):
     (loss, (new_state, metrics)), _ = step(params, state, EXAMPLES, rng)
 
     view_rng, shuffle_rng = jax.random.split(rng)
-    view = jax.jit(augment.random_view, static_argnums=(2, 3, 4))
+    view = compiled(augment.random_view, static_argnums=(2, 3, 4))
     keys = [jax.random.split(key) for key in objectives.example_keys(view_rng, 8)]
     pixels = []
     for index in range(2):
@@ -105,7 +109,8 @@ def test_queue_is_first_in_first_out(alone):
         slots = (int(before['pointer']) + np.arange(8)) % 10
         others = np.setdiff1d(np.arange(10), slots)
         np.testing.assert_array_equal(after['queue'][others], before['queue'][others])
-        assert (np.asarray(after['queue'][slots]) != np.asarray(before['queue'][slots])).any(1).all()
+        changed = np.any(after['queue'] != before['queue'], axis=1)
+        assert changed[slots].all()
         assert int(after['pointer']) == (slots[-1] + 1) % 10
         assert int(after['step']) == index + 1
         before = after
@@ -119,48 +124,51 @@ def test_momentum_encoder_starts_as_a_copy_of_what_it_is_given(alone):
     assert_trees_close(state['momentum']['params'], params, rtol=0, atol=0)
 
 
-def test_no_gradient_into_keys_and_state(alone):
+@pytest.fixture(scope='module')
+def copying():
+    """A step with m = 0, of whole images: the momentum encoder is the parameters themselves."""
+    return make_step(moco.objective(TinyBackbone(), **WHOLE, momentum=0.0))
+
+
+def test_no_gradient_into_keys_and_state(alone, copying):
     _, _, params, state = alone
-    # With m = 1 the keys don't depend on the parameters at all, so finite differences see them as
-    # constants too; with m = 0 the momentum encoder is the parameters, and the gradient the same.
-    constant, same = (
-        make_step(moco.objective(TinyBackbone(), **{**SETTINGS, 'momentum': momentum}))
-        for momentum in (1.0, 0.0)
-    )
+    # With m = 1 the keys don't depend on the parameters, so finite differences see them as
+    # constants too; when they have the same values because m = 0, the gradient is the same.
+    objective = moco.objective(TinyBackbone(), **WHOLE, momentum=1.0)
+    gradients = compiled(jax.value_and_grad(
+        objective.loss, argnums=(0, 1), has_aux=True, allow_int=True
+    ))
+
+    def constant(*arguments):
+        result, gradient = gradients(*arguments)
+        return result, gradient[0]
+
     state = {**state, 'momentum': {**state['momentum'], 'params': params}}
     check_gradient(constant, params, state, EXAMPLES)
-    expected = constant(params, state, EXAMPLES, RNG)
-    actual = same(params, state, EXAMPLES, RNG)
-    assert_trees_close(actual, expected, rtol=1e-4, atol=1e-5)
-
-    def loss(momentum, queue):
-        changed = {**state, 'momentum': momentum, 'queue': queue}
-        return objective.loss(params, changed, EXAMPLES, RNG)[0]
-
-    objective = moco.objective(TinyBackbone(), **SETTINGS)
-    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))(state['momentum'], state['queue'])
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
-
-
-def test_keys_are_normalised_in_other_groups_than_their_queries():
-    # Whole images that look the same mirrored, and m = 0: in one group, a query equals its key.
-    half = batch(8, (12, 6))['image']
-    examples = {'image': np.concatenate([half, half[:, :, ::-1]], axis=2)}
-    objective = moco.objective(
-        TinyBackbone(),
-        **{**SETTINGS, 'momentum': 0.0, 'min_area': 1.0, 'grayscale': 0.0},
+    assert_trees_close(
+        copying(params, state, EXAMPLES, RNG), constant(params, state, EXAMPLES, RNG),
+        rtol=1e-4, atol=1e-5,
     )
-    variables = jax.jit(objective.init)(jax.random.key(0), examples)
-    loss = jax.jit(objective.loss)
+    of_state = gradients(params, state, EXAMPLES, RNG)[1][1]
+    for name in ('queue', 'momentum'):
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(of_state[name]))
 
-    def positive(examples):
-        _, (_, metrics) = loss(variables['params'], variables['state'], examples, RNG)
+
+def test_keys_are_normalised_in_other_groups_than_their_queries(alone, copying):
+    _, variables, _, _ = alone
+    # They look the same mirrored: in groups with the same statistics, a query equals its key.
+    half = batch(8, (12, 7))['image']
+    images = np.concatenate([half, half[:, :, ::-1]], axis=2)
+
+    def positive(images):
+        (_, (_, metrics)), _ = copying(
+            variables['params'], variables['state'], {'image': images}, RNG
+        )
         return metrics['positive']
 
-    assert positive(examples) < 0.99
-    # All groups alike, their statistics are too.
-    one = np.broadcast_to(examples['image'][:1], examples['image'].shape)
-    np.testing.assert_allclose(positive({'image': one}), 1, atol=1e-4)
+    assert positive(images) < 0.99
+    same = np.broadcast_to(images[:1], images.shape)
+    np.testing.assert_allclose(positive(same), 1, atol=1e-4)
 
 
 def test_four_devices_are_as_one(alone):

@@ -6,7 +6,15 @@ from jaxprop.data import augment
 from jaxprop.models.resnet import ResNet
 from jaxprop.objectives import objective as objectives
 from jaxprop.objectives import rotation
-from tests.objectives.support import RNG, TinyBackbone, batch, check_gradient, descend, make_step
+from tests.objectives.support import (
+    RNG,
+    TinyBackbone,
+    batch,
+    check_gradient,
+    compiled,
+    descend,
+    make_step,
+)
 
 SIZE = 8
 EXAMPLES = {'image': batch()['image']}
@@ -15,7 +23,7 @@ EXAMPLES = {'image': batch()['image']}
 @pytest.fixture(scope='module')
 def tiny():
     objective = rotation.objective(TinyBackbone(), size=SIZE)
-    variables = jax.jit(objective.init)(jax.random.key(0), EXAMPLES)
+    variables = compiled(objective.init)(jax.random.key(0), EXAMPLES)
     return make_step(objective), variables['params'], variables['state']
 
 
@@ -23,7 +31,7 @@ def test_loss_is_numpys_over_all_four_orientations(tiny):
     step, params, state = tiny
     (loss, (_, metrics)), _ = step(params, state, EXAMPLES, RNG)
 
-    views = np.asarray(jax.jit(augment.random_view, static_argnums=2)(
+    views = np.asarray(compiled(augment.random_view, static_argnums=2)(
         objectives.example_keys(RNG, 4), EXAMPLES['image'].astype(np.float32) / 255, SIZE
     ))
     pixels = (np.round(255 * views) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -58,7 +66,7 @@ def test_blank_images_can_only_be_guessed(tiny):
 
 def test_a_resnet_learns_a_handful_of_images():
     objective = rotation.objective(ResNet(output='res1'), size=16)
-    variables = jax.jit(objective.init)(jax.random.key(0), EXAMPLES)
+    variables = compiled(objective.init)(jax.random.key(0), EXAMPLES)
     losses = descend(
         make_step(objective), variables['params'], variables['state'], EXAMPLES, num=25, rate=0.1
     )
