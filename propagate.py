@@ -7,6 +7,7 @@ DIR/settings.json, every factor. Frames are read, labelled and written one after
 does not grow with the video's length.
 """
 
+import itertools
 import pathlib
 import sys
 
@@ -18,6 +19,7 @@ from jaxprop.data.davis import write_mask
 from jaxprop.data.sequences import DataError, davis_palette
 from jaxprop.data.video import open_video, video_sequence, write_video
 from jaxprop.evaluation import report, runner
+from jaxprop.files import write_json
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', str(pathlib.Path(__file__).resolve().parent / 'configs/eval/synthetic.py'),
@@ -31,23 +33,24 @@ def main(arguments):
     output = pathlib.Path(OUTPUT.value)
     try:
         video = open_video(arguments[1])
-        sequence = video_sequence(arguments[1], arguments[2])
+        sequence = video_sequence(video, arguments[2])
         labeller = runner.Labeller.from_config(CONFIG.value)
         palette = davis_palette() if sequence.palette is None else sequence.palette
         variables = runner.video_variables(video.read_frame, video.num_frames, labeller)
-        label_maps = runner.label_frames(
-            video.iterate(), sequence.read_label(0), labeller, variables)
+        # Labelling is a batch of frames ahead of the overlay; these are held, not decoded twice.
+        frames, shown = itertools.tee(video.iterate())
+        label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, variables)
 
         def overlays():
-            bar = tqdm(zip(video.iterate(), label_maps), total=video.num_frames, unit='frame')
-            for (frame, ids), name in zip(bar, video.frame_names):
+            bar = tqdm(zip(label_maps, shown), total=video.num_frames, unit='frame')
+            for (ids, frame), name in zip(bar, video.frame_names):
                 write_mask(output / 'masks' / f'{name}.png', ids, palette)
                 yield report.overlay(frame, ids, palette)
 
         write_video(output / 'overlay.mp4', overlays(), video.frames_per_second or 24)
     except DataError as error:
         sys.exit(f'propagate.py: {error}')
-    runner.write_json(output / 'settings.json', {
+    write_json(output / 'settings.json', {
         'network': {'trained': labeller.network.trained, **labeller.network.description},
         **labeller.settings(), 'provenance': runner.provenance()})
     if not labeller.network.trained:

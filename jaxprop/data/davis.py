@@ -17,10 +17,10 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from jaxprop.data.files import replacing
 from jaxprop.data.sequences import DataError, LabelledSequence, davis_palette
+from jaxprop.files import replacing
 
-_IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _VOID = 255
 
 
@@ -113,7 +113,7 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     paths = [
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith('.')
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
     ]
     if not paths:
         raise DataError(f'{folder}: holds no JPEG or PNG image')

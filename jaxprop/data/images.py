@@ -6,9 +6,8 @@ import pathlib
 import cv2
 import numpy as np
 
+from jaxprop.data.davis import IMAGE_SUFFIXES
 from jaxprop.data.sequences import DataError
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 def list_image_classes(

@@ -16,14 +16,10 @@ import av
 import grain
 import numpy as np
 
-from jaxprop.data.davis import list_images, read_image
-from jaxprop.data.images import (
-    IMAGE_SUFFIXES,
-    decode_jpeg,
-    list_image_classes,
-    resize_to_cover,
-)
+from jaxprop.data.davis import IMAGE_SUFFIXES, list_images, read_image
+from jaxprop.data.images import decode_jpeg, list_image_classes, resize_to_cover
 from jaxprop.data.sequences import DataError
+from jaxprop.data.video import to_rgb
 
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpeg')
 # So many unreadable files one after another, drawn at random, are no accident.
@@ -296,21 +292,16 @@ def _read_container(path, container, choose):
             raise DataError(f'{path}: a frame is damaged')
         latest = frame
         while waiting and frame.pts is not None and frame.pts >= times[waiting[0]]:
-            found[waiting.pop(0)] = _to_rgb(frame)
+            found[waiting.pop(0)] = to_rgb(frame)
         if not waiting:
             break
     if waiting and latest is not None and not stream.frames and waiting[0] >= count - 3:
         # A count from the duration can be a little too large.
-        found.update(dict.fromkeys(waiting, _to_rgb(latest)))
+        found.update(dict.fromkeys(waiting, to_rgb(latest)))
         waiting = []
     if waiting:
         raise DataError(f'{path}: ends before frame {waiting[0]} of {count}')
     return [found[index] for index in indices]
-
-
-def _to_rgb(frame):
-    # The rotation is in degrees, counterclockwise.
-    return np.rot90(frame.to_ndarray(format='rgb24'), round(frame.rotation / 90) % 4)
 
 
 def _choose_frames(count, num_frames, max_gap, rng):

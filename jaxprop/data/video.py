@@ -17,8 +17,8 @@ from jaxprop.data.davis import (
     read_mask,
     read_palette,
 )
-from jaxprop.data.files import replacing
 from jaxprop.data.sequences import DataError, LabelledSequence
+from jaxprop.files import replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Video:
     """Frames in order, of which one at a time is held in memory.
 
     Attributes:
-      name: the folder's or the file's, without its suffix.
+      path: of the folder or the file.
+      name: its name, without its suffix.
       num_frames: how many frames there are.
       size: (height, width) of every frame in pixels.
       frame_names: one a frame: an image's file name without suffix, or the frame's number.
@@ -36,6 +37,7 @@ class Video:
       iterate: () -> all frames in order, each call with a decoder of its own. Raises DataError.
     """
 
+    path: pathlib.Path
     name: str
     num_frames: int
     size: tuple[int, int]
@@ -64,12 +66,14 @@ def open_video(path: str | os.PathLike) -> Video:
 
 
 def video_sequence(
-    path: str | os.PathLike, first_mask_path: str | os.PathLike, name: str | None = None
+    path: str | os.PathLike | Video,
+    first_mask_path: str | os.PathLike,
+    name: str | None = None,
 ) -> LabelledSequence:
     """A video, see `open_video`, with a mask for its first frame, see `davis.read_mask`.
 
     Args:
-      path: a folder of frames or a video file.
+      path: a folder of frames or a video file, or what `open_video` made of it.
       first_mask_path: of the mask; it must have the size of the frames.
       name: of the sequence; the folder's or the file's where None.
 
@@ -77,9 +81,9 @@ def video_sequence(
       DataError: naming the file: as `open_video`, or the mask is unreadable, of another size, or
         without an object.
     """
-    video = open_video(path)
+    video = path if isinstance(path, Video) else open_video(path)
     mask = read_mask(first_mask_path)
-    check_size(first_mask_path, mask.shape, video.size, path)
+    check_size(first_mask_path, mask.shape, video.size, video.path)
     if not mask.any():
         raise DataError(f'{first_mask_path}: the first mask has no object')
     return LabelledSequence(
@@ -147,6 +151,7 @@ def _open_folder(path: pathlib.Path) -> Video:
         return frame
 
     return Video(
+        path=path,
         name=path.resolve().name,
         num_frames=len(frames),
         size=size,
@@ -162,7 +167,7 @@ def _open_file(path: pathlib.Path) -> Video:
     for frame in _decode(path):
         if num_frames == 0:
             stored_size = frame.height, frame.width
-            size = _to_rgb(frame).shape[:2]
+            size = to_rgb(frame).shape[:2]
         if (frame.height, frame.width) != stored_size:
             raise DataError(
                 f'{path}: frame {num_frames} is {frame.height} x {frame.width} (height x width), '
@@ -174,13 +179,14 @@ def _open_file(path: pathlib.Path) -> Video:
     with av.open(str(path)) as container:
         rate = container.streams.video[0].average_rate
     return Video(
+        path=path,
         name=path.stem,
         num_frames=num_frames,
         size=size,
         frame_names=tuple(f'{index:05d}' for index in range(num_frames)),
         frames_per_second=float(rate) if rate else None,
         read_frame=_ForwardReader(path, num_frames),
-        iterate=lambda: map(_to_rgb, _decode(path)),
+        iterate=lambda: map(to_rgb, _decode(path)),
     )
 
 
@@ -202,7 +208,7 @@ class _ForwardReader:
         while self._position < index:
             self._latest = next(self._frames)
             self._position += 1
-        return _to_rgb(self._latest)
+        return to_rgb(self._latest)
 
 
 def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
@@ -230,7 +236,8 @@ def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
         raise DataError(f'{path}: cannot be decoded from frame {num_frames} on: {error}') from error
 
 
-def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+def to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """A decoded frame as uint8 RGB `[H, W, 3]`, turned as its rotation says."""
     image = frame.to_ndarray(format='rgb24')
     turns = round(frame.rotation / 90) % 4  # The rotation is in degrees, counterclockwise.
     return np.ascontiguousarray(np.rot90(image, turns))

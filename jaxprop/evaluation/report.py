@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from jaxprop.data.files import replacing
 from jaxprop.data.sequences import davis_palette
+from jaxprop.files import replacing
 
 _MEASURES = (('J', 'Region similarity'), ('F', 'Boundary accuracy'))
 _COLUMNS = ('J&F-Mean', 'J-Mean', 'J-Recall', 'J-Decay', 'F-Mean', 'F-Recall', 'F-Decay')

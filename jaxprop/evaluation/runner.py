@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from jaxprop import color, labels
 from jaxprop.data import davis as davis_data
-from jaxprop.data.files import replacing
 from jaxprop.data.inputs import InputConfig, input_size, resize_frame
 from jaxprop.data.sequences import DataError, LabelledSequence, davis_palette
 from jaxprop.evaluation import davis, report
+from jaxprop.files import claim, replacing, write_json
 from jaxprop.models import ResNet, estimate_batch_statistics, load_pretrained
 from jaxprop.propagation import PropagationConfig, init_context, propagate_step
 
@@ -229,10 +229,9 @@ def evaluate(
       ValueError: `output` holds results of other settings.
     """
     sequences = list(sequences)
-    settings = json.loads(json.dumps(
-        {'dataset': dict(dataset), 'network': labeller.network.description,
-         **labeller.settings()}))
-    _claim(output, settings)
+    settings = {
+        'dataset': dict(dataset), 'network': labeller.network.description, **labeller.settings()}
+    claim(output / 'settings.json', settings)
     started, skipped, records, previews = time.time(), [], {}, []
     for number, (name, open_sequence) in enumerate(sequences):
         progress = f'{name} ({number + 1}/{len(sequences)})'
@@ -308,11 +307,6 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + '\n')
-
-
 def _finish_sequence(sequence, labeller, output, record_path, progress):
     """Labels a sequence, then writes its masks and, last, its record."""
     first_ids = sequence.read_label(0)
@@ -371,27 +365,6 @@ def _preview(sequence, record, masks, num_frames):
     scores = [np.full(shape, np.nan) if record[m] is None else np.array(record[m]) for m in 'JF']
     return report.SequenceReport(
         sequence.name, *scores, tuple(record['objects']), pictures, chosen, palette=palette)
-
-
-def _claim(output, settings):
-    """Makes `output` the place of results with these settings, or refuses."""
-    path = output / 'settings.json'
-    if not path.exists():
-        write_json(path, settings)
-        return
-    found = json.loads(path.read_text())
-    if found != settings:
-        differing = [
-            f'{group}.{name}' for group in settings
-            for name in (settings[group] if isinstance(settings[group], dict) else ['value'])
-            if found.get(group) != settings[group]
-            and (not isinstance(settings[group], dict)
-                 or (found.get(group) or {}).get(name) != settings[group][name])
-        ]
-        raise ValueError(
-            f'{output} holds results of other settings ({", ".join(differing) or "fewer factors"} '
-            'differ); name another folder with --output, or remove this one'
-        )
 
 
 def _write_csv(path, rows):

@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from flax import traverse_util
 from jax.typing import ArrayLike
 
 from jaxprop import models
+from jaxprop.files import replacing
 from jaxprop.models.resnet import ResNet
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / 'weights'
@@ -71,13 +71,9 @@ def save_pretrained(
 
     from safetensors.numpy import save_file  # Here: reading this module shouldn't load it.
 
-    weights_path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=weights_path.parent) as temporary:
-        temporary = pathlib.Path(temporary)
-        save_file(arrays, temporary / 'weights')
-        (temporary / 'card').write_text(text + '\n', encoding='utf-8')
-        os.replace(temporary / 'weights', weights_path)
-        os.replace(temporary / 'card', card_path)
+    with replacing(card_path) as card_file, replacing(weights_path) as weights_file:
+        save_file(arrays, weights_file)
+        card_file.write_text(text + '\n', encoding='utf-8')
 
 
 def load_pretrained(

@@ -20,8 +20,8 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from jaxprop import parallel
-from jaxprop.data.files import replacing
 from jaxprop.data.pipeline import BatchIterator, CombinedIterator, DatasetConfig, make_iterator
+from jaxprop.files import claim, replacing, write_json
 from jaxprop.models import ResNet, load_pretrained, save_pretrained
 from jaxprop.models.color_autoencoder import ColorAutoencoder, load_released
 from jaxprop.objectives import combine
@@ -62,7 +62,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       ValueError: a setting that won't do, or `workdir` holds a run of other settings.
     """
     workdir = pathlib.Path(workdir)
-    _claim(workdir / 'config.json', config)
+    claim(workdir / 'config.json', config.to_dict(), _CHANGEABLE, write=parallel.is_writer())
 
     iterator = open_data(config)
     steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
@@ -101,7 +101,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 step, config.data.batch_size, epoch=step / steps_per_epoch,
                 learning_rate=float(schedule(step - 1)), unreadable=len(iterator.unreadable))
             if iterator.unreadable:
-                _write_json(workdir / f'unreadable.{jax.process_index()}.json', iterator.unreadable)
+                write_json(workdir / f'unreadable.{jax.process_index()}.json', iterator.unreadable)
             bar.set_postfix(loss=log.metrics['loss'], refresh=False)
 
         def save():
@@ -127,7 +127,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         if step >= num_steps and parallel.is_writer() and isinstance(backbone, ResNet):
             export_backbone(workdir / 'backbone', backbone, state, {
                 'trained by': config.name, 'steps': step, 'epochs': step / steps_per_epoch,
-                'metrics': log.metrics, 'config': _without_paths(_plain(config)),
+                'metrics': log.metrics, 'config': _without_paths(config.to_dict()),
             })
     return {'step': step, 'finished': step >= num_steps, 'metrics': log.metrics}
 
@@ -355,15 +355,6 @@ def _cut(path, step):
     return last
 
 
-def _write_json(path, value):
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + '\n')
-
-
-def _plain(config):
-    return json.loads(json.dumps(config.to_dict()))
-
-
 def _without_paths(config):
     """What may be shown to others: where the data lay on this machine says nothing to them."""
     flat = traverse_util.flatten_dict(config)
@@ -371,22 +362,3 @@ def _without_paths(config):
         key: value for key, value in flat.items()
         if key[-1] not in ('root', 'start_from', 'color_autoencoder')
     })
-
-
-def _claim(path, config):
-    """Makes a folder the place of this config, or refuses."""
-    config = _plain(config)
-    if path.exists():
-        found = traverse_util.flatten_dict(json.loads(path.read_text()), sep='/')
-        wanted = traverse_util.flatten_dict(config, sep='/')
-        differing = [
-            f'{name} is {wanted.get(name)}, was {found.get(name)}'
-            for name in sorted(found.keys() | wanted.keys())
-            if found.get(name) != wanted.get(name) and name not in _CHANGEABLE
-        ]
-        if differing:
-            raise ValueError(
-                f'{path.parent} holds a run of other settings: {"; ".join(differing)}. Give '
-                'another folder, or remove this one')
-    if parallel.is_writer():
-        _write_json(path, config)
