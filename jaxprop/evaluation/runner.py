@@ -130,7 +130,6 @@ _estimate_statistics = jax.jit(
     ),
     static_argnums=(0, 3),
 )
-_init_context = jax.jit(init_context, static_argnames='config')
 # The context is donated: a step writes one frame of it in place.
 _propagate_step = jax.jit(propagate_step, static_argnames='config', donate_argnums=0)
 _decode = jax.jit(labels.decode, static_argnames=('size', 'min_max', 'decode_size'))
@@ -154,7 +153,7 @@ def label_frames(
       For each frame a label map `[h, w]` int32; for the first one `first_ids` itself.
 
     Raises:
-      ValueError: frames of different sizes.
+      ValueError: frames of different sizes; features of the first frame that are not finite.
     """
     config, model = labeller.propagation, labeller.network.model
     variables = labeller.network.variables if variables is None else variables
@@ -173,7 +172,8 @@ def label_frames(
         for feature in features[:len(batch)]:
             if context is None:
                 label = labels.encode(first_ids, values, feature.shape[:2], labeller.encode)
-                context = _init_context(feature, label, config=config)
+                # Not compiled: so it sees features that are not finite, and refuses them.
+                context = init_context(feature, label, config=config)
                 yield np.asarray(first_ids, np.int32)
                 continue
             context, label = _propagate_step(context, feature, config=config)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -149,3 +150,10 @@ def test_frame_of_another_size_is_refused(sequences, labeller):
     frames = [sequences[0].read_frame(0), sequences[0].read_frame(1)[:-8]]
     with pytest.raises(ValueError, match='88'):
         list(runner.label_frames(frames, sequences[0].read_label(0), labeller))
+
+
+def test_features_that_are_not_finite_are_refused(sequences, labeller):
+    broken = jax.tree.map(lambda x: x * np.nan, labeller.network.variables)
+    frames = [sequences[0].read_frame(t) for t in range(2)]
+    with pytest.raises(ValueError, match='features hold values that are not finite'):
+        list(runner.label_frames(frames, sequences[0].read_label(0), labeller, broken))
