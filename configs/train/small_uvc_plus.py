@@ -11,5 +11,5 @@ def get_config(stage='warm_up'):
     config.name = config.name.replace('uvc_plus_rotation', 'small_uvc_plus')
     config.image_objective.size = 96
     config.image_data.update(
-        examples_per_video=16, size=(112, 112), batch_size=16, num_threads=2)
+        examples_per_video=16, size=(112, 112), batch_size=4, num_threads=2)
     return config

@@ -1,5 +1,6 @@
 """Networks that turn images into feature maps, and their pretrained weights."""
 
+from jaxprop.models.color_autoencoder import ColorAutoencoder
 from jaxprop.models.pretrained import (
     from_torchvision,
     list_pretrained,
@@ -9,6 +10,7 @@ from jaxprop.models.pretrained import (
 from jaxprop.models.resnet import ResNet, estimate_batch_statistics
 
 __all__ = [
+    'ColorAutoencoder',
     'ResNet',
     'estimate_batch_statistics',
     'from_torchvision',

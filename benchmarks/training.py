@@ -1,0 +1,112 @@
+"""Examples a second of training, and what is lost to input.
+
+    python benchmarks/training.py --config=configs/train/small_rotation.py [--config.data.root=FOLDER]
+
+A run of the config in a folder of its own, without its first steps, which compile; beside it the
+input alone (reading, decoding and batching, nothing trained) and the step alone (one batch on the
+device, over and over). Without a folder of videos, rendered ones are written and read. Ratios are
+what to read; rates depend on the machine and what else it does.
+"""
+
+import contextlib
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+from PIL import Image
+
+from jaxprop import parallel
+from jaxprop.data.synthetic import synthetic_sequences
+from jaxprop.training import loop
+from jaxprop.training.schedules import make_optimizer, make_schedule
+from jaxprop.training.state import create_state
+from jaxprop.training.step import make_train_step
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # For the configs, which import each other.
+CONFIG = config_flags.DEFINE_config_file(
+    'config', str(ROOT / 'configs/train/small_rotation.py'), 'The run; see configs/train.')
+STEPS = flags.DEFINE_integer('steps', 12, 'Timed steps.', lower_bound=1)
+_WARM_UP = 4  # Steps until nothing is compiled and the queues are as they stay.
+
+
+def write_videos(folder):
+    for sequence in synthetic_sequences():
+        (folder / sequence.name).mkdir(parents=True)
+        for t in range(sequence.num_frames):
+            Image.fromarray(sequence.read_frame(t)).save(folder / sequence.name / f'{t:05d}.jpg')
+
+
+def run_rate(config, folder):
+    """Examples a second and the share of time spent waiting for input, in a run."""
+    config = config.copy_and_resolve_references()
+    config.steps = _WARM_UP + STEPS.value
+    config.log_every = 1
+    config.checkpoint_every = config.steps + 1  # Only the last one, after the last step.
+    loop.train(config, folder)
+    entries = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    # The last entry holds the time of nothing else, as it is written before its checkpoint.
+    timed = entries[_WARM_UP:]
+    seconds = [config.data.batch_size / entry['examples_per_second'] for entry in timed]
+    waited = sum(s * entry['wait_share'] for s, entry in zip(seconds, timed))
+    return len(timed) * config.data.batch_size / sum(seconds), waited / sum(seconds)
+
+
+def input_rate(config):
+    iterator = loop.open_data(config)
+    for _ in range(_WARM_UP):
+        next(iterator)
+    start = time.perf_counter()
+    for _ in range(STEPS.value):
+        next(iterator)
+    return STEPS.value * config.data.batch_size / (time.perf_counter() - start)
+
+
+def step_rate(config):
+    iterator = loop.open_data(config)
+    backbone = loop.make_backbone(config)
+    steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
+    objective = loop.make_objective(config, backbone, steps_per_epoch)
+    optimizer = make_optimizer(
+        make_schedule(**config.schedule, steps_per_epoch=steps_per_epoch), **config.optimizer)
+    batch = next(iterator)
+    example = jax.tree.map(lambda values: values[0], parallel.split(batch))
+    state = parallel.replicate(create_state(objective, optimizer, example, config.seed))
+    step, batch = make_train_step(objective, optimizer, config.accumulate), parallel.shard(batch)
+    for repeat in range(_WARM_UP + STEPS.value):
+        if repeat == _WARM_UP:
+            jax.block_until_ready(state)
+            start = time.perf_counter()
+        state, _ = step(state, batch)
+    jax.block_until_ready(state)
+    return STEPS.value * config.data.batch_size / (time.perf_counter() - start)
+
+
+def main(arguments):
+    if len(arguments) > 1:
+        raise app.UsageError(f'unknown argument {arguments[1]!r}')
+    logging.set_verbosity(logging.ERROR)
+    config = CONFIG.value
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if not config.data.root:
+            if config.data.kind != 'videos':
+                raise app.UsageError('data.root is empty: say --config.data.root=FOLDER')
+            write_videos(folder / 'videos')
+            config.data.root = str(folder / 'videos')
+        rate, waited = run_rate(config, folder / 'run')
+        alone = {'input': input_rate(config), 'step': step_rate(config)}
+    print(f'{config.name} on {jax.device_count()} x {jax.devices()[0].device_kind}, batches of '
+          f'{config.data.batch_size}:')
+    print(f'  training    {rate:8.1f} examples/s, {100 * waited:.1f} % of the time without input')
+    for name, value in alone.items():
+        print(f'  {name} alone {value:9.1f} examples/s, {value / rate:.2f} x training')
+
+
+if __name__ == '__main__':
+    app.run(main)
