@@ -8,11 +8,14 @@ from jaxprop.models.pretrained import (
     save_pretrained,
 )
 from jaxprop.models.resnet import ResNet, estimate_batch_statistics
+from jaxprop.models.vgg import VGG16, from_deepcluster
 
 __all__ = [
     'ColorAutoencoder',
     'ResNet',
+    'VGG16',
     'estimate_batch_statistics',
+    'from_deepcluster',
     'from_torchvision',
     'list_pretrained',
     'load_pretrained',

@@ -1,0 +1,137 @@
+"""JHMDB on disk: frames and the joints of one person, in the official layout.
+
+    root/Rename_Images/ACTION/CLIP/00001.png ...
+    root/joint_positions/ACTION/CLIP/joint_positions.mat   'pos_img' [2, 15, T], (x, y) from 1
+    root/splits/ACTION_test_split1.txt                     'CLIP.avi 1' for training, 2 for testing
+
+The network's input (the released evaluations resize frames to 320 x 320 pixels, the papers say
+240 x 240) is a setting of `jaxprop.data.inputs`, not of the data.
+
+Source: Jhuang, Gall, Zuffi, Schmid, Black, "Towards understanding action recognition", ICCV 2013.
+"""
+
+import os
+import pathlib
+
+import numpy as np
+from scipy import io as scipy_io
+
+from jaxprop.data.davis import check_size, image_size, list_images, read_image
+from jaxprop.data.keypoints import KeypointSequence
+from jaxprop.data.sequences import DataError
+
+JOINT_NAMES = (
+    'neck', 'belly', 'face', 'right shoulder', 'left shoulder', 'right hip', 'left hip',
+    'right elbow', 'left elbow', 'right knee', 'left knee', 'right wrist', 'left wrist',
+    'right ankle', 'left ankle',
+)
+
+
+def jhmdb_names(
+    root: str | os.PathLike, split: int = 1, list_path: str | os.PathLike | None = None
+) -> tuple[str, ...]:
+    """The test clips of a split, 'ACTION/CLIP' each: 268 in split 1.
+
+    Args:
+      root: the folder that holds Rename_Images, joint_positions and splits.
+      split: 1, 2 or 3.
+      list_path: a list as UVC and CRW read it in place of the official ones: on each line the
+        folder of a clip's images and its joint_positions.mat, in either order. Only the last two
+        folders of the path count, as the lists were written on other machines.
+
+    Raises:
+      DataError: a list is missing, empty, or has another kind of line.
+    """
+    if list_path is not None:
+        return _names_of_pairs(pathlib.Path(list_path))
+    folder = pathlib.Path(root) / 'splits'
+    suffix = f'_test_split{split}.txt'
+    names = []
+    for path in sorted(folder.glob(f'*{suffix}')):
+        for line in filter(None, map(str.strip, path.read_text().splitlines())):
+            clip, _, use = line.rpartition(' ')
+            if not clip or use not in ('0', '1', '2'):
+                raise DataError(f"{path}: the line {line!r} is not 'CLIP.avi 1' or 'CLIP.avi 2'")
+            if use == '2':
+                names.append(f'{path.name.removesuffix(suffix)}/{clip.removesuffix(".avi")}')
+    if not names:
+        raise DataError(f'{folder}: holds no list ACTION{suffix} with a test clip')
+    return tuple(names)
+
+
+def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
+    """Opens one clip after checking every file of it; pixels are decoded when they are read.
+
+    Every joint has a position in every frame: which of them are hidden is not used by any
+    evaluation. Frames after the last position are left out.
+
+    Args:
+      root: the folder that holds Rename_Images and joint_positions.
+      name: 'ACTION/CLIP'.
+
+    Raises:
+      DataError: naming the file: a missing folder or file, a gap in the frames' numbers, an image
+        that is damaged or of another size than the first, positions that are not [2, 15, T] or not
+        finite, fewer frames than positions.
+    """
+    root = pathlib.Path(root)
+    frames = list_images(root / 'Rename_Images' / name)
+    positions_path = root / 'joint_positions' / name / 'joint_positions.mat'
+    positions = _read_positions(positions_path)
+    for number, path in enumerate(frames, 1):
+        if not (path.stem.isdecimal() and int(path.stem) == number):
+            raise DataError(f'{path}: frames must be numbered from 1 without a gap; it is {number}')
+    if len(frames) < len(positions):
+        raise DataError(
+            f'{positions_path}: has positions in {len(positions)} frames, but '
+            f'{frames[0].parent} has {len(frames)} frames')
+    frames = frames[: len(positions)]
+    size = image_size(frames[0])
+    for path in frames[1:]:
+        check_size(path, image_size(path), size, frames[0])
+    return KeypointSequence(
+        name=name,
+        num_frames=len(frames),
+        size=size,
+        read_frame=lambda index: read_image(frames[index]),
+        positions=positions,
+        scales=None,
+        frame_names=tuple(path.stem for path in frames),
+        joint_names=JOINT_NAMES,
+    )
+
+
+def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise DataError(f'{path}: there is no such list')
+    names = []
+    for line in filter(None, map(str.strip, path.read_text().splitlines())):
+        folders = [field for field in line.split() if not field.endswith('.mat')]
+        parts = pathlib.PurePosixPath(folders[0]).parts if len(folders) == 1 else ()
+        if len(parts) < 2 or len(line.split()) != 2:
+            raise DataError(
+                f'{path}: the line {line!r} is not the folder of a clip and its .mat file')
+        names.append('/'.join(parts[-2:]))
+    if not names:
+        raise DataError(f'{path}: names no clip')
+    return tuple(names)
+
+
+def _read_positions(path: pathlib.Path) -> np.ndarray:
+    """float64 `[T, 15, 2]`, counted from 0."""
+    if not path.is_file():
+        raise DataError(f'{path}: there is no such file')
+    try:
+        values = np.asarray(scipy_io.loadmat(path)['pos_img'], np.float64)
+    except KeyError as error:
+        raise DataError(f'{path}: holds no pos_img') from error
+    except Exception as error:  # scipy raises many kinds for malformed files.
+        raise DataError(f'{path}: cannot be read as a .mat file: {error}') from error
+    if values.ndim == 2:  # MATLAB drops the last axis of a clip of one frame.
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[:2] != (2, len(JOINT_NAMES)) or not values.shape[2]:
+        raise DataError(
+            f'{path}: pos_img is {list(values.shape)}; it must be [2, {len(JOINT_NAMES)}, T]')
+    if not np.isfinite(values).all():
+        raise DataError(f'{path}: pos_img holds values that are not finite')
+    return values.transpose(2, 1, 0) - 1

@@ -1,0 +1,159 @@
+"""VIP on disk: parts and instances of people in every 25th frame of videos, in the official layout.
+
+    root/lists/val_videos.txt                            one video a line: videos1
+    root/Images/VIDEO/000000000001.jpg ...               the annotated frames alone
+    root/Annotations/Category_ids/VIDEO/000000000001.png the part of each pixel, 0 to 19
+    root/Annotations/Instance_ids/VIDEO/000000000001.png an id for each part of each person
+    root/Annotations/Instance_ids/VIDEO/000000000001.txt its class on a line: 'ID CLASS ...'
+
+root is the folder VIP_Fine.
+
+Source: Zhou, Liang, Gong, Lin, "Adaptive temporal encoding network for video instance-level human
+parsing", ACM Multimedia 2018.
+"""
+
+import os
+import pathlib
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from jaxprop.data.davis import check_size, image_size, list_images, read_image
+from jaxprop.data.sequences import DataError, LabelledSequence
+
+CLASS_NAMES = (
+    'background', 'hat', 'hair', 'sun-glasses', 'upper-clothes', 'dress', 'coat', 'socks', 'pants',
+    'gloves', 'scarf', 'skirt', 'torso-skin', 'face', 'right-arm', 'left-arm', 'right-leg',
+    'left-leg', 'right-shoe', 'left-shoe',
+)
+ANNOTATIONS = {'category': 'Category_ids', 'instance': 'Instance_ids'}
+
+
+def vip_names(root: str | os.PathLike, split: str = 'val') -> tuple[str, ...]:
+    """The videos of a split, in the order of lists/{split}_videos.txt: 50 in 'val'.
+
+    Raises:
+      DataError: the list is missing or empty.
+    """
+    path = pathlib.Path(root) / 'lists' / f'{split}_videos.txt'
+    if not path.is_file():
+        raise DataError(f'{path}: there is no such list; root must be the folder VIP_Fine')
+    names = tuple(filter(None, map(str.strip, path.read_text().splitlines())))
+    if not names:
+        raise DataError(f'{path}: names no video')
+    return names
+
+
+def vip_sequence(
+    root: str | os.PathLike, name: str, annotation: str = 'category'
+) -> LabelledSequence:
+    """Opens one video after checking every file of it; pixels are decoded when they are read.
+
+    Its frames are the annotated ones, which are 25 apart in the video. Labels are given as the
+    files have them, 255 too, which the measures leave out where it is no class.
+
+    Args:
+      root: the folder VIP_Fine.
+      name: of the video.
+      annotation: 'category': labels are classes, see `CLASS_NAMES`; 'instance': they are ids of
+        one part of one person each, whose classes `vip_instance_classes` gives.
+
+    Raises:
+      DataError: naming the file: a missing folder, a frame without its annotation, an image that
+        is damaged or of another size than the first frame.
+      ValueError: another annotation.
+    """
+    frames, masks = _paths(root, name, annotation, '.png')
+    size = image_size(frames[0])
+    for path in (*frames[1:], *masks):
+        check_size(path, image_size(path), size, frames[0])
+    return LabelledSequence(
+        name=name,
+        num_frames=len(frames),
+        size=size,
+        read_frame=lambda index: read_image(frames[index]),
+        read_label=lambda index: _read_ids(masks[index]),
+        frame_names=tuple(path.stem for path in frames),
+    )
+
+
+def vip_instance_classes(root: str | os.PathLike, name: str) -> tuple[dict[int, int], ...]:
+    """For each frame of a video: id of an instance -> its class.
+
+    Raises:
+      DataError: naming the file: it is missing, or a line of it is not 'ID CLASS' with a class
+        from 0 to 19.
+    """
+    _, paths = _paths(root, name, 'instance', '.txt')
+    return tuple(_read_classes(path) for path in paths)
+
+
+def resize_ids(ids: np.ndarray, size: tuple[int, int], method: str = 'nearest') -> np.ndarray:
+    """Resizes the ids of a first frame to the network's input, before they are made one-hot.
+
+    CRW's released evaluation of VIP, in square frames of 560 pixels, means to take the nearest
+    pixel but interpolates: on the borders of parts it mixes ids into others. That is 'bilinear'.
+
+    Args:
+      ids: integers `[H, W]` from 0 to 255.
+      size: (height, width) of the result.
+      method: 'nearest', as OpenCV takes it: the pixel floor(i * source / target); or 'bilinear'.
+
+    Returns:
+      int32 `[height, width]`.
+
+    Raises:
+      ValueError: another method, or ids that 8 bits can't hold.
+    """
+    interpolations = {'nearest': cv2.INTER_NEAREST, 'bilinear': cv2.INTER_LINEAR}
+    if method not in interpolations:
+        raise ValueError(f'method is {method!r}; it must be one of {tuple(interpolations)}')
+    ids = np.asarray(ids)
+    if ids.ndim != 2 or ids.dtype.kind not in 'iu' or ids.min() < 0 or ids.max() > 255:
+        raise ValueError(
+            f'ids are {ids.dtype} {list(ids.shape)} from {ids.min()} to {ids.max()}; they must be '
+            'integers [H, W] from 0 to 255')
+    resized = cv2.resize(
+        ids.astype(np.uint8), (size[1], size[0]), interpolation=interpolations[method])
+    return resized.astype(np.int32)
+
+
+def _paths(
+    root: str | os.PathLike, name: str, annotation: str, suffix: str
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The frames of a video and their annotations."""
+    if annotation not in ANNOTATIONS:
+        raise ValueError(f'annotation is {annotation!r}; it must be one of {tuple(ANNOTATIONS)}')
+    root = pathlib.Path(root)
+    frames = list_images(root / 'Images' / name)
+    folder = root / 'Annotations' / ANNOTATIONS[annotation] / name
+    paths = [folder / f'{frame.stem}{suffix}' for frame in frames]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f'{path}: there is no such file, but its frame is there')
+    return frames, paths
+
+
+def _read_ids(path: pathlib.Path) -> np.ndarray:
+    """int32 `[H, W]`, the values of a grey or palette image."""
+    try:
+        with Image.open(path) as image:
+            values = np.array(image)
+    except Exception as error:  # Pillow raises many kinds for malformed files, SyntaxError too.
+        raise DataError(f'{path}: cannot be read as an image: {error}') from error
+    if values.ndim != 2 or values.dtype.kind not in 'iub':
+        raise DataError(f'{path}: is of mode {image.mode}; a palette or grey PNG is needed')
+    return values.astype(np.int32)
+
+
+def _read_classes(path: pathlib.Path) -> dict[int, int]:
+    classes = {}
+    for line in filter(None, map(str.strip, path.read_text().splitlines())):
+        fields = line.split()
+        if (len(fields) < 2 or not all(field.isdecimal() for field in fields[:2])
+                or int(fields[1]) >= len(CLASS_NAMES)):
+            raise DataError(
+                f"{path}: the line {line!r} is not 'ID CLASS' with a class from 0 to 19")
+        classes[int(fields[0])] = int(fields[1])
+    return classes

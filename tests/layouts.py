@@ -1,0 +1,96 @@
+"""JHMDB and VIP in their layouts on disk, with rendered scenes whose truth is known exactly."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+from scipy import io as scipy_io
+
+from jaxprop.data.synthetic import Layer, Scene
+
+NUM_JOINTS = 15
+
+
+def _texture(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
+    return np.kron(coarse, np.ones((4, 4, 1), np.uint8))
+
+
+def moving_disc(size: tuple[int, int], num_frames: int) -> tuple[Scene, np.ndarray]:
+    """A turning disc that crosses the picture, and 15 points on it.
+
+    Returns:
+      The scene, and the points in each frame, `[T, 15, 2]` (x, y), pixel centres at whole numbers.
+    """
+    path = np.array([[0.35, 0.4, 0.28, 0.0], [0.5, 0.5, 0.3, 0.05], [0.65, 0.55, 0.32, 0.1]])
+    disc = Layer(1, lambda u, v: np.hypot(u, v) - 1, _texture(1), path)
+    background = Layer(0, None, _texture(2), np.array([[0.5, 0.5, 0.25, 0.0]]))
+    scene = Scene((background, disc), num_frames, size)
+    turn = 2 * np.pi * np.arange(NUM_JOINTS) / NUM_JOINTS
+    u, v = 0.8 * np.cos(turn), 0.7 * np.sin(turn)
+    points = []
+    for index in range(num_frames):
+        column, row, unit, angle = disc.place(index / max(num_frames - 1, 1), size)
+        # The inverse of Layer.coordinates, where a pixel's centre is half a pixel from its corner.
+        points.append(np.stack([
+            column + unit * (np.cos(angle) * u - np.sin(angle) * v) - 0.5,
+            row + unit * (np.sin(angle) * u + np.cos(angle) * v) - 0.5,
+        ], axis=-1))
+    return scene, np.stack(points)
+
+
+def write_jhmdb(
+    root: pathlib.Path, name: str = 'wave/clip_wave_u_nm_np1_fr_goo_0', num_frames: int = 4
+) -> np.ndarray:
+    """One test clip of split 1, and a training clip that is listed alone.
+
+    Returns:
+      The joints, `[T, 15, 2]` from 0.
+    """
+    action, clip = name.split('/')
+    scene, points = moving_disc((240, 320), num_frames)
+    frames = root / 'Rename_Images' / name
+    joints = root / 'joint_positions' / name
+    for folder in (frames, joints, root / 'splits'):
+        folder.mkdir(parents=True)
+    for index in range(num_frames):
+        Image.fromarray(scene.frame(index)).save(frames / f'{index + 1:05d}.png')
+    positions = points.transpose(2, 1, 0) + 1
+    scipy_io.savemat(joints / 'joint_positions.mat', {
+        'pos_img': positions, 'pos_world': positions / 100, 'scale': np.ones((1, num_frames)),
+        'viewpoint': 'S',
+    })
+    (root / 'splits' / f'{action}_test_split1.txt').write_text(
+        f'training_{clip}.avi 1 \n{clip}.avi 2 \n')
+    return points
+
+
+def write_vip(
+    root: pathlib.Path, name: str = 'videos7', num_frames: int = 3,
+    size: tuple[int, int] = (96, 128),
+) -> tuple[np.ndarray, np.ndarray]:
+    """One validation video: a disc whose halves are the parts 13 and 4, and beside it a part 4.
+
+    Returns:
+      The classes and the instances, `[T, H, W]` each: 1 and 2 are the halves, 3 is the other.
+    """
+    scene, points = moving_disc(size, num_frames)
+    folders = [root / 'Images' / name]
+    folders += [root / 'Annotations' / kind / name for kind in ('Category_ids', 'Instance_ids')]
+    for folder in (*folders, root / 'lists'):
+        folder.mkdir(parents=True)
+    classes, instances = [], []
+    for index in range(num_frames):
+        ids = scene.label(index)
+        middle = points[index].mean(axis=0)
+        ids[(ids == 1) & (np.arange(size[1]) > middle[0])] = 2
+        ids[5:20, 5:15] = 3
+        instances.append(ids)
+        classes.append(np.array([0, 13, 4, 4])[ids])
+        stem = f'{25 * index + 1:012d}'
+        Image.fromarray(scene.frame(index)).save(folders[0] / f'{stem}.jpg')
+        for folder, values in zip(folders[1:], (classes[-1], ids)):
+            Image.fromarray(values.astype(np.uint8)).save(folder / f'{stem}.png')
+        (folders[2] / f'{stem}.txt').write_text('1 13 1\n2 4 1\n3 4 2\n')
+    (root / 'lists' / 'val_videos.txt').write_text(f'{name}\n')
+    return np.stack(classes), np.stack(instances)
