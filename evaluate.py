@@ -4,7 +4,9 @@
     python evaluate.py --config=configs/eval/davis_crw.py --config.dataset.root=DAVIS
 
 Writes palette PNGs, metrics.json, per_sequence.csv and report.html to the output folder; a run that
-was interrupted goes on where it stopped when it is started again.
+was interrupted goes on where it stopped when it is started again. All devices are used. With
+several hosts, start it on each with --coordinator, --num_processes, --process_id, and an --output
+that all of them see.
 """
 
 import functools
@@ -13,6 +15,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
+from jaxprop import parallel
 from jaxprop.data.davis import davis_names, davis_sequence
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import runner
@@ -22,6 +25,11 @@ CONFIG = config_flags.DEFINE_config_file(
     'config', str(ROOT / 'configs/eval/synthetic.py'), 'The evaluation; see configs/eval.')
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Folder for the results; output/ and the name of the config if not given.')
+COORDINATOR = flags.DEFINE_string(
+    'coordinator', None, 'HOST:PORT of process 0, or JAX_COORDINATOR_ADDRESS.')
+NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes', None, 'How many processes, or JAX_NUM_PROCESSES.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, or JAX_PROCESS_ID.')
 
 
 def open_dataset(dataset):
@@ -47,12 +55,15 @@ def open_dataset(dataset):
 def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f'unknown argument {arguments[1]!r}')
+    parallel.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     config = CONFIG.value
     output = pathlib.Path(OUTPUT.value or ROOT / 'output' / config.name)
     metrics = runner.evaluate(
-        open_dataset(config.dataset), runner.Labeller.from_config(config), output, title=config.title,
-        dataset=config.dataset.to_dict(), skip_bad=config.skip_bad,
-        report_frames=config.report_frames)
+        open_dataset(config.dataset), runner.Labeller.from_config(config), output,
+        title=config.title, dataset=config.dataset.to_dict(), skip_bad=config.skip_bad,
+        report_frames=config.report_frames, **config.batch)
+    if not parallel.is_writer():
+        return
     for row in metrics['per_sequence']:
         print(f"{row['sequence']:24} object {row['object']:<4} "
               f"J {row['J-Mean']:.3f}  F {row['F-Mean']:.3f}")

@@ -5,8 +5,10 @@ Everything mapped has the axis 'device' in front: one entry for each device of t
 
 import collections
 import concurrent.futures
+import functools
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -14,6 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 AXIS = 'device'
+_WAIT_MILLISECONDS = 7 * 24 * 3600 * 1000
+_num_waits = itertools.count()
 
 
 def initialize(
@@ -57,6 +61,39 @@ def stop_requested(step: int) -> bool:
     return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
 
 
+def wait_for_all() -> None:
+    """Returns when every process of the run has called this as often.
+
+    However long it takes: a barrier on the devices, `sync_global_devices`, gives up on CPUs after
+    30 seconds.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost  # Its import takes seconds.
+
+    multihost.get_barrier_sync_fn()(
+        key=f'jaxprop.{next(_num_waits)}', timeout_ms=_WAIT_MILLISECONDS)
+
+
+@functools.cache
+def local_map(
+    function: Callable[..., Any],
+    num_devices: int,
+    static: tuple[int, ...] = (),
+    donate: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    """`jax.pmap` over the first devices of this process, whatever the other processes do.
+
+    Args:
+      function: of one device; called with arguments `[num_devices, ...]`.
+      num_devices: at most `jax.local_device_count()`.
+      static, donate: numbers of arguments that are not mapped, and of those that are given up.
+    """
+    return jax.pmap(
+        function, AXIS, devices=jax.local_devices()[:num_devices],
+        static_broadcasted_argnums=static, donate_argnums=donate)
+
+
 def replicate(tree: Any) -> Any:
     """A copy of every array for each device of this process: `[...]` -> `[devices, ...]`."""
     copy = jax.pmap(lambda _, values: values, axis_name=AXIS, in_axes=(0, None))
@@ -88,11 +125,17 @@ def split(batch: Any) -> Any:
     return jax.tree.map(reshape, batch)
 
 
+def put(tree: Any) -> Any:
+    """Puts the entries of arrays `[D, ...]` on this process's first D devices, one on each."""
+    devices = jax.local_devices()[:len(jax.tree.leaves(tree)[0])]
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    return jax.device_put(tree, sharding)
+
+
 def shard(batch: Any) -> Any:
     """`split`, with each part put on its device."""
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
-    return jax.device_put(split(batch), sharding)
+    return put(split(batch))
 
 
 class ResumableIterator(Protocol):

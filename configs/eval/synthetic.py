@@ -26,5 +26,6 @@ def get_config():
         },
         'labels': {'encode': 'bilinear', 'min_max': False, 'decode_at': 'frame'},
         'feature_batch': 4,
+        'batch': {'videos_per_device': 1},
         'report_frames': 40,
     })

@@ -4,9 +4,10 @@
 first label map through frames as they come, in constant memory; `evaluate` does a whole benchmark.
 """
 
+import collections
+import concurrent.futures
 import csv
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import pathlib
@@ -23,14 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxprop import color, labels
+from jaxprop import color, labels, parallel
 from jaxprop.data import davis as davis_data
 from jaxprop.data.inputs import InputConfig, input_size, resize_frame
 from jaxprop.data.sequences import DataError, LabelledSequence, davis_palette
 from jaxprop.evaluation import davis, report
+from jaxprop.evaluation.batch import Video, extract_features, label_videos, padded_labels
 from jaxprop.files import claim, replacing, write_json
 from jaxprop.models import ResNet, estimate_batch_statistics, load_pretrained
-from jaxprop.propagation import PropagationConfig, init_context, propagate_step
+from jaxprop.propagation import PropagationConfig
 
 # Frames from which an untrained network's batch statistics are taken, evenly over the video.
 _STATISTICS_FRAMES = 8
@@ -118,22 +120,12 @@ def load_network(name: str, *, seed: int = 0, **attributes: Any) -> Network:
     return Network(model, variables, True, {'name': str(name), **_attributes(model)})
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'color_space'))
-def extract_features(model, variables, frames, *, color_space):
-    """Features `[B, H, W, C]` of uint8 RGB frames `[B, h, w, 3]`."""
-    return model.apply(variables, color.network_input(frames, color_space))
-
-
 _estimate_statistics = jax.jit(
     lambda model, variables, frames, color_space: estimate_batch_statistics(
         model, variables, color.network_input(frames, color_space)
     ),
     static_argnums=(0, 3),
 )
-# The context is donated: a step writes one frame of it in place.
-_propagate_step = jax.jit(propagate_step, static_argnames='config', donate_argnums=0)
-_decode = jax.jit(labels.decode, static_argnames=('size', 'min_max', 'decode_size'))
-
 
 def label_frames(
     frames: Iterable[np.ndarray],
@@ -155,31 +147,11 @@ def label_frames(
     Raises:
       ValueError: frames of different sizes; features of the first frame that are not finite.
     """
-    config, model = labeller.propagation, labeller.network.model
-    variables = labeller.network.variables if variables is None else variables
-    frame_size = first_ids.shape
-    size = input_size(*frame_size, labeller.input)
-    values = labels.label_values(first_ids)
-    context = None
-    for batch in _batches(frames, labeller.feature_batch):
-        for frame in batch:
-            if frame.shape[:2] != frame_size:
-                raise ValueError(f'a frame is {frame.shape[:2]}, the label map {frame_size}')
-        inputs = np.stack([resize_frame(frame, size) for frame in batch])
-        # A short last batch is filled up, so that one compiled program serves all.
-        inputs = np.pad(inputs, [(0, labeller.feature_batch - len(batch))] + [(0, 0)] * 3, 'edge')
-        features = extract_features(model, variables, inputs, color_space=labeller.color)
-        for feature in features[:len(batch)]:
-            if context is None:
-                label = labels.encode(first_ids, values, feature.shape[:2], labeller.encode)
-                # Not compiled: so it sees features that are not finite, and refuses them.
-                context = init_context(feature, label, config=config)
-                yield np.asarray(first_ids, np.int32)
-                continue
-            context, label = _propagate_step(context, feature, config=config)
-            decode_size = size if labeller.decode_at == 'input' else None
-            yield np.asarray(_decode(
-                label, values, size=frame_size, min_max=labeller.min_max, decode_size=decode_size))
+    prepared = (_prepare(frame, first_ids.shape, labeller) for frame in frames)
+    video = Video('the video', first_ids, prepared, variables)
+    for step in label_videos([video], labeller, padded_labels(first_ids)):
+        for _, ids in step:
+            yield ids
 
 
 def video_variables(
@@ -205,11 +177,17 @@ def evaluate(
     dataset: Mapping[str, Any],
     skip_bad: bool = False,
     report_frames: int = 40,
+    videos_per_device: int = 1,
 ) -> dict[str, Any]:
     """Labels and scores every sequence, DAVIS's way, and writes the results.
 
     A sequence is finished when `output/sequences/NAME.json` exists; a later call with the same
     settings goes on with the others. Everything is written under another name and then renamed.
+
+    Sequences of one frame size and similar numbers of objects are labelled together, on all devices
+    of this process, see `label_videos`; frames are read and masks written and scored meanwhile. Of
+    several processes, which must share `output`, each labels its part of the sequences, and the
+    first one writes the results of all.
 
     Args:
       sequences: names, and functions that open them (raising DataError).
@@ -220,29 +198,38 @@ def evaluate(
       dataset: how the sequences were chosen, to be recorded.
       skip_bad: list a sequence that raises DataError with its reason, and go on.
       report_frames: how many frames of a sequence the report shows.
+      videos_per_device: how many videos a device labels at a time; the same masks.
 
     Returns:
-      What `metrics.json` holds.
+      What `metrics.json` holds. A sequence's seconds are its share of the time: that of each step
+      goes to the videos that advanced in it, in equal parts.
 
     Raises:
       DataError: a sequence that cannot be used, unless `skip_bad`.
-      ValueError: `output` holds results of other settings.
+      ValueError: `output` holds results of other settings; features are not finite;
+        `videos_per_device` is below 1.
     """
+    if videos_per_device < 1:
+        raise ValueError(f'videos_per_device is {videos_per_device}; it must be at least 1')
     sequences = list(sequences)
     settings = {
         'dataset': dict(dataset), 'network': labeller.network.description, **labeller.settings()}
-    claim(output / 'settings.json', settings)
-    started, skipped, records, previews = time.time(), [], {}, []
-    for number, (name, open_sequence) in enumerate(sequences):
-        progress = f'{name} ({number + 1}/{len(sequences)})'
-        record_path = output / 'sequences' / f'{name}.json'
+    claim(output / 'settings.json', settings, write=parallel.is_writer())
+    started = time.time()
+    waits = _label_sequences(
+        sequences[jax.process_index()::jax.process_count()], labeller, output, skip_bad,
+        videos_per_device)
+    parallel.wait_for_all()
+    skipped, records, previews = [], {}, []
+    for name, open_sequence in sequences:
         try:
-            sequence = open_sequence()
-            if not record_path.exists():
-                _finish_sequence(sequence, labeller, output, record_path, progress)
-            records[name] = json.loads(record_path.read_text())
-            previews.append(
-                _preview(sequence, records[name], output / 'masks' / name, report_frames))
+            if (reason := _skipped_path(output, name)).exists():
+                raise DataError(json.loads(reason.read_text())['reason'])
+            record = json.loads(_record_path(output, name).read_text())
+            if parallel.is_writer():
+                previews.append(
+                    _preview(open_sequence(), record, output / 'masks' / name, report_frames))
+            records[name] = record
         except DataError as error:
             if not skip_bad:
                 raise
@@ -263,21 +250,24 @@ def evaluate(
         'skipped': skipped,
         'unscored': unscored,
         'network': {'trained': labeller.network.trained, **labeller.network.description},
-        'settings': settings,
+        'settings': {**settings, 'videos_per_device': videos_per_device},
         'provenance': provenance(),
         'timing': {
             'this run, seconds': round(time.time() - started, 1),
             'labelling, seconds': round(sum(r['seconds'] for r in records.values()), 1),
             'frames labelled': sum(r['num_frames'] - 1 for r in records.values()),
+            **{f'waiting for {what}, seconds': round(waits[what], 1) for what in sorted(waits)},
         },
         'warnings': warnings,
     }
-    write_json(output / 'metrics.json', metrics)
-    network = labeller.network.description['name']
-    _write_csv(
-        output / 'per_sequence.csv',
-        [{**row, 'network': network} for row in metrics['per_sequence']])
-    report.write_report(output / 'report.html', metrics, previews)
+    if parallel.is_writer():
+        write_json(output / 'metrics.json', metrics)
+        network = labeller.network.description['name']
+        _write_csv(
+            output / 'per_sequence.csv',
+            [{**row, 'network': network} for row in metrics['per_sequence']])
+        report.write_report(output / 'report.html', metrics, previews)
+    parallel.wait_for_all()
     return metrics
 
 
@@ -307,36 +297,187 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _finish_sequence(sequence, labeller, output, record_path, progress):
-    """Labels a sequence, then writes its masks and, last, its record."""
-    first_ids = sequence.read_label(0)
-    palette = davis_palette() if sequence.palette is None else sequence.palette
-    partial = output / 'masks' / f'.{sequence.name}.partial'
-    shutil.rmtree(partial, ignore_errors=True)
-    predictions = []
-    started = time.time()
-    variables = video_variables(sequence.read_frame, sequence.num_frames, labeller)
-    frames = (sequence.read_frame(t) for t in range(sequence.num_frames))
-    bar = tqdm(
-        label_frames(frames, first_ids, labeller, variables), desc=progress, unit='frame',
-        total=sequence.num_frames, dynamic_ncols=True, mininterval=0.5)
-    for ids, name in zip(bar, sequence.frame_names):
-        predictions.append(ids)
-        davis_data.write_mask(partial / f'{name}.png', ids, palette)
-    seconds = time.time() - started
-    truth = [sequence.read_label(t) for t in range(sequence.num_frames)]
-    record = {
-        'name': sequence.name, 'num_frames': sequence.num_frames, 'size': sequence.size,
-        'seconds': seconds, 'objects': [int(v) for v in labels.label_values(first_ids)[1:]],
-        'J': None, 'F': None,
-    }
-    if all(ids is not None for ids in truth) and sequence.num_frames > 2:
-        result = davis.evaluate_sequence(np.stack(predictions), np.stack(truth))
-        record.update(J=result.region.tolist(), F=result.boundary.tolist())
-    masks = output / 'masks' / sequence.name
-    shutil.rmtree(masks, ignore_errors=True)
-    partial.rename(masks)
-    write_json(record_path, record)
+def _label_sequences(sequences, labeller, output, skip_bad, videos_per_device):
+    """Labels those of these sequences that are not finished.
+
+    Returns:
+      The seconds spent waiting, by what for: 'frames' to be read, 'masks' to be written.
+    """
+    waits = collections.Counter({'frames': 0.0, 'masks': 0.0})
+    skipped = set()
+
+    def skip(name, error):
+        if not skip_bad:
+            raise error
+        skipped.add(name)
+        write_json(_skipped_path(output, name), {'reason': str(error)})
+
+    groups = {}
+    for name, open_sequence in sequences:
+        _skipped_path(output, name).unlink(missing_ok=True)
+        if not _record_path(output, name).exists():
+            try:
+                sequence = open_sequence()
+                key = sequence.size, padded_labels(sequence.read_label(0))
+                groups.setdefault(key, []).append(sequence)
+            except DataError as error:
+                skip(name, error)
+
+    def videos(pool, works, ahead):
+        """Opens the sequences of a group, some ahead of their turn."""
+        pending = collections.deque()
+        while works or pending:
+            while works and len(pending) <= ahead:
+                work = works.popleft()
+                pending.append((work, pool.submit(work.open)))
+            work, opened = pending.popleft()
+            try:
+                yield opened.result()
+            except DataError as error:
+                skip(work.name, error)
+
+    total = sum(sequence.num_frames for group in groups.values() for sequence in group)
+    bar = tqdm(total=total, unit='frame', dynamic_ncols=True, mininterval=0.5, disable=not total)
+    with concurrent.futures.ThreadPoolExecutor() as pool, bar:
+        for (_, num_labels), group in groups.items():
+            num_devices = min(jax.local_device_count(), len(group))
+            rows = min(videos_per_device, -(-len(group) // num_devices))
+            # The longest first, so that the last ones end together.
+            group.sort(key=lambda sequence: -sequence.num_frames)
+            works = collections.deque(
+                _Work(sequence, labeller, output, pool, waits, skip) for sequence in group)
+            by_name = {work.name: work for work in works}
+            last = time.time()
+            for step in label_videos(
+                    videos(pool, works, num_devices * rows), labeller, num_labels,
+                    num_devices=num_devices, videos_per_device=rows):
+                share, last = (time.time() - last) / len(step), time.time()
+                for video, ids in step:
+                    if video.name not in skipped:
+                        work = by_name[video.name]
+                        work.seconds += share
+                        try:
+                            work.take(ids)
+                        except DataError as error:
+                            work.stopped = True
+                            skip(work.name, error)
+                        bar.set_description(work.name, refresh=False)
+                        bar.update()
+    for name in skipped:
+        shutil.rmtree(_partial_path(output, name), ignore_errors=True)
+    return waits
+
+
+class _Work:
+    """A sequence while it is labelled: frames read ahead, masks written and scored behind."""
+
+    def __init__(self, sequence, labeller, output, pool, waits, skip):
+        self.name = sequence.name
+        self.sequence, self.labeller, self.output = sequence, labeller, output
+        self.pool, self.waits, self.skip = pool, waits, skip
+        self.partial = _partial_path(output, sequence.name)
+        self.jobs, self.scores = collections.deque(), []
+        self.num_taken, self.seconds, self.stopped = 0, 0.0, False
+
+    def open(self):
+        """Reads what comes before the first step: in a thread, while others are labelled."""
+        sequence = self.sequence
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.palette = davis_palette() if sequence.palette is None else sequence.palette
+        self.first_ids = sequence.read_label(0)
+        self.objects = [int(value) for value in labels.label_values(self.first_ids)[1:]]
+        variables = None
+        if not self.labeller.network.trained:
+            variables = video_variables(sequence.read_frame, sequence.num_frames, self.labeller)
+        self.next_frames = self.pool.submit(self._read, 0)
+        return Video(self.name, self.first_ids, self._frames(), variables)
+
+    def _read(self, start):
+        stop = min(start + self.labeller.feature_batch, self.sequence.num_frames)
+        return [
+            _prepare(self.sequence.read_frame(t), self.sequence.size, self.labeller)
+            for t in range(start, stop)
+        ]
+
+    def _frames(self):
+        """The frames; a batch is read, one frame after another, while the one before is used."""
+        step = self.labeller.feature_batch
+        for start in range(0, self.sequence.num_frames, step):
+            if self.stopped:
+                return
+            try:
+                frames = self._wait('frames', self.next_frames)
+            except DataError as error:
+                self.stopped = True
+                return self.skip(self.name, error)
+            if start + step < self.sequence.num_frames:
+                self.next_frames = self.pool.submit(self._read, start + step)
+            yield from frames
+
+    def take(self, ids):
+        """Gives the next label map to a thread; with the last one the sequence is finished."""
+        self.jobs.append(self.pool.submit(self._write, self.num_taken, ids))
+        self.num_taken += 1
+        is_last = self.num_taken == self.sequence.num_frames
+        # Label maps that wait to be written are held in memory.
+        while len(self.jobs) > (0 if is_last else 2 * self.labeller.feature_batch):
+            self.scores.append(self._wait('masks', self.jobs.popleft()))
+        if is_last:
+            self._finish()
+
+    def _write(self, index, ids):
+        """Writes a mask; its J and F, `[O]` each, or None where there is no annotation."""
+        davis_data.write_mask(
+            self.partial / f'{self.sequence.frame_names[index]}.png', ids, self.palette)
+        truth = self.sequence.read_label(index)
+        if truth is None:
+            return None
+        masks = [(ids == value, truth == value) for value in self.objects]
+        return (
+            [float(davis.region_similarity(*pair)) for pair in masks],
+            [float(davis.boundary_accuracy(*pair)) for pair in masks],
+        )
+
+    def _finish(self):
+        """Brings the masks to their place and, last, writes the record."""
+        sequence = self.sequence
+        record = {
+            'name': self.name, 'num_frames': sequence.num_frames, 'size': sequence.size,
+            'seconds': self.seconds, 'objects': self.objects, 'J': None, 'F': None,
+        }
+        if None not in self.scores and sequence.num_frames > 2:
+            region, boundary = (np.transpose(scores).tolist() for scores in zip(*self.scores))
+            record.update(J=region, F=boundary)
+        masks = self.output / 'masks' / self.name
+        shutil.rmtree(masks, ignore_errors=True)
+        self.partial.rename(masks)
+        write_json(_record_path(self.output, self.name), record)
+
+    def _wait(self, what, future):
+        started = time.time()
+        try:
+            return future.result()
+        finally:
+            self.waits[what] += time.time() - started
+
+
+def _prepare(frame, frame_size, labeller):
+    """A frame as the network sees it: `[h, w, 3]` -> its input size."""
+    if frame.shape[:2] != tuple(frame_size):
+        raise ValueError(f'a frame is {frame.shape[:2]}, the label map {frame_size}')
+    return resize_frame(frame, input_size(*frame_size, labeller.input))
+
+
+def _partial_path(output, name):
+    return output / 'masks' / f'.{name}.partial'
+
+
+def _record_path(output, name):
+    return output / 'sequences' / f'{name}.json'
+
+
+def _skipped_path(output, name):
+    return output / 'skipped' / f'{name}.json'
 
 
 def _result(record):
@@ -372,17 +513,6 @@ def _write_csv(path, rows):
         writer = csv.DictWriter(file, list(rows[0]) if rows else ['sequence'])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _batches(items, size):
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _attributes(model):

@@ -1,0 +1,230 @@
+"""Labels several videos at a time: one on each device in step, by `pmap`, and several such rows.
+
+All videos of a row advance by one frame at a time, so what is held does not grow with a video's
+length; the place of a video that ends goes to the next one. Rows take turns with the devices. Each
+is a run of the same compiled programs, and no program sees two videos of one device: under `vmap`
+the softmax of a video is rounded differently from place to place, which turns ties of labels.
+So a video's label maps are the same whatever is labelled beside it.
+
+Shapes: D devices, B frames in one call of the network, h, w pixels, L labels.
+"""
+
+import dataclasses
+import functools
+import itertools
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprop import color, labels, parallel
+from jaxprop.data.inputs import input_size
+from jaxprop.propagation import init_context, propagate_step
+
+if typing.TYPE_CHECKING:
+    from jaxprop.evaluation.runner import Labeller
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Video:
+    """A video to be labelled.
+
+    Attributes:
+      name: for messages.
+      first_ids: label map of the first frame, integers `[h, w]`, 0 background.
+      frames: uint8 RGB of the network's input size, the first one being that of `first_ids`.
+        The video is over where this ends.
+      variables: in place of the network's own; None for these.
+    """
+
+    name: str
+    first_ids: np.ndarray
+    frames: Iterator[np.ndarray]
+    variables: Mapping[str, Any] | None = None
+
+
+def padded_labels(first_ids: np.ndarray) -> int:
+    """The number of labels that a label map's video is computed with: the next power of two.
+
+    So that few compiled programs serve all videos, alone and in batches. The labels that no object
+    has are zero everywhere, and the first of equal labels wins: they never do.
+    """
+    return 1 << (labels.label_values(first_ids).size - 1).bit_length()
+
+
+def label_videos(
+    videos: Iterable[Video],
+    labeller: 'Labeller',
+    num_labels: int,
+    *,
+    num_devices: int = 1,
+    videos_per_device: int = 1,
+) -> Iterator[list[tuple[Video, np.ndarray]]]:
+    """Carries the first label maps of videos through their frames.
+
+    While the devices work on a batch of `labeller.feature_batch` frames of each video, the results
+    of the batch before are handed out.
+
+    Args:
+      videos: of one frame size, none with more than `num_labels` labels.
+      labeller: the factors.
+      num_labels: L, see `padded_labels`.
+      num_devices: D, of this process's devices.
+      videos_per_device: how many rows of D videos take turns.
+
+    Yields:
+      For each step of a row the videos that advanced, with their label maps of one more frame,
+      `[h, w]` int32; the first one of a video is its `first_ids`. What is done when reading a frame
+      raises is handed out first.
+
+    Raises:
+      ValueError: features of a first frame that are not finite; the message names the video.
+    """
+    videos = iter(videos)
+    variables = parallel.put(_stack([labeller.network.variables] * num_devices))
+    rows = [
+        _label_row(videos, labeller, variables, num_labels, num_devices)
+        for _ in range(videos_per_device)
+    ]
+    while rows:
+        for row in list(rows):
+            step = next(row, None)
+            if step is None:
+                rows.remove(row)
+            else:
+                yield step
+
+
+def _label_row(videos, labeller, variables, num_labels, num_devices):
+    """`label_videos` of one row. Arrays on the devices are `[D, ...]`."""
+    network, config = labeller.network, labeller.propagation
+    playing: list[Video | None] = [None] * num_devices
+    values = np.zeros((num_devices, num_labels), np.int32)
+    context, waiting = None, []
+    extract = parallel.local_map(_extract, num_devices, static=(0, 1))
+    start = parallel.local_map(_start, num_devices, static=(0,), donate=(1,))
+    advance = parallel.local_map(_advance, num_devices, static=(0, 1, 2, 3), donate=(4,))
+
+    while True:
+        before = list(playing)
+        try:
+            batches = _next_frames(playing, videos, labeller.feature_batch)
+        except BaseException:
+            yield from _handed_out(waiting)
+            raise
+        if not batches:
+            break
+        starting = [device for device in batches if playing[device] is not before[device]]
+        if any(playing[device].variables is not None for device in starting):
+            variables = parallel.put(_stack([
+                network.variables if video is None or video.variables is None else video.variables
+                for video in playing]))
+        features = extract(
+            network.model, labeller.color, variables,
+            parallel.put(_stack_frames(batches, num_devices, labeller.feature_batch)))
+
+        steps = []
+        for index in range(max(map(len, batches.values()))):
+            moving = [device for device in batches if index < len(batches[device])]
+            first = starting if index == 0 else []
+            ids, goes_on = None, len(first) < len(moving)
+            if goes_on:
+                context, ids = advance(
+                    config, frame_size, decode_size, labeller.min_max, context, features[index],
+                    device_values)
+            if first:
+                frame_size = playing[first[0]].first_ids.shape
+                size = input_size(*frame_size, labeller.input)
+                decode_size = size if labeller.decode_at == 'input' else None
+                first_labels = np.zeros((*features[0].shape[:3], num_labels), np.float32)
+                for device in first:
+                    own = labels.label_values(playing[device].first_ids)
+                    # Labels that no object has stand for the background.
+                    values[device] = np.pad(own, (0, num_labels - own.size))
+                    first_labels[device][..., :own.size] = labels.encode(
+                        playing[device].first_ids, own, first_labels.shape[1:3], labeller.encode)
+                device_values = parallel.put(values.copy())
+                is_first = np.isin(np.arange(num_devices), first)
+                context, finite = start(
+                    config, context if goes_on else None, features[0],
+                    *parallel.put((first_labels, is_first)))
+                for device in first:
+                    if not np.asarray(finite)[device]:
+                        raise ValueError(
+                            f'{playing[device].name}: features hold values that are not finite; '
+                            'check the input and weights')
+            steps.append((ids, [(device, playing[device], device in first) for device in moving]))
+        yield from _handed_out(waiting)
+        waiting = steps
+    yield from _handed_out(waiting)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'color_space'))
+def extract_features(model, variables, frames, *, color_space):
+    """Features `[B, H, W, C]` of uint8 RGB frames `[B, h, w, 3]`."""
+    return model.apply(variables, color.network_input(frames, color_space))
+
+
+def _extract(model, color_space, variables, frames):
+    """The features of each frame, `[H, W, C]`."""
+    return tuple(extract_features(model, variables, frames, color_space=color_space))
+
+
+def _advance(config, frame_size, decode_size, min_max, context, features, values):
+    """One frame: the new context, and ids `[h, w]`."""
+    context, label = propagate_step(context, features, config=config)
+    return context, labels.decode(label, values, frame_size, min_max, decode_size)
+
+
+def _start(config, context, features, first_label, is_first):
+    """The context of a video that begins; `context`, if there is one, where none does.
+
+    Returns:
+      The context, and whether the features are finite.
+    """
+    new = init_context(features, first_label, config=config)
+    if context is not None:
+        new = jax.tree.map(lambda a, b: jnp.where(is_first, a, b), new, context)
+    return new, jnp.all(jnp.isfinite(features))
+
+
+def _next_frames(playing, videos, count):
+    """The next `count` frames of each video, by device; fewer where it ends.
+
+    The place of a video that has ended goes to the next one, in `playing`.
+    """
+    batches = {}
+    for device, video in enumerate(playing):
+        frames = [] if video is None else list(itertools.islice(video.frames, count))
+        while not frames and (video := next(videos, None)) is not None:
+            frames = list(itertools.islice(video.frames, count))
+        playing[device] = video
+        if frames:
+            batches[device] = frames
+    return batches
+
+
+def _stack_frames(batches, num_devices, count):
+    """uint8 `[D, B, h, w, 3]`; zeros where there is no video."""
+    shape = next(iter(batches.values()))[0].shape
+    frames = np.zeros((num_devices, count, *shape), np.uint8)
+    for device, batch in batches.items():
+        # A short last batch is filled up, so that one compiled program serves all.
+        frames[device] = np.stack(batch + batch[-1:] * (count - len(batch)))
+    return frames
+
+
+def _stack(trees):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(trees))
+
+
+def _handed_out(steps):
+    for ids, moving in steps:
+        ids = None if ids is None else np.asarray(ids)
+        yield [
+            (video, np.asarray(video.first_ids, np.int32) if is_first else ids[device])
+            for device, video, is_first in moving
+        ]
