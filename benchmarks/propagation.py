@@ -1,116 +1,299 @@
-"""Seconds a frame of label propagation: windowed, dense, and a plain dense PyTorch version.
+"""Seconds and memory of a step of label propagation: windowed, dense, and dense PyTorch.
 
-    python benchmarks/propagation.py [--height=60 --width=107 --frames=3]
+    python benchmarks/propagation.py --output=propagation.png [--quick]
 
-CRW's factors on random features, every path on the same inputs in one run, beside the floor: the
-arithmetic that the restriction leaves, at the matrix rate measured here. PyTorch is used if it is
-installed by hand. Ratios are what to read; seconds depend on the machine and what else it does.
+First the three on the same inputs at the size of DAVIS, beside the floor: the arithmetic that the
+restriction leaves, at the matrix rate measured here. Then how the first two grow with the context
+n, the radius, the neighbours k, the grid and a batch of videos: a table, a plot, and every number
+in a JSON file beside it. Each measurement has a process of its own, whose memory is what the step
+takes beside its inputs. PyTorch is used if it is installed by hand.
+
+Ratios are what to read: seconds depend on the machine and what else it does.
 """
 
+import dataclasses
+import functools
 import importlib.util
+import json
 import math
+import os
+import pathlib
+import subprocess
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
-from jaxprop import PropagationConfig, affinity, init_context, propagate_step
+from jaxprop import PropagationConfig, affinity
+from jaxprop.propagation import Context, propagate_step
 
-HEIGHT = flags.DEFINE_integer('height', 60, 'Rows of the feature grid.')
-WIDTH = flags.DEFINE_integer('width', 107, 'Columns of the feature grid.')
-FRAMES = flags.DEFINE_integer('frames', 3, 'Timed frames; the least time counts.')
-CHANNELS, LABELS = 256, 2
-
-
-def least_seconds(function, repeats):
-    """The least time of a call, after one that compiles or warms up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+OUTPUT = flags.DEFINE_string('output', None, 'The plot; the numbers go beside it, as .json.')
+QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to see that everything runs.')
+MEASURE = flags.DEFINE_string('measure', None, 'One case as JSON: used by the benchmark itself.')
+LABELS = 2
 
 
-def matrix_rate():
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is measured: a path, and the size of the problem."""
+
+    path: str = 'windowed'
+    height: int = 60
+    width: int = 107
+    channels: int = 256
+    num_context: int = 20
+    num_neighbors: int = 10
+    radius: float = 12.0
+    batch: int = 1
+    repeats: int = 3
+
+    def config(self):
+        return PropagationConfig(
+            num_context=self.num_context, num_neighbors=self.num_neighbors, radius=self.radius,
+            implementation='windowed' if self.path == 'windowed' else 'dense')
+
+
+BASE = Case(height=40, width=70, num_context=10, radius=8.0, repeats=2)
+GROWTH = {
+    'num_context': (1, 5, 10, 20, 40),
+    'radius': (4.0, 8.0, 12.0, 16.0),
+    'num_neighbors': (1, 5, 10, 20, 50),
+    'height': (20, 40, 60),
+    'batch': (1, 2, 4),
+}
+TITLES = {'num_context': 'context frames n', 'radius': 'radius', 'num_neighbors': 'neighbours k',
+          'height': 'grid rows (7/4 as many columns)', 'batch': 'videos in the batch'}
+
+
+def floor_operations(case):
+    """Operations of the affinities that the restriction allows, the free frame 0 included."""
+    config = case.config()
+    # The pairs of rows, and of columns, at each offset.
+    rows, columns = (
+        side - np.abs(np.arange(1 - side, side)) for side in (case.height, case.width))
+    offsets = np.stack(np.meshgrid(
+        np.arange(1 - case.height, case.height), np.arange(1 - case.width, case.width),
+        indexing='ij'), axis=-1)
+    inside = affinity.distance_mask(
+        np.zeros((1, 2)), offsets.reshape(-1, 2), config.radius, config.restriction)
+    allowed = np.sum(np.outer(rows, columns)[np.reshape(inside, offsets.shape[:-1])])
+    free = config.free_slots * (case.height * case.width) ** 2
+    pairs = (config.num_slots - config.free_slots) * int(allowed) + free
+    return 2 * case.channels * case.batch * pairs
+
+
+def matrix_rate(size):
     """Multiplications and additions a second in a large float32 matrix product."""
-    size = 2048
     matrix = jnp.ones((size, size))
     product = jax.jit(lambda a: jnp.matmul(a, a, precision='highest'))
-    return 2 * size**3 / least_seconds(lambda: product(matrix).block_until_ready(), 5)
+    return 2 * size**3 / measure(lambda: product(matrix).block_until_ready(), 5)['seconds']
 
 
-def floor_operations(config, height, width):
-    """Operations of the affinities that the restriction allows, the free frame 0 included."""
-    cells = jnp.asarray(np.indices((height, width)).reshape(2, -1).T)
-    allowed = int(jnp.sum(affinity.distance_mask(
-        cells, cells, config.radius, config.restriction)))
-    free = config.free_slots * (height * width) ** 2
-    return 2 * CHANNELS * ((config.num_slots - config.free_slots) * allowed + free)
+def measure(function, repeats):
+    """The least time of a call after a first one, and the memory that the calls take (Linux)."""
+    status, marks = pathlib.Path('/proc/self/status'), pathlib.Path('/proc/self/clear_refs')
+
+    def mebibytes(name):
+        return int(status.read_text().split(name)[1].split()[0]) / 1024
+
+    if status.exists():
+        # The peak so far, of compiling perhaps, is forgotten.
+        marks.write_text('5')
+        before = mebibytes('VmRSS:')
+    function()
+    seconds, processor_seconds = [], []
+    for _ in range(repeats):
+        start, processor_start = time.perf_counter(), time.process_time()
+        function()
+        seconds.append(time.perf_counter() - start)
+        processor_seconds.append(time.process_time() - processor_start)
+    return {
+        'seconds': min(seconds), 'processor_seconds': min(processor_seconds),
+        'mebibytes': mebibytes('VmHWM:') - before if status.exists() else math.nan,
+    }
 
 
-def jax_seconds(features, label, config):
-    step = jax.jit(propagate_step, static_argnames='config', donate_argnums=0)
-    context = init_context(features[0], label, config=config)
+def inputs(case):
+    """Features `[B, M + 1, H, W, C]`, the last frame is the target; labels `[B, M, H, W, L]`."""
+    rng = np.random.default_rng(0)
+    num_slots = case.num_context + 1
+    grid = case.height, case.width
+    features = rng.standard_normal(
+        (case.batch, num_slots + 1, *grid, case.channels), np.float32)
+    np.maximum(features, 0, out=features)
+    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    labels = np.eye(LABELS, dtype=np.float32)[
+        rng.integers(LABELS, size=(case.batch, num_slots, *grid))]
+    return features, labels
+
+
+def measure_jax(case):
+    features, labels = inputs(case)
+    num_slots = case.num_context + 1
+    context = Context(
+        jnp.array(features[:, :-1]), jnp.array(labels),
+        jnp.ones((case.batch, num_slots), bool), jnp.full(case.batch, num_slots))
+    target = jnp.array(features[:, -1])
+    del features, labels
+    step = functools.partial(propagate_step, config=case.config())
+    if case.batch == 1:
+        context, target = jax.tree.map(lambda x: x[0], (context, target))
+    else:
+        step = jax.vmap(step)
+    step = jax.jit(step, donate_argnums=0).lower(context, target).compile()
+    first = None
 
     def run():
-        nonlocal context
-        context, predicted = step(context, features[1], config=config)
-        predicted.block_until_ready()
+        nonlocal context, first
+        context, label = step(context, target)
+        label.block_until_ready()
+        first = label if first is None else first
 
-    return least_seconds(run, FRAMES.value)
+    measured = measure(run, case.repeats)
+    return {**measured, 'label': np.ravel(first)[:1000:10].tolist()}
 
 
-def torch_seconds(features, label, config, chunk=128):
+def measure_torch(case, chunk=128):
     """The whole affinity of a chunk of targets with all context frames, masked, then top-k."""
     import torch
 
-    height, width = features.shape[1:3]
-    num_slots = config.num_slots
-    frames = torch.nn.functional.normalize(
-        torch.tensor(np.array(features)).reshape(2, -1, CHANNELS), dim=-1)
-    target = frames[1]
-    keys = frames[:1].expand(num_slots, -1, -1).reshape(-1, CHANNELS).contiguous()
-    labels = torch.tensor(np.array(label)).reshape(-1, LABELS).repeat(num_slots, 1)
-    cells = torch.tensor(np.indices((height, width)).reshape(2, -1).T.copy()).float()
+    num_slots, num_cells = case.num_context + 1, case.height * case.width
+    features, labels = inputs(case)
+    keys = torch.tensor(features[0, :-1].reshape(-1, case.channels))
+    target = torch.tensor(features[0, -1].reshape(-1, case.channels))
+    labels = torch.tensor(labels.reshape(-1, LABELS))
+    del features
+    cells = torch.tensor(np.indices((case.height, case.width)).reshape(2, -1).T.copy()).float()
+    predicted = torch.zeros(num_cells, LABELS)
 
     def run():
-        for start in range(0, height * width, chunk):
+        for start in range(0, num_cells, chunk):
             part = slice(start, start + chunk)
             logits = target[part] @ keys.T
-            far = torch.cdist(cells[part], cells) >= config.radius
+            far = torch.cdist(cells[part], cells) >= case.radius
             logits = logits.reshape(len(far), num_slots, -1)
             logits[:, 1:].masked_fill_(far[:, None], -math.inf)
-            values, chosen = logits.reshape(len(far), -1).topk(config.num_neighbors, dim=-1)
-            weights = torch.softmax(values / config.temperature, dim=-1)
-            (weights[..., None] * labels[chosen]).sum(1)
+            values, chosen = logits.reshape(len(far), -1).topk(case.num_neighbors, dim=-1)
+            weights = torch.softmax(values / case.config().temperature, dim=-1)
+            predicted[part] = (weights[..., None] * labels[chosen]).sum(1)
 
     with torch.no_grad():
-        return least_seconds(run, FRAMES.value)
+        measured = measure(run, case.repeats)
+    return {**measured, 'label': predicted.ravel()[:1000:10].tolist()}
+
+
+def run_alone(case):
+    """The measurement of a case in a process of its own."""
+    command = [sys.executable, str(pathlib.Path(__file__).resolve()),
+               f'--measure={json.dumps(dataclasses.asdict(case))}']
+    result = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def compare_paths(case, rate):
+    """Every path on the same inputs."""
+    floor = floor_operations(case) / rate
+    print(f'grid {case.height}x{case.width}, {case.channels} channels, n={case.num_context}, '
+          f'k={case.num_neighbors}, radius {case.radius:g}: floor {floor:.3f} s '
+          f'({floor_operations(case) / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s)')
+    paths = ['windowed', 'dense']
+    if importlib.util.find_spec('torch'):
+        paths.append('torch')
+    rows = []
+    for path in paths:
+        row = run_alone(dataclasses.replace(case, path=path))
+        rows.append({'path': path, 'floor_seconds': floor, **row})
+        np.testing.assert_allclose(row['label'], rows[0]['label'], atol=1e-4)
+        print(f'{path:9} {row["seconds"]:8.3f} s   {row["processor_seconds"]:8.3f} processor s   '
+              f'{row["mebibytes"]:7.1f} MiB   {row["seconds"] / floor:5.1f} x floor   '
+              f'{row["seconds"] / rows[0]["seconds"]:5.1f} x windowed', flush=True)
+    return [{'case': dataclasses.asdict(dataclasses.replace(case, path=row['path'])),
+             **{name: value for name, value in row.items() if name != 'label'}} for row in rows]
+
+
+def compare_growth(base, growth, rate):
+    """Windowed and dense steps as one factor at a time changes."""
+    run = functools.cache(run_alone)
+    rows = []
+    print(f'\nGrowth, from grid {base.height}x{base.width}, n={base.num_context}, '
+          f'k={base.num_neighbors}, radius {base.radius:g}; seconds a step (MiB)')
+    print(f'{"":15} {"":>6} {"floor":>8} {"windowed":>18} {"dense":>18}')
+    for factor, values in growth.items():
+        for value in values:
+            case = dataclasses.replace(base, **{factor: value})
+            if factor == 'height':
+                case = dataclasses.replace(case, width=value * 7 // 4)
+            row = {'factor': factor, 'value': value,
+                   'floor_seconds': floor_operations(case) / rate}
+            for path in ('windowed', 'dense'):
+                measured = dict(run(dataclasses.replace(case, path=path)))
+                del measured['label']
+                row[path] = measured
+            rows.append(row)
+            print(f'{factor:15} {value:6g} {row["floor_seconds"]:8.3f} ' + ' '.join(
+                f'{row[path]["seconds"]:8.3f} ({row[path]["mebibytes"]:7.1f})'
+                for path in ('windowed', 'dense')), flush=True)
+    return rows
+
+
+def plot(rows, path):
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    factors = list(dict.fromkeys(row['factor'] for row in rows))
+    figure, panels = pyplot.subplots(
+        2, len(factors), figsize=(3 * len(factors), 5.5), sharey='row', layout='constrained')
+    for factor, (upper, lower) in zip(factors, panels.T):
+        chosen = [row for row in rows if row['factor'] == factor]
+        values = [row['value'] for row in chosen]
+        for name, color in (('windowed', 'tab:blue'), ('dense', 'tab:orange')):
+            for panel, what in ((upper, 'seconds'), (lower, 'mebibytes')):
+                panel.plot(
+                    values, [row[name][what] for row in chosen], 'o-', color=color, label=name)
+        upper.plot(values, [row['floor_seconds'] for row in chosen], 'k--', label='floor')
+        lower.set_xlabel(TITLES[factor])
+        for panel in (upper, lower):
+            panel.set(xscale='log', yscale='log')
+            panel.set_xticks(values, [f'{value:g}' for value in values])
+            panel.set_xticks([], minor=True)
+    panels[0, 0].set_ylabel('seconds a step')
+    panels[1, 0].set_ylabel('MiB beside the inputs')
+    panels[0, 0].legend()
+    temporary = path.with_name(f'.{path.name}')
+    figure.savefig(temporary, format=path.suffix[1:] or 'png', dpi=120)
+    temporary.replace(path)
 
 
 def main(_):
-    height, width = HEIGHT.value, WIDTH.value
-    features = jax.nn.relu(jax.random.normal(jax.random.key(0), (2, height, width, CHANNELS)))
-    label = jax.nn.one_hot(
-        jax.random.randint(jax.random.key(1), (height, width), 0, LABELS), LABELS)
-    config = PropagationConfig(num_context=20, num_neighbors=10, radius=12.0)
-    floor = floor_operations(config, height, width) / matrix_rate()
-    seconds = {}
-    for name in ('windowed', 'dense'):
-        chosen = PropagationConfig(
-            num_context=20, num_neighbors=10, radius=12.0, implementation=name)
-        seconds[name] = jax_seconds(features, label, chosen)
-    if importlib.util.find_spec('torch'):
-        seconds['dense PyTorch'] = torch_seconds(features, label, config)
-    print(f'grid {height}x{width}, {CHANNELS} channels, n=20, k=10, radius 12; '
-          f'floor {floor:.2f} s at {matrix_rate() / 1e9:.0f} GFLOP/s')
-    for name, value in seconds.items():
-        print(f'{name:14} {value:6.2f} s   {value / floor:5.1f} x floor   '
-              f'{value / seconds["windowed"]:5.1f} x windowed')
+    logging.set_verbosity(logging.WARNING)
+    if MEASURE.value:
+        case = Case(**json.loads(MEASURE.value))
+        print(json.dumps(measure_torch(case) if case.path == 'torch' else measure_jax(case)))
+        return
+    case, base, growth = Case(), BASE, GROWTH
+    if QUICK.value:
+        case = Case(height=12, width=21, channels=16, num_context=3, radius=3.0, repeats=1)
+        base = case
+        growth = {'num_context': (1, 3), 'batch': (1, 2)}
+    rate = matrix_rate(256 if QUICK.value else 2048)
+    numbers = {
+        'operations_a_second': rate,
+        'paths': compare_paths(case, rate),
+        'growth_from': dataclasses.asdict(base),
+        'growth': compare_growth(base, growth, rate),
+    }
+    if OUTPUT.value:
+        path = pathlib.Path(OUTPUT.value)
+        plot(numbers['growth'], path)
+        temporary = path.with_name(f'.{path.stem}.json')
+        temporary.write_text(json.dumps(numbers, indent=1))
+        temporary.replace(path.with_suffix('.json'))
 
 
 if __name__ == '__main__':

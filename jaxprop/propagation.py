@@ -57,8 +57,8 @@ class PropagationConfig:
       implementation: 'dense': target cells against whole context frames; 'windowed': only
         against the cells that a restriction can allow; 'auto': whichever is less work. The same
         result.
-      query_chunk: how many target cells are held against whole context frames at once. Bounds
-        memory (about 12 * query_chunk * M * N bytes); the same result.
+      query_chunk: how many target cells are held against a whole context frame at once. Bounds
+        memory (about 12 * query_chunk * N bytes); the same result.
     """
 
     aggregation: str = 'overall'
@@ -266,87 +266,107 @@ def _predict(context, features, config):
     frames = rearrange(context.features, 'm h w c -> m (h w) c')
     labels = rearrange(context.labels, 'm h w l -> m (h w) l')
     queries = rearrange(features, 'h w c -> (h w) c')
+    # Slots that are not valid can't be selected; averaged over frames, they get no share instead.
+    searched = context.valid | (config.aggregation == 'per_frame')
     free = config.free_slots
     if config.num_neighbors is None:
         label = _attend(queries, frames, labels, context.valid, (height, width), config)
     else:
+        slots, grid = np.arange(config.num_slots), (height, width)
         parts = []
         if free:
-            parts.append(_search_dense(queries, frames[:free], None, config))
-        if free < config.num_slots and windowed.is_used((height, width), config):
-            parts.append(windowed.search(features, context.features[free:], config))
+            parts.append(_search_dense(queries, frames, searched, slots[:free], None, config))
+        if free < config.num_slots and windowed.is_used(grid, config):
+            parts.append(windowed.search(features, context.features, searched, free, config))
         elif free < config.num_slots:
-            parts.append(_search_dense(queries, frames[free:], (height, width), config))
-        found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
-        label = _copy_labels(found, labels, context.valid, config)
+            parts.append(_search_dense(queries, frames, searched, slots[free:], grid, config))
+        label = _copy_labels(parts, labels, context.valid, config)
     return label.reshape(height, width, -1)
 
 
-def _search_dense(queries, frames, grid, config):
-    """`Neighbors` of all queries among all cells of `frames`; restricted if a `grid` is given."""
+def _search_dense(queries, frames, valid, slots, grid, config):
+    """`Neighbors` of all queries, a list for each of `slots`; restricted if a `grid` is given.
 
-    def search(query, index):
-        logits = affinity.affinity(query, frames) / config.temperature
-        allowed = logits
-        if grid is not None:
-            allowed = jnp.where(_allowed(index, grid, config), logits, -jnp.inf)
-        return affinity.select_neighbors(logits, allowed, config.num_neighbors, config.softmax)
+    Slot by slot: memory does not depend on their number, but for the lists.
+    """
 
-    return _map_queries(search, queries, config.query_chunk)
+    def search_slot(slot):
+        frame = frames[slot]
+
+        def search(query, index):
+            logits = affinity.affinity(query, frame) / config.temperature
+            logits = jnp.where(valid[slot], logits, -jnp.inf)
+            allowed = logits
+            if grid is not None:
+                allowed = jnp.where(_allowed(index, grid, config), logits, -jnp.inf)
+            found = affinity.select_neighbors(
+                logits, allowed, config.num_neighbors, config.softmax)
+            return found._replace(cells=found.cells + slot * len(frame))
+
+        return _map_queries(search, queries, config.query_chunk)
+
+    return jax.lax.map(search_slot, jnp.asarray(slots))
 
 
 def _attend(queries, frames, labels, valid, grid, config):
     """The label `[N, L]` where every allowed cell counts (k is None)."""
-    bound = jnp.arange(config.num_slots) >= config.free_slots
 
-    def attend(query, index):
-        logits = affinity.affinity(query, frames) / config.temperature
-        allowed = logits
-        if config.restriction != 'none':
-            inside = _allowed(index, grid, config) | ~bound[:, None, None]
-            allowed = jnp.where(inside, logits, -jnp.inf)
-        log_sums = logsumexp(logits if config.softmax == 'frame' else allowed, axis=-1)
-        copied = affinity.soft_copy(jnp.exp(allowed - log_sums[..., None]), labels)
-        if config.aggregation == 'overall':
-            shares = jax.nn.softmax(log_sums, axis=0, where=valid[:, None])
-        else:
-            shares = jnp.broadcast_to((valid / jnp.sum(valid))[:, None], log_sums.shape)
-        return (jnp.einsum('mq,mql->ql', shares, copied)[None],)
+    def attend_slot(slot):
+        frame, label = frames[slot], labels[slot]
 
-    (label,) = _map_queries(attend, queries, config.query_chunk)
-    return label[0]
+        def attend(query, index):
+            logits = affinity.affinity(query, frame) / config.temperature
+            allowed = logits
+            if config.restriction != 'none':
+                inside = _allowed(index, grid, config) | (slot < config.free_slots)
+                allowed = jnp.where(inside, logits, -jnp.inf)
+            log_sums = logsumexp(logits if config.softmax == 'frame' else allowed, axis=-1)
+            return log_sums, affinity.soft_copy(jnp.exp(allowed - log_sums[:, None]), label)
 
+        return _map_queries(attend, queries, config.query_chunk)
 
-def _copy_labels(found, labels, valid, config):
-    """The label `[N, L]` of each query: its `Neighbors` weighted, their labels summed."""
-    num_slots, num_cells, num_labels = labels.shape
-    # Cells numbered through all slots, to read every selected label in one gather.
-    cells = found.cells + num_cells * jnp.arange(num_slots)[:, None, None]
+    log_sums, copied = jax.lax.map(attend_slot, jnp.arange(config.num_slots))
     if config.aggregation == 'overall':
-        logits = jnp.where(valid[:, None, None], found.logits, -jnp.inf)
-        logits = rearrange(logits, 'm n k -> n (m k)')
-        logits, order = jax.lax.top_k(logits, min(config.num_neighbors, logits.shape[-1]))
-        cells = jnp.take_along_axis(rearrange(cells, 'm n k -> n (m k)'), order, axis=-1)
+        shares = jax.nn.softmax(log_sums, axis=0, where=valid[:, None])
+    else:
+        shares = jnp.broadcast_to((valid / jnp.sum(valid))[:, None], log_sums.shape)
+    return jnp.einsum('mn,mnl->nl', shares, copied)
+
+
+def _copy_labels(parts, labels, valid, config):
+    """The label `[N, L]` of each query: its `Neighbors` weighted, their labels summed.
+
+    parts: `Neighbors` `[m, N, k]`, which together are m = M lists, one of each slot, if the
+    aggregation is 'per_frame'; cells numbered through all slots.
+    """
+    if config.aggregation == 'overall':
+        logits, cells = (
+            jnp.concatenate([rearrange(x, 'm n k -> n (m k)') for x in several], axis=-1)
+            for several in list(zip(*parts))[:2])
+        logits, order = jax.lax.top_k(logits, config.num_neighbors)
+        cells = jnp.take_along_axis(cells, order, axis=-1)
         if config.softmax == 'neighbors':
             log_sum = logsumexp(logits, axis=-1)
         else:
-            log_sum = logsumexp(jnp.where(valid[:, None], found.log_sums, -jnp.inf), axis=0)
+            log_sum = logsumexp(jnp.concatenate([part.log_sums for part in parts]), axis=0)
         weights = jnp.exp(logits - log_sum[:, None])
     else:
+        found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
         log_sums = found.log_sums
         if config.softmax == 'neighbors':
             log_sums = logsumexp(found.logits, axis=-1)
         shares = (valid / jnp.sum(valid))[:, None, None]
         weights = jnp.exp(found.logits - log_sums[..., None]) * shares
-        weights, cells = (rearrange(x, 'm n k -> n (m k)') for x in (weights, cells))
-    selected = labels.reshape(num_slots * num_cells, num_labels)[cells]
+        weights, cells = (
+            rearrange(x, 'm n k -> n (m k)') for x in (weights, found.cells))
+    selected = labels.reshape(-1, labels.shape[-1])[cells]
     return jnp.sum(weights[..., None] * selected, axis=1)
 
 
 def _map_queries(function, queries, chunk):
     """`function` of chunks of queries `[Q, C]` and their numbers `[Q]`, put side by side.
 
-    The results' leaves are `[M, Q, ...]`, put together to `[M, N, ...]`.
+    The results' leaves are `[Q, ...]`, put together to `[N, ...]`.
     """
     num_queries = len(queries)
     chunk = min(chunk, num_queries)
@@ -356,7 +376,7 @@ def _map_queries(function, queries, chunk):
     index = index.reshape(num_chunks, chunk)
     results = jax.lax.map(lambda i: function(queries[i], i), index)
     return jax.tree.map(
-        lambda x: rearrange(x, 'c m q ... -> m (c q) ...')[:, :num_queries], results
+        lambda x: rearrange(x, 'c q ... -> (c q) ...')[:num_queries], results
     )
 
 

@@ -16,7 +16,7 @@ from einops import rearrange
 
 from jaxprop import affinity
 
-_TILE = 8
+_TILE = 10
 
 
 def is_possible(config) -> bool:
@@ -36,21 +36,27 @@ def is_used(grid: tuple[int, int], config) -> bool:
     return 2 * math.prod(window) <= math.prod(grid)
 
 
-def search(features: jax.Array, frames: jax.Array, config) -> affinity.Neighbors:
+def search(
+    features: jax.Array, frames: jax.Array, valid: jax.Array, first: int, config
+) -> affinity.Neighbors:
     """`affinity.select_neighbors` among the cells that the restriction allows.
 
     Args:
       features: `[H, W, C]` of the targets.
       frames: `[M, H, W, C]` of the context.
+      valid: `[M]`, which of them to search.
+      first: the first one to search.
       config: the factors; `is_possible` must hold.
 
     Returns:
-      `Neighbors` of all N = H * W targets; cells are numbered in the whole frame.
+      `Neighbors` `[1, N, k]` of all N = H * W targets with 'overall' aggregation, one list for
+      each frame, `[M - first, N, k]`, with 'per_frame'. Cells are numbered through all M frames.
     """
-    num_frames, height, width, channels = frames.shape
+    height, width, channels = features.shape
+    num_frames = len(frames) - first
+    num_lists = 1 if config.aggregation == 'overall' else num_frames
     tile, window = _tile_and_window((height, width), config.radius)
     starts, place = _tiles((height, width), tile)
-    num_neighbors = config.num_neighbors
     # Windows sit around their tiles, moved inside the frame.
     margin = math.ceil(config.radius) - 1
     corners = np.clip(starts - margin, 0, np.array((height, width)) - np.array(window))
@@ -61,24 +67,23 @@ def search(features: jax.Array, frames: jax.Array, config) -> affinity.Neighbors
         start, corner = corner_pair
         queries = jax.lax.dynamic_slice(features, (*start, 0), (*tile, channels))
         keys = jax.lax.dynamic_slice(
-            frames, (0, *corner, 0), (num_frames, *window, channels))
+            frames, (first, *corner, 0), (num_frames, *window, channels))
         logits = affinity.affinity(
-            rearrange(queries, 'h w c -> (h w) c'), rearrange(keys, 'm h w c -> m (h w) c')
-        ) / config.temperature
+            queries.reshape(-1, channels), keys.reshape(-1, channels)) / config.temperature
         inside = affinity.distance_mask(
             start + tile_cells, corner + window_cells, config.radius, config.restriction)
+        logits = rearrange(logits, 'q (m k) -> q m k', m=num_frames)
+        allowed = jnp.where(inside[:, None] & valid[first:, None], logits, -jnp.inf)
+        logits, allowed = (x.reshape(len(x), num_lists, -1) for x in (logits, allowed))
         found = affinity.select_neighbors(
-            logits, jnp.where(inside, logits, -jnp.inf), num_neighbors, config.softmax)
-        rows, columns = jnp.divmod(found.cells, window[1])
-        cells = (corner[0] + rows) * width + corner[1] + columns
-        # As many places as among whole frames, where k is more than a window holds.
-        fill = ((0, 0), (0, 0), (0, min(num_neighbors, height * width) - cells.shape[-1]))
-        return found._replace(
-            logits=jnp.pad(found.logits, fill, constant_values=-jnp.inf),
-            cells=jnp.pad(cells, fill))
+            logits, allowed, config.num_neighbors, config.softmax)
+        candidates = found.cells + allowed.shape[-1] * jnp.arange(num_lists)[:, None]
+        frame, row, column = jnp.unravel_index(candidates, (num_frames, *window))
+        cells = ((first + frame) * height + corner[0] + row) * width + corner[1] + column
+        return found._replace(cells=cells)
 
     found = jax.lax.map(search_tile, (jnp.asarray(starts), jnp.asarray(corners)))
-    return jax.tree.map(lambda x: rearrange(x, 't m q ... -> m (t q) ...')[:, place], found)
+    return jax.tree.map(lambda x: rearrange(x, 't q l ... -> l (t q) ...')[:, place], found)
 
 
 def _tile_and_window(grid, radius):

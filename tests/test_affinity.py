@@ -83,6 +83,19 @@ def test_distance_mask_rejects_unknown_shape():
         affinity.distance_mask(np.zeros((1, 2)), np.zeros((1, 2)), 2, 'diamond')
 
 
+# A prime length, ones that are cut into blocks, and all values asked for.
+@pytest.mark.parametrize('length, k', [(997, 5), (1000, 5), (1200, 1), (360, 20), (12, 12)])
+def test_top_k_keeps_the_order_of_ties(length, k):
+    rng = np.random.default_rng(0)
+    # Few different values, and a row that is mostly forbidden.
+    values = rng.integers(0, 9, (2, 3, length)).astype(np.float32)
+    values[1, 2, 3:] = -np.inf
+    largest, places = affinity.top_k(values, k)
+    order = np.argsort(-values, axis=-1, kind='stable')[..., :k]
+    np.testing.assert_array_equal(places, order)
+    np.testing.assert_array_equal(largest, np.take_along_axis(values, order, axis=-1))
+
+
 @pytest.mark.parametrize('softmax', ['neighbors', 'frame', 'region'])
 @pytest.mark.parametrize('num_neighbors', [1, 4, 9])
 def test_select_neighbors(softmax, num_neighbors):

@@ -312,6 +312,24 @@ def test_one_program_and_constant_memory():
     _assert_close(np.stack(found), np.stack(held[1:]))
 
 
+@pytest.mark.parametrize('settings', [
+    {}, {'aggregation': 'per_frame', 'softmax': 'frame'}, {'num_neighbors': None},
+])
+def test_affinities_of_one_frame_at_a_time(settings):
+    features, label = _video(num_frames=2, grid=(20, 20))
+
+    def working_memory(num_context):
+        config = _config(
+            num_context=num_context, restriction='none', implementation='dense', **settings)
+        context = init_context(features[0], label, config=config)
+        compiled = step.lower(context, features[1], config=config).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # 40 frames more, and less than the affinities of one chunk of queries with 10 of them.
+    affinities = 128 * features[0, ..., 0].size * 4
+    assert working_memory(42) - working_memory(2) < 10 * affinities
+
+
 @pytest.mark.usefixtures('quick_compilation')
 def test_one_program_for_every_length():
     features, label = _video()

@@ -54,6 +54,7 @@ def _assert_equals_dense(features, label, config, propagate=propagate_video):
     ((24, 31), 'square', 3, {'normalize_features': False, 'aggregation': 'per_frame',
                              'padding': 'mask'}),
     ((24, 31), 'radius', 1, {'padding': 'mask'}),
+    ((10, 21), 'radius', 3, {'padding': 'mask', 'num_neighbors': 2, 'softmax': 'region'}),
     ((1, 1), 'radius', 3, {'num_neighbors': 1}),
 ])
 def test_equals_dense(grid, restriction, radius, settings):
@@ -73,6 +74,11 @@ def test_equals_dense(grid, restriction, radius, settings):
 ])
 def test_equals_dense_where_few_candidates_are_left_over(grid, radius, settings):
     _assert_equals_dense(*_video(grid), _config(radius=radius, **settings))
+
+
+def test_equals_dense_where_all_affinities_are_tied():
+    features, label = _video((24, 31))
+    _assert_equals_dense(np.ones_like(features), label, _config(radius=4))
 
 
 def test_radius_one_stays_in_place():
