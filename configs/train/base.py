@@ -37,6 +37,9 @@ def get_config():
         # See jaxprop.data.pipeline.DatasetConfig. batch_size is of all devices together.
         'data': images(),
         'image_data': None,  # Of image_objective.
+        # What the exported backbone's batch statistics are of: {'frames': how many frames of `data`,
+        # 'size': theirs, 'color': as in `jaxprop.color.network_input`}. None: those of training.
+        'statistics': None,
         'log_every': 100,  # Steps.
         'checkpoint_every': 1000,
         'keep': 3,  # Latest checkpoints, beside the one with the lowest loss.

@@ -21,6 +21,7 @@ def shrink(config):
     config.schedule.update(learning_rate=1e-3, epochs=10.0)
     config.data.update(
         examples_per_video=16, max_gap=10, size=(160, 280), batch_size=4, num_threads=2)
+    config.statistics = {'frames': 48, 'size': (256, 448), 'color': 'lightness'}
     config.log_every = 10
     config.checkpoint_every = 100
     return config

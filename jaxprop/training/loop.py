@@ -1,6 +1,7 @@
 """A run of training, from a config to a backbone on disk."""
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import math
@@ -19,10 +20,15 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from jaxprop import parallel
+from jaxprop import color, parallel
 from jaxprop.data.pipeline import BatchIterator, CombinedIterator, DatasetConfig, make_iterator
 from jaxprop.files import claim, replacing, write_json
-from jaxprop.models import ResNet, load_pretrained, save_pretrained
+from jaxprop.models import (
+    ResNet,
+    estimate_batch_statistics,
+    load_pretrained,
+    save_pretrained,
+)
 from jaxprop.models.color_autoencoder import ColorAutoencoder, load_released
 from jaxprop.objectives import combine
 from jaxprop.objectives.objective import Objective
@@ -35,6 +41,7 @@ from jaxprop.training.step import make_train_step
 _CHANGEABLE = {
     'title', 'steps', 'epochs', 'log_every', 'checkpoint_every', 'keep', 'data/root',
     'data/num_threads', 'image_data/root', 'image_data/num_threads',
+    'statistics', 'statistics/frames', 'statistics/size', 'statistics/color',
 }
 # Steps that are dispatched ahead of the device; each holds a batch there.
 _AHEAD = 2
@@ -125,7 +132,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
         state = parallel.unreplicate(state)
         if step >= num_steps and parallel.is_writer() and isinstance(backbone, ResNet):
-            export_backbone(workdir / 'backbone', backbone, state, {
+            variables = {
+                'params': state.params['backbone'], 'batch_stats': state.state['backbone']}
+            if config.statistics is not None:
+                variables = data_statistics(config, backbone, variables)
+            export_backbone(workdir / 'backbone', backbone, variables, {
                 'trained by': config.name, 'steps': step, 'epochs': step / steps_per_epoch,
                 'metrics': log.metrics, 'config': _without_paths(config.to_dict()),
             })
@@ -242,12 +253,40 @@ def start_from(state: TrainState, path: str | os.PathLike, backbone: ResNet) -> 
 
 
 def export_backbone(
-    path: str | os.PathLike, backbone: ResNet, state: TrainState, description: Mapping[str, Any]
+    path: str | os.PathLike, backbone: ResNet, variables: Mapping[str, Any],
+    description: Mapping[str, Any],
 ) -> None:
     """Writes a trained backbone for `load_pretrained`, without what only training needs."""
     save_pretrained(
-        path, backbone.clone(norm_axis_name=None, frozen_until=None, dtype=None),
-        {'params': state.params['backbone'], 'batch_stats': state.state['backbone']}, description)
+        path, backbone.clone(norm_axis_name=None, frozen_until=None, dtype=None), variables,
+        description)
+
+
+def data_statistics(
+    config: ConfigDict, backbone: ResNet, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A trained backbone with the batch statistics of frames of `data`, not of its training.
+
+    The running ones of UVC+ are of crops, in lightness and in colour by turns; an evaluation shows
+    whole frames in one of the two.
+
+    Args:
+      config: `statistics` says how many `frames`, of which `size`, in which `color` (as
+        `jaxprop.color.network_input`).
+      backbone: the network.
+      variables: `params` and `batch_stats`.
+    """
+    frames, size, seen = (config.statistics[key] for key in ('frames', 'size', 'color'))
+    data = dataclasses.replace(
+        DatasetConfig(**config.data), num_frames=1, batch_size=frames, size=size)
+    images = next(make_iterator(data, config.seed))['image']
+
+    @jax.jit
+    def estimate(variables, images):
+        return estimate_batch_statistics(
+            backbone.clone(dtype=None), variables, color.network_input(images, seen))
+
+    return jax.device_get(estimate(variables, images))
 
 
 class _Log:

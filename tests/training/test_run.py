@@ -15,8 +15,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxprop.models import load_pretrained
-from jaxprop.training import checkpoint
+from configs.train import small_rotation
+from jaxprop import color
+from jaxprop.data.pipeline import DatasetConfig, make_iterator
+from jaxprop.models import ResNet, load_pretrained
+from jaxprop.training import checkpoint, loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMINGS = ('examples_per_second', 'wait_share')
@@ -175,3 +178,19 @@ def test_two_processes_train_as_one(folder, one_device):
         start(folder, 'two', *FEW, coordinator, '--num_processes=2', f'--process_id={index}')
         for index in range(2)))
     assert_close_runs(folder / 'two', one_device)
+
+
+def test_exported_statistics_are_those_of_frames_of_the_data(folder):
+    config = small_rotation.get_config()
+    config.data.root = str(folder / 'data')
+    config.statistics = {'frames': 6, 'size': (24, 32), 'color': 'lightness'}
+    backbone = ResNet(output='res1')
+    variables = backbone.init(jax.random.key(0), np.zeros((1, 24, 32, 3), np.float32))
+    result = loop.data_statistics(config, backbone, variables)
+
+    data = DatasetConfig(**{**config.data, 'size': (24, 32), 'batch_size': 6})
+    images = color.lightness_input(next(make_iterator(data, config.seed))['image'])
+    expected, _ = backbone.apply(variables, images, train=True, mutable=['batch_stats'])
+    # A norm divides by the batch's own deviation in both.
+    np.testing.assert_allclose(backbone.apply(result, images), expected, atol=1e-4)
+    assert not np.allclose(backbone.apply(variables, images), expected, atol=1e-2)
