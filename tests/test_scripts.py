@@ -63,7 +63,8 @@ def test_evaluate_names_a_missing_dataset():
 def test_propagate_a_video_file(tmp_path):
     clip = shared('data', 'clips', 'schoolgirls.mp4')
     mask = shared('data', 'DAVIS-multi', 'Annotations', '480p', 'schoolgirls', '00000.png')
-    done = start('propagate.py', clip, mask, f'--output={tmp_path}', *SMALL)
+    done = start('propagate.py', clip, mask, f'--output={tmp_path}',
+                 '--config.network.name=untrained', *SMALL)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / 'masks').glob('*.png'))) == 80
     assert open_video(tmp_path / 'overlay.mp4').num_frames == 80

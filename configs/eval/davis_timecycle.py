@@ -10,7 +10,7 @@ def get_config():
     config = davis_crw.get_config()
     config.name = 'davis_timecycle'
     config.title = "DAVIS, TimeCycle's factors"
-    config.network.depth = 50
+    config.network.update(name='untrained', depth=50)
     config.input.update(resize='square', size=320)
     config.propagation.update(
         aggregation='per_frame', softmax='frame', temperature=512**-0.5, num_neighbors=5,

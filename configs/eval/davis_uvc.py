@@ -7,7 +7,7 @@ def get_config():
     config = davis_crw.get_config()
     config.name = 'davis_uvc'
     config.title = "DAVIS, UVC's factors"
-    config.network.output = 'res4'  # As released; the study says res3.
+    config.network.update(name='untrained', output='res4')  # As released; the study says res3.
     config.input.update(
         resize='short_side', size=480, multiple=64, floored='long', color='lightness')
     config.propagation.update(

@@ -11,12 +11,12 @@ def get_config():
         'dataset': {'kind': 'synthetic', 'num_sequences': 6, 'num_frames': 24, 'seed': 0},
         'skip_bad': False,  # List a sequence that can't be read, and go on.
         'network': {
-            'name': 'untrained', 'depth': 18, 'output': 'res3', 'strides': (1, 2, 1, 1),
+            'name': 'uvc_plus_davis', 'depth': 18, 'output': 'res3', 'strides': (1, 2, 1, 1),
             'max_pool': True, 'padding': 'zero', 'seed': 0,
         },
         'input': {
             'resize': 'native', 'size': placeholder(int), 'multiple': 1, 'floored': 'both',
-            'upsample': 1.0, 'color': 'rgb',
+            'upsample': 1.0, 'color': placeholder(str),  # What the network was trained to see.
         },
         'propagation': {
             'aggregation': 'overall', 'temperature': 0.05, 'num_neighbors': 10,

@@ -31,7 +31,12 @@ from jaxprop.data.sequences import DataError, LabelledSequence, davis_palette
 from jaxprop.evaluation import davis, report
 from jaxprop.evaluation.batch import Video, extract_features, label_videos, padded_labels
 from jaxprop.files import claim, replacing, write_json
-from jaxprop.models import ResNet, estimate_batch_statistics, load_pretrained
+from jaxprop.models import (
+    ResNet,
+    describe_pretrained,
+    estimate_batch_statistics,
+    load_pretrained,
+)
 from jaxprop.propagation import PropagationConfig
 
 # Frames from which an untrained network's batch statistics are taken, evenly over the video.
@@ -43,13 +48,15 @@ class Network:
     """A backbone with its variables, and what is known of them.
 
     `description` goes into every output; `trained` is False for random weights, whose batch
-    statistics are estimated on each video itself.
+    statistics are estimated on each video itself. `color` is what it was trained to see, as
+    `jaxprop.color.network_input` names it.
     """
 
     model: ResNet
     variables: Mapping[str, Any]
     trained: bool
     description: Mapping[str, Any]
+    color: str = 'rgb'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +93,12 @@ class Labeller:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> 'Labeller':
         """From the parts `network`, `input`, `propagation`, `labels` of a config in configs/eval."""
+        network = load_network(**config['network'])
         size = dict(config['input'])
-        seen = size.pop('color')
+        seen = size.pop('color') or network.color
         return cls(
-            load_network(**config['network']), PropagationConfig(**config['propagation']),
-            InputConfig(**size), seen, **config['labels'], feature_batch=config['feature_batch'])
+            network, PropagationConfig(**config['propagation']), InputConfig(**size), seen,
+            **config['labels'], feature_batch=config['feature_batch'])
 
     def settings(self) -> dict[str, Any]:
         """Every factor by name, as plain values for JSON."""
@@ -117,7 +125,8 @@ def load_network(name: str, *, seed: int = 0, **attributes: Any) -> Network:
         variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
         return Network(model, variables, False, {'name': name, 'seed': seed, **_attributes(model)})
     model, variables = load_pretrained(name, **attributes)
-    return Network(model, variables, True, {'name': str(name), **_attributes(model)})
+    seen = describe_pretrained(name)['description'].get('color', 'rgb')
+    return Network(model, variables, True, {'name': str(name), **_attributes(model)}, seen)
 
 
 _estimate_statistics = jax.jit(

@@ -2,6 +2,7 @@
 
 from jaxprop.models.color_autoencoder import ColorAutoencoder
 from jaxprop.models.pretrained import (
+    describe_pretrained,
     from_torchvision,
     list_pretrained,
     load_pretrained,
@@ -14,6 +15,7 @@ __all__ = [
     'ColorAutoencoder',
     'ResNet',
     'VGG16',
+    'describe_pretrained',
     'estimate_batch_statistics',
     'from_deepcluster',
     'from_torchvision',

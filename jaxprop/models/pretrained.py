@@ -93,15 +93,7 @@ def load_pretrained(
       ValueError: where there is no such network, it has no such attribute, or it needs a
         parameter that the file doesn't have or has in another shape.
     """
-    weights_path, card_path = _paths(name_or_path)
-    if os.fspath(name_or_path) in list_pretrained():
-        weights_path, card_path = _paths(FOLDER / name_or_path)
-    for path in (weights_path, card_path):
-        if not path.is_file():
-            raise ValueError(
-                f'no network {os.fspath(name_or_path)!r}: neither a file {str(path)!r} nor one of '
-                f'the shipped networks: {list_pretrained()}'
-            )
+    weights_path, card_path = _find(name_or_path)
     card = json.loads(card_path.read_text(encoding='utf-8'))
     network = _network(card['network'])
     unknown = sorted(set(attributes) - set(_attributes(network)))
@@ -114,6 +106,18 @@ def load_pretrained(
     flat = _select(model, load_file(weights_path), str(weights_path))
     flat = {key: jnp.asarray(value, jnp.float32) for key, value in flat.items()}
     return model, traverse_util.unflatten_dict(flat, sep='/')
+
+
+def describe_pretrained(name_or_path: str | os.PathLike) -> dict[str, Any]:
+    """What a saved network's JSON file says of it: 'description' is `save_pretrained`'s.
+
+    Args:
+      name_or_path: as for `load_pretrained`.
+
+    Raises:
+      ValueError: there is no such network.
+    """
+    return json.loads(_find(name_or_path)[1].read_text(encoding='utf-8'))
 
 
 def list_pretrained() -> list[str]:
@@ -200,6 +204,19 @@ def _torchvision_name(path: str) -> str:
 def _paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
     name = os.fspath(path).removesuffix('.safetensors')
     return pathlib.Path(f'{name}.safetensors'), pathlib.Path(f'{name}.json')
+
+
+def _find(name_or_path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+    weights_path, card_path = _paths(name_or_path)
+    if os.fspath(name_or_path) in list_pretrained():
+        weights_path, card_path = _paths(FOLDER / name_or_path)
+    for path in (weights_path, card_path):
+        if not path.is_file():
+            raise ValueError(
+                f'no network {os.fspath(name_or_path)!r}: neither a file {str(path)!r} nor one of '
+                f'the shipped networks: {list_pretrained()}'
+            )
+    return weights_path, card_path
 
 
 def _version() -> str:

@@ -137,7 +137,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             if config.statistics is not None:
                 variables = data_statistics(config, backbone, variables)
             export_backbone(workdir / 'backbone', backbone, variables, {
-                'trained by': config.name, 'steps': step, 'epochs': step / steps_per_epoch,
+                'trained by': config.name,
+                'color': 'lightness' if config.objective.name == 'uvc' else 'rgb', 'steps': step, 'epochs': step / steps_per_epoch,
                 'metrics': log.metrics, 'config': _without_paths(config.to_dict()),
             })
     return {'step': step, 'finished': step >= num_steps, 'metrics': log.metrics}
