@@ -3,10 +3,10 @@
     python evaluate.py                                    the embedded synthetic videos
     python evaluate.py --config=configs/eval/davis_crw.py --config.dataset.root=DAVIS
 
-Writes palette PNGs, metrics.json, per_sequence.csv and report.html to the output folder; a run that
-was interrupted goes on where it stopped when it is started again. All devices are used. With
-several hosts, start it on each with --coordinator, --num_processes, --process_id, and an --output
-that all of them see.
+Writes predictions (palette PNGs, or a JSON file of joints for each sequence), metrics.json,
+per_sequence.csv and report.html to the output folder; a run that was interrupted goes on where it
+stopped when it is started again. All devices are used. With several hosts, start it on each with
+--coordinator, --num_processes, --process_id, and an --output that all of them see.
 """
 
 import functools
@@ -16,9 +16,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from jaxprop import parallel
+from jaxprop.data.badja import badja_names, badja_sequence
 from jaxprop.data.davis import davis_names, davis_sequence
+from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
 from jaxprop.data.synthetic import synthetic_sequences
-from jaxprop.evaluation import runner
+from jaxprop.data.vip import vip_names, vip_sequence
+from jaxprop.evaluation import benchmarks, runner
 
 ROOT = pathlib.Path(__file__).resolve().parent
 CONFIG = config_flags.DEFINE_config_file(
@@ -30,6 +33,14 @@ COORDINATOR = flags.DEFINE_string(
 NUM_PROCESSES = flags.DEFINE_integer(
     'num_processes', None, 'How many processes, or JAX_NUM_PROCESSES.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, or JAX_PROCESS_ID.')
+# What each dataset's folders hold.
+FOLDERS = {
+    'davis': {'root': 'JPEGImages, Annotations and ImageSets'},
+    'jhmdb': {'root': 'Rename_Images, joint_positions and splits'},
+    'vip': {'root': 'Images, Annotations and lists: VIP_Fine'},
+    'badja': {
+        'root': 'JPEGImages and Annotations of DAVIS', 'folder': 'the annotations NAME.json'},
+}
 
 
 def open_dataset(dataset):
@@ -38,18 +49,42 @@ def open_dataset(dataset):
     kind = settings.pop('kind')
     if kind == 'synthetic':
         return [(s.name, lambda s=s: s) for s in synthetic_sequences(**settings)]
-    if kind == 'davis':
-        if not settings['root']:
+    if kind not in FOLDERS:
+        raise app.UsageError(
+            f"dataset.kind is {kind!r}; it must be 'synthetic' or one of {tuple(FOLDERS)}")
+    for name, holds in FOLDERS[kind].items():
+        if not settings[name]:
             raise app.UsageError(
-                'dataset.root is empty: say --config.dataset.root=FOLDER, the folder that holds '
-                'JPEGImages, Annotations and ImageSets')
-        root, year = settings['root'], settings['year']
-        names = settings['names'] or davis_names(root, year, settings['split'])
-        return [
-            (name, functools.partial(davis_sequence, root, name, year, settings['resolution']))
-            for name in names
-        ]
-    raise app.UsageError(f"dataset.kind is {kind!r}; it must be 'synthetic' or 'davis'")
+                f'dataset.{name} is empty: say --config.dataset.{name}=FOLDER, the folder that '
+                f'holds {holds}')
+    root, names = settings['root'], settings['names']
+    if kind == 'davis':
+        year = settings['year']
+        names = names or davis_names(root, year, settings['split'])
+        opened = functools.partial(
+            davis_sequence, root, year=year, resolution=settings['resolution'])
+    elif kind == 'jhmdb':
+        names = names or jhmdb_names(root, settings['split'], settings['list'] or None)
+        opened = functools.partial(jhmdb_sequence, root)
+    elif kind == 'vip':
+        names = names or vip_names(root, settings['split'])
+        opened = functools.partial(vip_sequence, root, annotation=settings['annotation'])
+    else:
+        names = names or badja_names(settings['folder'])
+        opened = functools.partial(
+            badja_sequence, settings['folder'], root, resolution=settings['resolution'])
+    return [(name, functools.partial(opened, name=name)) for name in names]
+
+
+def open_benchmark(config):
+    """How a config's sequences are labelled and scored."""
+    kind = config.dataset.kind
+    if kind in ('jhmdb', 'badja'):
+        return benchmarks.Keypoints(**config.measure)
+    if kind == 'vip':
+        is_instance = config.dataset.annotation == 'instance'
+        return (benchmarks.Instances if is_instance else benchmarks.Parts)(**config.measure)
+    return benchmarks.Objects()
 
 
 def main(arguments):
@@ -58,19 +93,24 @@ def main(arguments):
     parallel.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     config = CONFIG.value
     output = pathlib.Path(OUTPUT.value or ROOT / 'output' / config.name)
+    benchmark = open_benchmark(config)
     metrics = runner.evaluate(
         open_dataset(config.dataset), runner.Labeller.from_config(config), output,
-        title=config.title, dataset=config.dataset.to_dict(), skip_bad=config.skip_bad,
-        report_frames=config.report_frames, **config.batch)
+        benchmark=benchmark, title=config.title, dataset=config.dataset.to_dict(),
+        skip_bad=config.skip_bad, report_frames=config.report_frames, **config.batch)
     if not parallel.is_writer():
         return
+
+    def print_row(heading, row):
+        print(f'{heading:36} ' + '  '.join(
+            f"{name.removesuffix('-Mean')} {row[name]:.3f}"
+            for name in benchmark.printed if row.get(name) is not None))
+
     for row in metrics['per_sequence']:
-        print(f"{row['sequence']:24} object {row['object']:<4} "
-              f"J {row['J-Mean']:.3f}  F {row['F-Mean']:.3f}")
+        print_row(f"{row['sequence']:24} " + (f"object {row['object']}" if 'object' in row else ''),
+                  row)
     if metrics['summary']:
-        summary = metrics['summary']
-        print(f"{'all':36} J {summary['J-Mean']:.3f}  F {summary['F-Mean']:.3f}  "
-              f"J&F {summary['J&F-Mean']:.3f}")
+        print_row('all', metrics['summary'])
     for skipped in metrics['skipped']:
         print(f"skipped {skipped['sequence']}: {skipped['reason']}")
     for warning in metrics['warnings']:

@@ -29,9 +29,13 @@ def main(arguments):
             entries.append({**entry, 'step': first + entry['step']})
         first = entries[-1]['step']
     names = [name for name in entries[0] if name not in _OTHER]
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
     figure, axes = plt.subplots(
-        1, len(names), figsize=(2.6 * len(names), 2.4), layout='constrained', squeeze=False)
-    for axis, name in zip(axes[0], names):
+        rows, columns, figsize=(2.6 * columns, 2.2 * rows), layout='constrained', squeeze=False)
+    for axis in axes.flat[len(names):]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names):
         axis.plot([e['step'] for e in entries], [e.get(name) for e in entries], linewidth=1)
         axis.set(title=name, xlabel='step')
         axis.grid(alpha=0.3)

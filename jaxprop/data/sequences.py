@@ -1,7 +1,7 @@
 """What a labelled sequence is, whichever benchmark it comes from."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class LabelledSequence:
         annotated. Frame 0 always is. Raises DataError.
       frame_names: what each frame's result is saved under, without extension: '00000', ...
       palette: uint8 `[256, 3]`, the colours results are saved with; None for the DAVIS palette.
+      classes: for each frame, id -> class, where ids are instances of classes (VIP); else None.
     """
 
     name: str
@@ -32,6 +33,7 @@ class LabelledSequence:
     read_label: Callable[[int], np.ndarray | None]
     frame_names: tuple[str, ...]
     palette: np.ndarray | None = None
+    classes: tuple[Mapping[int, int], ...] | None = None
 
 
 def davis_palette() -> np.ndarray:

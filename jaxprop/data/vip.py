@@ -57,11 +57,11 @@ def vip_sequence(
       root: the folder VIP_Fine.
       name: of the video.
       annotation: 'category': labels are classes, see `CLASS_NAMES`; 'instance': they are ids of
-        one part of one person each, whose classes `vip_instance_classes` gives.
+        one part of one person each, whose classes are those of `vip_instance_classes`.
 
     Raises:
       DataError: naming the file: a missing folder, a frame without its annotation, an image that
-        is damaged or of another size than the first frame.
+        is damaged or of another size than the first frame; as `vip_instance_classes`.
       ValueError: another annotation.
     """
     frames, masks = _paths(root, name, annotation, '.png')
@@ -75,6 +75,7 @@ def vip_sequence(
         read_frame=lambda index: read_image(frames[index]),
         read_label=lambda index: _read_ids(masks[index]),
         frame_names=tuple(path.stem for path in frames),
+        classes=vip_instance_classes(root, name) if annotation == 'instance' else None,
     )
 
 

@@ -6,6 +6,8 @@ is a run of the same compiled programs, and no program sees two videos of one de
 the softmax of a video is rounded differently from place to place, which turns ties of labels.
 So a video's label maps are the same whatever is labelled beside it.
 
+What a first frame is labelled with, and what soft labels become, is up to a codec.
+
 Shapes: D devices, B frames in one call of the network, h, w pixels, L labels.
 """
 
@@ -20,8 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprop import color, labels, parallel
+from jaxprop import color, parallel
 from jaxprop.data.inputs import input_size
+from jaxprop.evaluation.codecs import KeypointCodec, MaskCodec, Sizes
+from jaxprop.evaluation.codecs import padded_labels as padded_labels
+from jaxprop.keypoints import cell_size
 from jaxprop.propagation import init_context, propagate_step
 
 if typing.TYPE_CHECKING:
@@ -34,36 +39,30 @@ class Video:
 
     Attributes:
       name: for messages.
-      first_ids: label map of the first frame, integers `[h, w]`, 0 background.
-      frames: uint8 RGB of the network's input size, the first one being that of `first_ids`.
+      size: (height, width) of its frames, in pixels.
+      first: what the first frame is labelled with, as the codec has it.
+      frames: uint8 RGB of the network's input size, the first one being that of `first`.
         The video is over where this ends.
       variables: in place of the network's own; None for these.
     """
 
     name: str
-    first_ids: np.ndarray
+    size: tuple[int, int]
+    first: np.ndarray
     frames: Iterator[np.ndarray]
     variables: Mapping[str, Any] | None = None
-
-
-def padded_labels(first_ids: np.ndarray) -> int:
-    """The number of labels that a label map's video is computed with: the next power of two.
-
-    So that few compiled programs serve all videos, alone and in batches. The labels that no object
-    has are zero everywhere, and the first of equal labels wins: they never do.
-    """
-    return 1 << (labels.label_values(first_ids).size - 1).bit_length()
 
 
 def label_videos(
     videos: Iterable[Video],
     labeller: 'Labeller',
+    codec: MaskCodec | KeypointCodec,
     num_labels: int,
     *,
     num_devices: int = 1,
     videos_per_device: int = 1,
-) -> Iterator[list[tuple[Video, np.ndarray]]]:
-    """Carries the first label maps of videos through their frames.
+) -> Iterator[list[tuple[Video, Any]]]:
+    """Carries the first labels of videos through their frames.
 
     While the devices work on a batch of `labeller.feature_batch` frames of each video, the results
     of the batch before are handed out.
@@ -71,14 +70,14 @@ def label_videos(
     Args:
       videos: of one frame size, none with more than `num_labels` labels.
       labeller: the factors.
-      num_labels: L, see `padded_labels`.
+      codec: what the labels stand for.
+      num_labels: L, see the codec.
       num_devices: D, of this process's devices.
       videos_per_device: how many rows of D videos take turns.
 
     Yields:
-      For each step of a row the videos that advanced, with their label maps of one more frame,
-      `[h, w]` int32; the first one of a video is its `first_ids`. What is done when reading a frame
-      raises is handed out first.
+      For each step of a row the videos that advanced, with their predictions of one more frame, as
+      the codec makes them. What is done when reading a frame raises is handed out first.
 
     Raises:
       ValueError: features of a first frame that are not finite; the message names the video.
@@ -86,7 +85,7 @@ def label_videos(
     videos = iter(videos)
     variables = parallel.put(_stack([labeller.network.variables] * num_devices))
     rows = [
-        _label_row(videos, labeller, variables, num_labels, num_devices)
+        _label_row(videos, labeller, codec, variables, num_labels, num_devices)
         for _ in range(videos_per_device)
     ]
     while rows:
@@ -98,7 +97,7 @@ def label_videos(
                 yield step
 
 
-def _label_row(videos, labeller, variables, num_labels, num_devices):
+def _label_row(videos, labeller, codec, variables, num_labels, num_devices):
     """`label_videos` of one row. Arrays on the devices are `[D, ...]`."""
     network, config = labeller.network, labeller.propagation
     playing: list[Video | None] = [None] * num_devices
@@ -106,14 +105,14 @@ def _label_row(videos, labeller, variables, num_labels, num_devices):
     context, waiting = None, []
     extract = parallel.local_map(_extract, num_devices, static=(0, 1))
     start = parallel.local_map(_start, num_devices, static=(0,), donate=(1,))
-    advance = parallel.local_map(_advance, num_devices, static=(0, 1, 2, 3), donate=(4,))
+    advance = parallel.local_map(_advance, num_devices, static=(0, 1, 2), donate=(3,))
 
     while True:
         before = list(playing)
         try:
             batches = _next_frames(playing, videos, labeller.feature_batch)
         except BaseException:
-            yield from _handed_out(waiting)
+            yield from _handed_out(waiting, codec)
             raise
         if not batches:
             break
@@ -130,22 +129,22 @@ def _label_row(videos, labeller, variables, num_labels, num_devices):
         for index in range(max(map(len, batches.values()))):
             moving = [device for device in batches if index < len(batches[device])]
             first = starting if index == 0 else []
-            ids, goes_on = None, len(first) < len(moving)
+            predictions, goes_on = None, len(first) < len(moving)
             if goes_on:
-                context, ids = advance(
-                    config, frame_size, decode_size, labeller.min_max, context, features[index],
-                    device_values)
+                context, predictions = advance(
+                    config, codec, sizes, context, features[index], device_values)
             if first:
-                frame_size = playing[first[0]].first_ids.shape
-                size = input_size(*frame_size, labeller.input)
-                decode_size = size if labeller.decode_at == 'input' else None
+                size = tuple(playing[first[0]].size)
+                seen = input_size(*size, labeller.input)
+                sizes = Sizes(
+                    size, seen, features[0].shape[1:3],
+                    cell_size(size, seen, network.model.stride))
                 first_labels = np.zeros((*features[0].shape[:3], num_labels), np.float32)
                 for device in first:
-                    own = labels.label_values(playing[device].first_ids)
+                    soft, own = codec.encode(playing[device].first, sizes)
                     # Labels that no object has stand for the background.
                     values[device] = np.pad(own, (0, num_labels - own.size))
-                    first_labels[device][..., :own.size] = labels.encode(
-                        playing[device].first_ids, own, first_labels.shape[1:3], labeller.encode)
+                    first_labels[device][..., :own.size] = soft
                 device_values = parallel.put(values.copy())
                 is_first = np.isin(np.arange(num_devices), first)
                 context, finite = start(
@@ -156,10 +155,11 @@ def _label_row(videos, labeller, variables, num_labels, num_devices):
                         raise ValueError(
                             f'{playing[device].name}: features hold values that are not finite; '
                             'check the input and weights')
-            steps.append((ids, [(device, playing[device], device in first) for device in moving]))
-        yield from _handed_out(waiting)
+            steps.append((
+                predictions, [(device, playing[device], device in first) for device in moving]))
+        yield from _handed_out(waiting, codec)
         waiting = steps
-    yield from _handed_out(waiting)
+    yield from _handed_out(waiting, codec)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'color_space'))
@@ -173,10 +173,10 @@ def _extract(model, color_space, variables, frames):
     return tuple(extract_features(model, variables, frames, color_space=color_space))
 
 
-def _advance(config, frame_size, decode_size, min_max, context, features, values):
-    """One frame: the new context, and ids `[h, w]`."""
+def _advance(config, codec, sizes, context, features, values):
+    """One frame: the new context, and the prediction."""
     context, label = propagate_step(context, features, config=config)
-    return context, labels.decode(label, values, frame_size, min_max, decode_size)
+    return context, codec.decode(label, values, sizes)
 
 
 def _start(config, context, features, first_label, is_first):
@@ -221,10 +221,11 @@ def _stack(trees):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(trees))
 
 
-def _handed_out(steps):
-    for ids, moving in steps:
-        ids = None if ids is None else np.asarray(ids)
+def _handed_out(steps, codec):
+    for predictions, moving in steps:
+        predictions = jax.tree.map(np.asarray, predictions)
         yield [
-            (video, np.asarray(video.first_ids, np.int32) if is_first else ids[device])
+            (video, codec.given(video.first) if is_first
+             else jax.tree.map(lambda values: values[device], predictions))
             for device, video, is_first in moving
         ]

@@ -1,6 +1,7 @@
 """The report of an evaluation: one HTML file that needs nothing else, with charts and players."""
 
 import base64
+import colorsys
 import dataclasses
 import html
 import io
@@ -18,17 +19,73 @@ from jaxprop.data.sequences import davis_palette
 from jaxprop.files import replacing
 
 _MEASURES = (('J', 'Region similarity'), ('F', 'Boundary accuracy'))
-_COLUMNS = ('J&F-Mean', 'J-Mean', 'J-Recall', 'J-Decay', 'F-Mean', 'F-Recall', 'F-Decay')
+ACCENT = (42, 98, 201)
 
 # The chart, in units of its SVG: a panel for each measure, under one another.
-_CHART_WIDTH, _CHART_HEIGHT = 520, 306
+_CHART_WIDTH = 520
 _PANEL_LEFT, _PANEL_RIGHT = 34, 510
-_PANEL_TOPS, _PANEL_HEIGHT = (26, 168), 104
+_PANEL_TOP, _PANEL_HEIGHT, _PANEL_SPACING = 26, 104, 142
+
+Colour = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measure:
+    """A panel of a chart: lines over time.
+
+    Attributes:
+      name, meaning: 'J', 'region similarity'.
+      values: `[O, T]` from 0 to 1, NaN where not scored.
+      lines: the O names and RGB colours.
+    """
+
+    name: str
+    meaning: str
+    values: np.ndarray
+    lines: tuple[tuple[str, Colour], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SequenceView:
+    """What the report shows of one sequence: measures over time, and frames to play.
+
+    Attributes:
+      name: of the sequence, as in the rows of the metrics.
+      num_frames: T.
+      legend: names and RGB colours of what the pictures show.
+      measures: one panel each.
+      frames: pictures as `encode_picture` makes them; any of WebP, JPEG and PNG.
+      frame_numbers: for each picture which frame it is, from 0 to T - 1, ascending.
+      frames_per_second: how fast the pictures are played.
+      heading: what the legend's names are, if they don't say it.
+
+    Raises:
+      ValueError: the attributes don't fit each other.
+    """
+
+    name: str
+    num_frames: int
+    legend: tuple[tuple[str, Colour], ...]
+    measures: tuple[Measure, ...]
+    frames: list[bytes]
+    frame_numbers: list[int]
+    frames_per_second: float = 12
+    heading: str = ''
+
+    def __post_init__(self) -> None:
+        for measure in self.measures:
+            if np.shape(measure.values) != (len(measure.lines), self.num_frames):
+                raise ValueError(
+                    f'{self.name}: the values of {measure.name} have the shape '
+                    f'{list(np.shape(measure.values))}; it must be '
+                    f'[{len(measure.lines)}, {self.num_frames}]')
+        _check_frames(
+            self.name, self.num_frames, self.frames, self.frame_numbers, self.frames_per_second)
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceReport:
-    """What the report shows of one sequence: J and F over time, and overlaid frames to play.
+    """The `view` of a sequence with objects: J and F over time, and overlaid frames to play.
 
     Attributes:
       name: of the sequence, as in the rows of the metrics.
@@ -68,20 +125,74 @@ class SequenceReport:
             )
         if any(not 0 <= object_id <= 255 for object_id in self.object_ids):
             raise ValueError(f'{self.name}: object_ids is {self.object_ids}; they are 0 to 255')
-        numbers = list(self.frame_numbers)
-        if len(numbers) != len(self.frames):
+        _check_frames(
+            self.name, shape[1], self.frames, self.frame_numbers, self.frames_per_second)
+
+    @property
+    def view(self) -> SequenceView:
+        palette = davis_palette() if self.palette is None else self.palette
+        colours = [tuple(palette[object_id].tolist()) for object_id in self.object_ids]
+        lines = tuple(
+            (f'object {object_id}', colour) for object_id, colour in zip(self.object_ids, colours))
+        values = self.region_similarity, self.boundary_accuracy
+        return SequenceView(
+            self.name, np.shape(self.region_similarity)[1],
+            tuple(zip(map(str, self.object_ids), colours)),
+            tuple(Measure(name, meaning.lower(), np.asarray(scores, np.float64), lines)
+                  for (name, meaning), scores in zip(_MEASURES, values)),
+            self.frames, self.frame_numbers, self.frames_per_second, 'object')
+
+
+def distinct_colours(count: int) -> tuple[Colour, ...]:
+    """RGB colours of different hues, those of neighbours far apart."""
+    return tuple(
+        tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(
+            index * 0.618034 % 1, (0.9, 0.6)[index % 2], 1))
+        for index in range(count))
+
+
+def draw_joints(
+    frame: np.ndarray, positions: np.ndarray, truth: np.ndarray, colours: Sequence[Colour]
+) -> np.ndarray:
+    """Draws joints over the frame: a dot for each, and its truth as a ring of the same colour.
+
+    Args:
+      frame: uint8 RGB `[H, W, 3]`.
+      positions: `[J, 2]` (x, y) in pixels, NaN: not drawn.
+      truth: likewise.
+      colours: of the J joints, see `distinct_colours`.
+
+    Returns:
+      uint8 RGB `[H, W, 3]`, a new array.
+
+    Raises:
+      ValueError: an argument is not like that.
+    """
+    frame = np.asarray(frame)
+    _check_picture('frame', frame)
+    for name, points in (('positions', positions), ('truth', truth)):
+        if np.shape(points) != (len(colours), 2):
             raise ValueError(
-                f'{self.name}: there are {len(numbers)} frame_numbers for {len(self.frames)} frames'
-            )
-        if numbers != sorted(set(numbers)) or any(not 0 <= t < shape[1] for t in numbers):
-            raise ValueError(
-                f'{self.name}: frame_numbers is {numbers}; they must ascend, from 0 to '
-                f'{shape[1] - 1} at most'
-            )
-        if not 0 < self.frames_per_second < math.inf:
-            raise ValueError(
-                f'{self.name}: frames_per_second is {self.frames_per_second}; it must be above 0'
-            )
+                f'{name} has the shape {list(np.shape(points))}; it must be [{len(colours)}, 2]')
+    result = frame.copy()
+    # A dot of four pixels across once the picture is 240 wide; in sixteenths of a pixel for OpenCV.
+    unit = max(frame.shape[:2]) / 120
+    thickness = max(1, round(unit / 2))
+
+    def circle(point, radius, colour, thickness):
+        if np.isfinite(point).all():
+            cv2.circle(
+                result, [round(16 * float(value)) for value in point], round(16 * radius), colour,
+                thickness, cv2.LINE_AA, shift=4)
+
+    black = (0, 0, 0)
+    for point, colour in zip(truth, colours):
+        circle(point, 2 * unit, black, thickness + 2)
+        circle(point, 2 * unit, colour, thickness)
+    for point, colour in zip(positions, colours):
+        circle(point, 1.4 * unit, black, cv2.FILLED)
+        circle(point, unit, colour, cv2.FILLED)
+    return result
 
 
 def overlay(
@@ -158,7 +269,9 @@ def encode_picture(image: np.ndarray, max_width: int = 480) -> bytes:
 
 
 def write_report(
-    path: str | os.PathLike, metrics: Mapping[str, Any], sequences: Sequence[SequenceReport]
+    path: str | os.PathLike,
+    metrics: Mapping[str, Any],
+    sequences: Sequence[SequenceReport | SequenceView],
 ) -> None:
     """Writes the report: one HTML file with all styles, scripts and pictures inside.
 
@@ -168,22 +281,25 @@ def write_report(
 
     Args:
       path: of the HTML file; its folder is made where missing.
-      metrics: any of 'title'; 'summary' and 'per_sequence', as `davis.summarize` and
-        `davis.sequence_table` give them; 'skipped', rows of 'sequence' and 'reason'; 'warnings',
-        strings; 'network', with 'name', 'trained' and more; 'settings', 'provenance', 'timing',
-        nested as they like. What is absent is left out.
+      metrics: any of 'title'; 'summary', fractions by their names; 'per_sequence', rows with
+        'sequence', for each of its objects with 'object', and fractions or whole numbers by their
+        names; 'per_joint', 'per_class' and 'per_threshold', rows of other tables; 'skipped', rows
+        of 'sequence' and 'reason'; 'warnings', strings; 'network', with 'name', 'trained' and more;
+        'settings', 'provenance', 'timing', nested as they like. What is absent is left out.
       sequences: to show over time, in this order.
 
     Raises:
       ValueError: a picture is no WebP, JPEG or PNG file.
     """
-    page = _page(metrics, sequences)
+    page = _page(metrics, [
+        sequence.view if isinstance(sequence, SequenceReport) else sequence
+        for sequence in sequences])
     with replacing(path) as temporary:
         # Names of files may hold bytes that are no text, which UTF-8 can't write.
         temporary.write_text(page, encoding='utf-8', errors='replace')
 
 
-def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceReport]) -> str:
+def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceView]) -> str:
     title = _escape(metrics.get('title') or 'Evaluation')
     rows = metrics.get('per_sequence') or []
     # The security policy makes browsers refuse whatever would come from outside the file.
@@ -206,7 +322,8 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 </header>
 {_notices(metrics)}
 {_headline(metrics.get('summary') or {})}
-{_table(rows, sequences)}
+{_results(rows, sequences)}
+{_other_tables(metrics)}
 {_sequences(rows, sequences)}
 {_details(metrics)}
 </main>
@@ -221,7 +338,10 @@ def _subtitle(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     parts = [_escape(part) for part in (network.get('name'), provenance.get('date')) if part]
     if rows:
         num_sequences = len({row.get('sequence') for row in rows})
-        parts.append(f'{_count(num_sequences, "sequence")}, {_count(len(rows), "object")}')
+        counts = [_count(num_sequences, 'sequence')]
+        if any('object' in row for row in rows):
+            counts.append(_count(len(rows), 'object'))
+        parts.append(', '.join(counts))
     return ' &middot; '.join(parts)
 
 
@@ -254,112 +374,155 @@ def _notices(metrics: Mapping[str, Any]) -> str:
 def _headline(summary: Mapping[str, float]) -> str:
     if not summary:
         return ''
-    tiles = [('J&amp;F', 'mean of J and F', summary.get('J&F-Mean'), '')]
-    for measure, meaning in _MEASURES:
-        more = ''.join(
-            f'<span>{name.lower()} <b>{_percent(summary.get(f"{measure}-{name}"))}</b></span>'
-            for name in ('Recall', 'Decay')
-        )
-        tiles.append((measure, meaning.lower(), summary.get(f'{measure}-Mean'), more))
+    if 'J-Mean' in summary:
+        tiles = [('J&amp;F', 'mean of J and F', summary.get('J&F-Mean'), '')]
+        for measure, meaning in _MEASURES:
+            more = ''.join(
+                f'<span>{name.lower()} <b>{_percent(summary.get(f"{measure}-{name}"))}</b></span>'
+                for name in ('Recall', 'Decay')
+            )
+            tiles.append((measure, meaning.lower(), summary.get(f'{measure}-Mean'), more))
+    else:
+        tiles = []
+        for key, value in summary.items():
+            name, _, meaning = key.partition(', ')
+            tiles.append((_escape(name), _escape(meaning), value, ''))
+    if any(more for *_, more in tiles):  # A line of the same height in all of them.
+        tiles = [(*tile, f'<div class="more">{more}</div>') for *tile, more in tiles]
     return '<section class="tiles" aria-label="Global result, in percent">' + ''.join(
         f'<div class="card tile"><div class="label"><b>{name}</b> {meaning}</div>'
         f'<div class="number">{_percent(value)}<small>%</small></div>{_bar(value)}'
-        f'<div class="more">{more}</div></div>'
+        f'{more}</div>'
         for name, meaning, value, more in tiles
     ) + '</section>'
 
 
-def _table(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceReport]) -> str:
+def _results(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView]) -> str:
+    """The table of sequences, and of their objects where they have any."""
     if not rows:
         return ''
-    anchors = {report.name: index for index, report in enumerate(sequences)}
-    body = []
-    for row in rows:
+    anchors = {view.name: index for index, view in enumerate(sequences)}
+
+    def text(row):
         name, object_id = row.get('sequence', '?'), row.get('object', '')
         cell, swatch = _escape(name), ''
         if name in anchors:
-            report = sequences[anchors[name]]
             cell = f'<a href="#sequence-{anchors[name]}">{cell}</a>'
-            if object_id in report.object_ids:
-                swatch = _swatch(report, object_id)
-        cells = [
-            f'<th scope="row" data-value="{_escape(name)}">{cell}</th>',
-            f'<td data-value="{_escape(object_id)}">{swatch}{_escape(object_id)}</td>',
-        ]
-        for column in _COLUMNS:
-            value = _mean_of(row) if column == 'J&F-Mean' else row.get(column)
-            bar = _bar(value) if column.endswith('-Mean') else ''
+            colour = dict(sequences[anchors[name]].legend).get(str(object_id))
+            swatch = '' if colour is None else _swatch(colour)
+        cells = f'<th scope="row" data-value="{_escape(name)}">{cell}</th>'
+        if has_objects:
+            cells += f'<td data-value="{_escape(object_id)}">{swatch}{_escape(object_id)}</td>'
+        return cells
+
+    has_objects = any('object' in row for row in rows)
+    heading, note = 'By sequence', 'In percent. '
+    if has_objects:
+        heading += ' and object'
+        note += 'Recall: frames above 50. Decay: first quarter less last quarter. '
+        both = [{'J&F-Mean': _mean_of(row)} if 'J-Mean' in row else {} for row in rows]
+        rows = [{**mean, **row} for mean, row in zip(both, rows)]
+    names = ['Sequence', 'Object'] if has_objects else ['Sequence']
+    return _table(heading, f'{note}Click a heading to sort.', names, rows, text, 'sortable')
+
+
+def _other_tables(metrics: Mapping[str, Any]) -> str:
+    tables = []
+    for key, name in (('per_joint', 'joint'), ('per_class', 'class'), ('per_threshold', 'overlap')):
+        if rows := metrics.get(key):
+            tables.append(_table(
+                f'By {name}', 'In percent, over all sequences.', [name.capitalize()], rows,
+                lambda row, name=name: f'<th scope="row">{_escape(row.get(name, "?"))}</th>'))
+    return ''.join(tables)
+
+
+def _table(heading, note, names, rows, text, kind=''):
+    """A table of rows: the cells that `text` makes of one, then its values."""
+    written = {'sequence', 'object', *map(str.lower, names)}
+    columns = list(dict.fromkeys(key for row in rows for key in row if key not in written))
+    body = []
+    for row in rows:
+        cells = [text(row)]
+        for column in columns:
+            value = row.get(column)
+            shown = str(value) if isinstance(value, int) else _percent(value)
+            is_share = not isinstance(value, int) and not column.endswith(('-Recall', '-Decay'))
             exact = repr(float(value)) if _is_number(value) else ''
-            cells.append(f'<td class="value" data-value="{exact}">{_percent(value)}{bar}</td>')
+            cells.append(
+                f'<td class="value" data-value="{exact}">{shown}'
+                f'{_bar(value) if is_share else ""}</td>')
         body.append(f'<tr>{"".join(cells)}</tr>')
     head = ''.join(
-        f'<th scope="col" class="{kind}"><button type="button">{_escape(heading)}</button></th>'
-        for heading, kind in (
-            ('Sequence', 'text'),
-            ('Object', 'text'),
-            *((column.replace('-', ' '), 'value') for column in _COLUMNS),
+        f'<th scope="col" class="{style}"><button type="button">{_escape(title)}</button></th>'
+        if kind else f'<th scope="col" class="{style}">{_escape(title)}</th>'
+        for title, style in (
+            *((name, 'text') for name in names),
+            *((column.replace('-', ' '), 'value') for column in columns),
         )
     )
     return (
-        '<section><h2>By sequence and object</h2><p class="muted">In percent. Recall: frames above '
-        '50. Decay: first quarter less last quarter. Click a heading to sort.</p>'
-        f'<div class="card scroll"><table id="results"><thead><tr>{head}</tr></thead>'
+        f'<section><h2>{heading}</h2><p class="muted">{note}</p>'
+        f'<div class="card scroll"><table class="results {kind}"><thead><tr>{head}</tr></thead>'
         f'<tbody>{"".join(body)}</tbody></table></div></section>'
     )
 
 
-def _sequences(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceReport]) -> str:
+def _sequences(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView]) -> str:
     if not sequences:
         return ''
     cards = []
-    for index, report in enumerate(sequences):
-        values = [_mean_of(row) for row in rows if row.get('sequence') == report.name]
-        means = [value for value in values if value is not None]
-        mean = f'J&amp;F <b>{_percent(np.mean(means))}</b>' if means else ''
+    for index, view in enumerate(sequences):
         legend = ''.join(
-            f'<span>{_swatch(report, object_id)}{object_id}</span>'
-            for object_id in report.object_ids
-        )
+            f'<span>{_swatch(colour)}{_escape(name)}</span>' for name, colour in view.legend)
         cards.append(
             f'<article class="card sequence" id="sequence-{index}"><header>'
-            f'<h3>{_escape(report.name)}</h3><span class="muted">{mean}</span>'
-            f'<span class="legend"><span class="muted">object</span>{legend}</span></header>'
-            f'<div class="columns">{_player(report)}{_chart(report)}</div></article>'
+            f'<h3>{_escape(view.name)}</h3><span class="muted">{_numbers_of(view, rows)}</span>'
+            f'<span class="legend"><span class="muted">{view.heading}</span>{legend}</span>'
+            f'</header><div class="columns">{_player(view)}{_chart(view)}</div></article>'
         )
     return f'<section><h2>Over time</h2>{"".join(cards)}</section>'
 
 
-def _player(report: SequenceReport) -> str:
-    if not report.frames:
+def _numbers_of(view: SequenceView, rows: Sequence[Mapping[str, Any]]) -> str:
+    own = [row for row in rows if row.get('sequence') == view.name]
+    means = [mean for mean in map(_mean_of, own) if mean is not None]
+    if means:
+        return f'J&amp;F <b>{_percent(np.mean(means))}</b>'
+    return ' '.join(
+        f'{_escape(name)} <b>{_percent(value)}</b>'
+        for row in own for name, value in row.items()
+        if isinstance(value, float) and 'J-Mean' not in row)
+
+
+def _player(view: SequenceView) -> str:
+    if not view.frames:
         return ''
-    uris = [_data_uri(frame, report.name) for frame in report.frames]
-    numbers = [int(number) for number in report.frame_numbers]
+    uris = [_data_uri(frame, view.name) for frame in view.frames]
+    numbers = [int(number) for number in view.frame_numbers]
     return (
-        f'<div class="player" data-rate="{float(report.frames_per_second)}" '
+        f'<div class="player" data-rate="{float(view.frames_per_second)}" '
         f'data-numbers="{json.dumps(numbers)}"><img src="{uris[0]}" '
-        f'alt="Objects of {_escape(report.name)} over a frame"><div class="controls" hidden>'
+        f'alt="Labels of {_escape(view.name)} over a frame"><div class="controls" hidden>'
         '<button type="button" aria-label="Play">&#9654;</button><input type="range" min="0" '
-        f'max="{len(uris) - 1}" value="0" aria-label="Frame of {_escape(report.name)}">'
+        f'max="{len(uris) - 1}" value="0" aria-label="Frame of {_escape(view.name)}">'
         f'<output>frame {numbers[0]}</output></div>'
         f'<script type="application/json">{json.dumps(uris)}</script></div>'
     )
 
 
-def _chart(report: SequenceReport) -> str:
-    """J and F over time as SVG, whose colours follow the page's.
+def _chart(view: SequenceView) -> str:
+    """The measures over time as SVG, whose colours follow the page's.
 
     Drawn by hand since a plotting library fixes colours when it draws, and a light and a dark page
     need different ones.
     """
-    num_frames = np.shape(report.region_similarity)[1]
-    step = (_PANEL_RIGHT - _PANEL_LEFT) / max(num_frames - 1, 1)
+    step = (_PANEL_RIGHT - _PANEL_LEFT) / max(view.num_frames - 1, 1)
     parts = []
-    for (measure, meaning), top, values in zip(
-        _MEASURES, _PANEL_TOPS, (report.region_similarity, report.boundary_accuracy)
-    ):
+    for index, measure in enumerate(view.measures):
+        top = _PANEL_TOP + index * _PANEL_SPACING
         parts.append(
-            f'<text class="title" x="{_PANEL_LEFT}" y="{top - 9}">{measure}'
-            f'<tspan class="tick" dx="6">{meaning.lower()}, %</tspan></text>'
+            f'<text class="title" x="{_PANEL_LEFT}" y="{top - 9}">{_escape(measure.name)}'
+            f'<tspan class="tick" dx="6">{_escape(measure.meaning)}, %</tspan></text>'
         )
         for level in (0, 0.5, 1):
             y = top + (1 - level) * _PANEL_HEIGHT
@@ -368,16 +531,17 @@ def _chart(report: SequenceReport) -> str:
                 f'<text class="tick" x="{_PANEL_LEFT - 6}" y="{y + 4:g}" text-anchor="end">'
                 f'{100 * level:g}</text>'
             )
-        for object_id, line in zip(report.object_ids, np.asarray(values, np.float64)):
+        for (name, colour), line in zip(measure.lines, measure.values):
             parts.append(
-                f'<path class="line" style="{_colour(report, object_id)}" '
-                f'd="{_line(line, step, top)}"><title>object {object_id}</title></path>'
+                f'<path class="line" style="{_colour(colour)}" '
+                f'd="{_line(line, step, top)}"><title>{_escape(name)}</title></path>'
             )
-    bottom = _PANEL_TOPS[-1] + _PANEL_HEIGHT
+    bottom = _PANEL_TOP + (len(view.measures) - 1) * _PANEL_SPACING + _PANEL_HEIGHT
     spacing = next(
-        (size for size in (1, 2, 5, 10, 20, 50, 100, 200, 500) if num_frames / size <= 10), 1000
+        (size for size in (1, 2, 5, 10, 20, 50, 100, 200, 500) if view.num_frames / size <= 10),
+        1000
     )
-    for number in range(0, num_frames, spacing):
+    for number in range(0, view.num_frames, spacing):
         parts.append(
             f'<text class="tick" x="{_PANEL_LEFT + number * step:.1f}" y="{bottom + 16}" '
             f'text-anchor="middle">{number}</text>'
@@ -386,16 +550,17 @@ def _chart(report: SequenceReport) -> str:
         f'<text class="tick" x="{(_PANEL_LEFT + _PANEL_RIGHT) / 2:g}" y="{bottom + 31}" '
         'text-anchor="middle">frame</text>'
     )
-    if report.frames:
-        x = _PANEL_LEFT + report.frame_numbers[0] * step
+    if view.frames:
+        x = _PANEL_LEFT + view.frame_numbers[0] * step
         parts.append(
             f'<path class="cursor" transform="translate({x:.2f})" '
-            f'd="M0 {_PANEL_TOPS[0] - 4}V{bottom}"/>'
+            f'd="M0 {_PANEL_TOP - 4}V{bottom}"/>'
         )
+    names = ' and '.join(measure.name for measure in view.measures)
     return (
-        f'<svg class="chart" viewBox="0 0 {_CHART_WIDTH} {_CHART_HEIGHT}" role="img" '
-        f'aria-label="J and F of {_escape(report.name)} over time" data-left="{_PANEL_LEFT}" '
-        f'data-step="{step}">{"".join(parts)}</svg>'
+        f'<svg class="chart" viewBox="0 0 {_CHART_WIDTH} {bottom + 34}" role="img" '
+        f'aria-label="{_escape(names)} of {_escape(view.name)} over time" '
+        f'data-left="{_PANEL_LEFT}" data-step="{step}">{"".join(parts)}</svg>'
     )
 
 
@@ -465,13 +630,12 @@ def _bar(value: Any) -> str:
     return f'<span class="bar"><i style="width:{filled:.1f}%"></i></span>'
 
 
-def _swatch(report: SequenceReport, object_id: int) -> str:
-    return f'<i class="swatch" style="{_colour(report, object_id)}"></i>'
+def _swatch(colour: Colour) -> str:
+    return f'<i class="swatch" style="{_colour(colour)}"></i>'
 
 
-def _colour(report: SequenceReport, object_id: int) -> str:
-    palette = davis_palette() if report.palette is None else report.palette
-    red, green, blue = (int(channel) for channel in palette[object_id])
+def _colour(colour: Colour) -> str:
+    red, green, blue = colour
     return f'--colour:#{red:02x}{green:02x}{blue:02x}'
 
 
@@ -482,6 +646,21 @@ def _data_uri(picture: bytes, name: str) -> str:
     raise ValueError(
         f'{name}: a frame begins with {picture[:8]!r}; frames must be WebP, JPEG or PNG files'
     )
+
+
+def _check_frames(
+    name: str, num_frames: int, frames: Sequence[bytes], numbers: Sequence[int], rate: float
+) -> None:
+    numbers = list(numbers)
+    if len(numbers) != len(frames):
+        raise ValueError(
+            f'{name}: there are {len(numbers)} frame_numbers for {len(frames)} frames')
+    if numbers != sorted(set(numbers)) or any(not 0 <= t < num_frames for t in numbers):
+        raise ValueError(
+            f'{name}: frame_numbers is {numbers}; they must ascend, from 0 to {num_frames - 1} at '
+            'most')
+    if not 0 < rate < math.inf:
+        raise ValueError(f'{name}: frames_per_second is {rate}; it must be above 0')
 
 
 def _check_picture(name: str, image: np.ndarray) -> None:
@@ -541,7 +720,10 @@ button:focus-visible, input:focus-visible, summary:focus-visible, a:focus-visibl
 .notice.strong { background: var(--strong); border-color: var(--strong-rule); }
 .notice ul { margin: 4px 0 0; padding-left: 20px; }
 
-.tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 14px; margin-top: 20px; }
+.tiles {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 14px;
+  margin-top: 20px;
+}
 .tile { padding: 16px 20px 14px; }
 .tile .label { color: var(--muted); }
 .tile .label b { color: var(--text); }
@@ -560,17 +742,18 @@ button:focus-visible, input:focus-visible, summary:focus-visible, a:focus-visibl
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; font-weight: 500; }
-#results th, #results td { padding: 7px 14px; white-space: nowrap; }
-#results td { font-variant-numeric: tabular-nums; }
-#results .value { text-align: right; }
-#results tbody tr { border-top: 1px solid var(--rule); }
-#results tbody tr:hover { background: color-mix(in srgb, var(--accent) 7%, transparent); }
-#results td .bar { min-width: 60px; margin-top: 3px; }
-#results button {
+table.results th, table.results td { padding: 7px 14px; white-space: nowrap; }
+table.results td { font-variant-numeric: tabular-nums; }
+table.results .value { text-align: right; }
+table.results thead th { color: var(--muted); font-size: 13px; font-weight: 600; }
+table.results tbody tr { border-top: 1px solid var(--rule); }
+table.results tbody tr:hover { background: color-mix(in srgb, var(--accent) 7%, transparent); }
+table.results td .bar { min-width: 60px; margin-top: 3px; }
+table.results button {
   all: unset; cursor: pointer; color: var(--muted); font-size: 13px; font-weight: 600;
 }
-#results button:hover { color: var(--text); }
-#results button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+table.results button:hover { color: var(--text); }
+table.results button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 [aria-sort] button { color: var(--text) !important; }
 [aria-sort="ascending"] button::after { content: " \\2191"; }
 [aria-sort="descending"] button::after { content: " \\2193"; }
@@ -698,13 +881,13 @@ for (const player of document.querySelectorAll('.player')) {
   show(0);
 }
 
-const results = document.getElementById('results');
-if (results) {
+for (const results of document.querySelectorAll('table.sortable')) {
   const headings = [...results.tHead.rows[0].cells];
   headings.forEach((heading, column) => heading.addEventListener('click', () => {
     const isText = column === 0;
-    const first = column < 2 ? 'ascending' : 'descending';
-    const second = column < 2 ? 'descending' : 'ascending';
+    const rises = heading.className === 'text';
+    const first = rises ? 'ascending' : 'descending';
+    const second = rises ? 'descending' : 'ascending';
     const order = heading.getAttribute('aria-sort') === first ? second : first;
     headings.forEach(other => other.removeAttribute('aria-sort'));
     heading.setAttribute('aria-sort', order);

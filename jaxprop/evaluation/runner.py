@@ -1,6 +1,6 @@
-"""From a labelled sequence to label maps and scores: what `evaluate.py` and `propagate.py` do.
+"""From a labelled sequence to predictions and scores: what `evaluate.py` and `propagate.py` do.
 
-`Labeller` holds every factor between a video's frames and its label maps; `label_frames` carries a
+`Labeller` holds every factor between a video's frames and its predictions; `label_frames` carries a
 first label map through frames as they come, in constant memory; `evaluate` does a whole benchmark.
 """
 
@@ -24,12 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxprop import color, labels, parallel
-from jaxprop.data import davis as davis_data
+from jaxprop import color, parallel
 from jaxprop.data.inputs import InputConfig, input_size, resize_frame
-from jaxprop.data.sequences import DataError, LabelledSequence, davis_palette
-from jaxprop.evaluation import davis, report
-from jaxprop.evaluation.batch import Video, extract_features, label_videos, padded_labels
+from jaxprop.data.keypoints import KeypointSequence
+from jaxprop.data.sequences import DataError, LabelledSequence
+from jaxprop.evaluation import report
+from jaxprop.evaluation.batch import Video, extract_features, label_videos
+from jaxprop.evaluation.benchmarks import Benchmark, Objects
+from jaxprop.evaluation.codecs import KeypointCodec, MaskCodec
 from jaxprop.files import claim, replacing, write_json
 from jaxprop.models import (
     ResNet,
@@ -61,17 +63,15 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Labeller:
-    """Every factor between frames and label maps.
+    """Every factor between frames and predictions.
 
     Attributes:
       network: the features.
       propagation: the factors of propagation.
       input: the frames' size in the network.
       color: what the network sees, see `jaxprop.color.network_input`.
-      encode: how the first label map comes to the feature grid: 'area', 'nearest', 'bilinear'.
-      min_max: scale each class to [0, 1] before the largest one is taken.
-      decode_at: 'frame': labels are upsampled to the frame, then the largest class is taken;
-        'input': they are upsampled to the network's input, and the label map is resized by nearest.
+      encode, min_max, decode_at, resize_first: of label maps, see `MaskCodec`.
+      keypoints: what labels stand for where they are joints, in place of these four.
       feature_batch: frames in one call of the network.
     """
 
@@ -82,32 +82,50 @@ class Labeller:
     encode: str = 'bilinear'
     min_max: bool = False
     decode_at: str = 'frame'
+    resize_first: str | None = None
+    keypoints: KeypointCodec | None = None
     feature_batch: int = 4
 
     def __post_init__(self):
-        if self.decode_at not in ('frame', 'input'):
-            raise ValueError(f"decode_at is {self.decode_at!r}; it must be 'frame' or 'input'")
+        self.codec  # Refuses what it can't be.
         if self.feature_batch < 1:
             raise ValueError(f'feature_batch is {self.feature_batch}; it must be at least 1')
 
+    @property
+    def codec(self) -> MaskCodec | KeypointCodec:
+        """What labels stand for."""
+        if self.keypoints is not None:
+            return self.keypoints
+        return MaskCodec(self.encode, self.min_max, self.decode_at, self.resize_first)
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> 'Labeller':
-        """From the parts `network`, `input`, `propagation`, `labels` of a config in configs/eval."""
+        """From a config in configs/eval: its `network`, `input`, `propagation`, and `labels` or
+        `keypoints`."""
         network = load_network(**config['network'])
         size = dict(config['input'])
         seen = size.pop('color') or network.color
+        if 'keypoints' in config:
+            meaning = {'keypoints': KeypointCodec(**config['keypoints'])}
+        else:
+            meaning = config['labels']
         return cls(
             network, PropagationConfig(**config['propagation']), InputConfig(**size), seen,
-            **config['labels'], feature_batch=config['feature_batch'])
+            **meaning, feature_batch=config['feature_batch'])
 
     def settings(self) -> dict[str, Any]:
         """Every factor by name, as plain values for JSON."""
+        if self.keypoints is not None:
+            meaning = {'keypoints': dataclasses.asdict(self.keypoints)}
+        else:
+            meaning = {'labels': {
+                'encode': self.encode, 'min_max': self.min_max, 'decode_at': self.decode_at,
+                **({} if self.resize_first is None else {'resize_first': self.resize_first}),
+            }}
         return {
             'propagation': dataclasses.asdict(self.propagation),
             'input': {**dataclasses.asdict(self.input), 'color': self.color},
-            'labels': {
-                'encode': self.encode, 'min_max': self.min_max, 'decode_at': self.decode_at,
-            },
+            **meaning,
             'feature_batch': self.feature_batch,
         }
 
@@ -157,8 +175,9 @@ def label_frames(
       ValueError: frames of different sizes; features of the first frame that are not finite.
     """
     prepared = (_prepare(frame, first_ids.shape, labeller) for frame in frames)
-    video = Video('the video', first_ids, prepared, variables)
-    for step in label_videos([video], labeller, padded_labels(first_ids)):
+    video = Video('the video', first_ids.shape, first_ids, prepared, variables)
+    num_labels = labeller.codec.num_labels(first_ids, input_size(*first_ids.shape, labeller.input))
+    for step in label_videos([video], labeller, labeller.codec, num_labels):
         for _, ids in step:
             yield ids
 
@@ -178,31 +197,33 @@ def video_variables(
 
 
 def evaluate(
-    sequences: Iterable[tuple[str, Callable[[], LabelledSequence]]],
+    sequences: Iterable[tuple[str, Callable[[], LabelledSequence | KeypointSequence]]],
     labeller: Labeller,
     output: pathlib.Path,
     *,
+    benchmark: Benchmark = Objects(),
     title: str,
     dataset: Mapping[str, Any],
     skip_bad: bool = False,
     report_frames: int = 40,
     videos_per_device: int = 1,
 ) -> dict[str, Any]:
-    """Labels and scores every sequence, DAVIS's way, and writes the results.
+    """Labels and scores every sequence, and writes the results.
 
     A sequence is finished when `output/sequences/NAME.json` exists; a later call with the same
     settings goes on with the others. Everything is written under another name and then renamed.
 
     Sequences of one frame size and similar numbers of objects are labelled together, on all devices
-    of this process, see `label_videos`; frames are read and masks written and scored meanwhile. Of
-    several processes, which must share `output`, each labels its part of the sequences, and the
-    first one writes the results of all.
+    of this process, see `label_videos`; frames are read, and predictions written and scored,
+    meanwhile. Of several processes, which must share `output`, each labels its part of the
+    sequences, and the first one writes the results of all.
 
     Args:
       sequences: names, and functions that open them (raising DataError).
       labeller: the factors.
-      output: the folder: `masks/NAME/00000.png` (palette PNGs as DAVIS has them),
-        `metrics.json`, `per_sequence.csv`, `report.html`.
+      output: the folder: `masks/NAME/00000.png` (palette PNGs as DAVIS has them) or
+        `keypoints/NAME.json`, `metrics.json`, `per_sequence.csv`, `report.html`.
+      benchmark: what is labelled, and how it is scored; DAVIS's way if not given.
       title: of the report.
       dataset: how the sequences were chosen, to be recorded.
       skip_bad: list a sequence that raises DataError with its reason, and go on.
@@ -222,11 +243,12 @@ def evaluate(
         raise ValueError(f'videos_per_device is {videos_per_device}; it must be at least 1')
     sequences = list(sequences)
     settings = {
-        'dataset': dict(dataset), 'network': labeller.network.description, **labeller.settings()}
+        'dataset': dict(dataset), 'network': labeller.network.description, **labeller.settings(),
+        **benchmark.settings()}
     claim(output / 'settings.json', settings, write=parallel.is_writer())
     started = time.time()
     waits = _label_sequences(
-        sequences[jax.process_index()::jax.process_count()], labeller, output, skip_bad,
+        sequences[jax.process_index()::jax.process_count()], benchmark, labeller, output, skip_bad,
         videos_per_device)
     parallel.wait_for_all()
     skipped, records, previews = [], {}, []
@@ -236,26 +258,24 @@ def evaluate(
                 raise DataError(json.loads(reason.read_text())['reason'])
             record = json.loads(_record_path(output, name).read_text())
             if parallel.is_writer():
-                previews.append(
-                    _preview(open_sequence(), record, output / 'masks' / name, report_frames))
+                sequence, path = open_sequence(), _prediction_path(output, benchmark, name)
+                chosen = _evenly(sequence.num_frames, report_frames)
+                previews.append(benchmark.shown(path, sequence, record, chosen))
             records[name] = record
         except DataError as error:
             if not skip_bad:
                 raise
             skipped.append({'sequence': name, 'reason': str(error)})
-    results = {
-        name: _result(record) for name, record in records.items() if record['J'] is not None
-    }
+    scored = {name: record for name, record in records.items() if benchmark.is_scored(record)}
     warnings = []
     if skipped:
         warnings.append(f'{len(skipped)} of {len(sequences)} sequences were skipped.')
-    unscored = [name for name in records if name not in results]
+    unscored = [name for name in records if name not in scored]
     if unscored:
         warnings.append(f'Not scored, for lack of annotations: {", ".join(unscored)}.')
     metrics = {
         'title': title,
-        'summary': davis.summarize(results) if results else {},
-        'per_sequence': davis.sequence_table(results),
+        **benchmark.results(scored),
         'skipped': skipped,
         'unscored': unscored,
         'network': {'trained': labeller.network.trained, **labeller.network.description},
@@ -306,14 +326,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _label_sequences(sequences, labeller, output, skip_bad, videos_per_device):
+def _label_sequences(sequences, benchmark, labeller, output, skip_bad, videos_per_device):
     """Labels those of these sequences that are not finished.
 
     Returns:
-      The seconds spent waiting, by what for: 'frames' to be read, 'masks' to be written.
+      The seconds spent waiting, by what for: 'frames' to be read, 'predictions' to be written.
     """
-    waits = collections.Counter({'frames': 0.0, 'masks': 0.0})
-    skipped = set()
+    waits = collections.Counter({'frames': 0.0, 'predictions': 0.0})
+    skipped, codec = set(), benchmark.codec(labeller.codec)
 
     def skip(name, error):
         if not skip_bad:
@@ -327,7 +347,8 @@ def _label_sequences(sequences, labeller, output, skip_bad, videos_per_device):
         if not _record_path(output, name).exists():
             try:
                 sequence = open_sequence()
-                key = sequence.size, padded_labels(sequence.read_label(0))
+                seen = input_size(*sequence.size, labeller.input)
+                key = sequence.size, codec.num_labels(benchmark.first(sequence), seen)
                 groups.setdefault(key, []).append(sequence)
             except DataError as error:
                 skip(name, error)
@@ -354,52 +375,53 @@ def _label_sequences(sequences, labeller, output, skip_bad, videos_per_device):
             # The longest first, so that the last ones end together.
             group.sort(key=lambda sequence: -sequence.num_frames)
             works = collections.deque(
-                _Work(sequence, labeller, output, pool, waits, skip) for sequence in group)
+                _Work(sequence, benchmark, labeller, output, pool, waits, skip)
+                for sequence in group)
             by_name = {work.name: work for work in works}
             last = time.time()
             for step in label_videos(
-                    videos(pool, works, num_devices * rows), labeller, num_labels,
+                    videos(pool, works, num_devices * rows), labeller, codec, num_labels,
                     num_devices=num_devices, videos_per_device=rows):
                 share, last = (time.time() - last) / len(step), time.time()
-                for video, ids in step:
+                for video, prediction in step:
                     if video.name not in skipped:
                         work = by_name[video.name]
                         work.seconds += share
                         try:
-                            work.take(ids)
+                            work.take(prediction)
                         except DataError as error:
                             work.stopped = True
                             skip(work.name, error)
                         bar.set_description(work.name, refresh=False)
                         bar.update()
     for name in skipped:
-        shutil.rmtree(_partial_path(output, name), ignore_errors=True)
+        _remove(_partial_path(output, benchmark, name))
     return waits
 
 
 class _Work:
-    """A sequence while it is labelled: frames read ahead, masks written and scored behind."""
+    """A sequence while it is labelled: frames read ahead, predictions written, scored behind."""
 
-    def __init__(self, sequence, labeller, output, pool, waits, skip):
+    def __init__(self, sequence, benchmark, labeller, output, pool, waits, skip):
         self.name = sequence.name
-        self.sequence, self.labeller, self.output = sequence, labeller, output
+        self.sequence, self.benchmark = sequence, benchmark
+        self.labeller, self.output = labeller, output
         self.pool, self.waits, self.skip = pool, waits, skip
-        self.partial = _partial_path(output, sequence.name)
-        self.jobs, self.scores = collections.deque(), []
+        self.partial = _partial_path(output, benchmark, sequence.name)
+        self.jobs, self.taken = collections.deque(), []
         self.num_taken, self.seconds, self.stopped = 0, 0.0, False
 
     def open(self):
         """Reads what comes before the first step: in a thread, while others are labelled."""
         sequence = self.sequence
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.palette = davis_palette() if sequence.palette is None else sequence.palette
-        self.first_ids = sequence.read_label(0)
-        self.objects = [int(value) for value in labels.label_values(self.first_ids)[1:]]
+        _remove(self.partial)
+        first = self.benchmark.first(sequence)
+        self.objects = self.benchmark.objects(first)
         variables = None
         if not self.labeller.network.trained:
             variables = video_variables(sequence.read_frame, sequence.num_frames, self.labeller)
         self.next_frames = self.pool.submit(self._read, 0)
-        return Video(self.name, self.first_ids, self._frames(), variables)
+        return Video(self.name, sequence.size, first, self._frames(), variables)
 
     def _read(self, start):
         stop = min(start + self.labeller.feature_batch, self.sequence.num_frames)
@@ -423,43 +445,30 @@ class _Work:
                 self.next_frames = self.pool.submit(self._read, start + step)
             yield from frames
 
-    def take(self, ids):
-        """Gives the next label map to a thread; with the last one the sequence is finished."""
-        self.jobs.append(self.pool.submit(self._write, self.num_taken, ids))
+    def take(self, prediction):
+        """Gives the next prediction to a thread; with the last one the sequence is finished."""
+        self.jobs.append(self.pool.submit(
+            self.benchmark.take, self.partial, self.sequence, self.objects, self.num_taken,
+            prediction))
         self.num_taken += 1
         is_last = self.num_taken == self.sequence.num_frames
-        # Label maps that wait to be written are held in memory.
+        # Predictions that wait to be written are held in memory.
         while len(self.jobs) > (0 if is_last else 2 * self.labeller.feature_batch):
-            self.scores.append(self._wait('masks', self.jobs.popleft()))
+            self.taken.append(self._wait('predictions', self.jobs.popleft()))
         if is_last:
             self._finish()
 
-    def _write(self, index, ids):
-        """Writes a mask; its J and F, `[O]` each, or None where there is no annotation."""
-        davis_data.write_mask(
-            self.partial / f'{self.sequence.frame_names[index]}.png', ids, self.palette)
-        truth = self.sequence.read_label(index)
-        if truth is None:
-            return None
-        masks = [(ids == value, truth == value) for value in self.objects]
-        return (
-            [float(davis.region_similarity(*pair)) for pair in masks],
-            [float(davis.boundary_accuracy(*pair)) for pair in masks],
-        )
-
     def _finish(self):
-        """Brings the masks to their place and, last, writes the record."""
+        """Brings the predictions to their place and, last, writes the record."""
         sequence = self.sequence
         record = {
             'name': self.name, 'num_frames': sequence.num_frames, 'size': sequence.size,
-            'seconds': self.seconds, 'objects': self.objects, 'J': None, 'F': None,
+            'seconds': self.seconds,
+            **self.benchmark.record(self.partial, sequence, self.objects, self.taken),
         }
-        if None not in self.scores and sequence.num_frames > 2:
-            region, boundary = (np.transpose(scores).tolist() for scores in zip(*self.scores))
-            record.update(J=region, F=boundary)
-        masks = self.output / 'masks' / self.name
-        shutil.rmtree(masks, ignore_errors=True)
-        self.partial.rename(masks)
+        path = _prediction_path(self.output, self.benchmark, self.name)
+        _remove(path)
+        self.partial.rename(path)
         write_json(_record_path(self.output, self.name), record)
 
     def _wait(self, what, future):
@@ -477,8 +486,20 @@ def _prepare(frame, frame_size, labeller):
     return resize_frame(frame, input_size(*frame_size, labeller.input))
 
 
-def _partial_path(output, name):
-    return output / 'masks' / f'.{name}.partial'
+def _prediction_path(output, benchmark, name):
+    return output / benchmark.folder / f'{name}{benchmark.suffix}'
+
+
+def _partial_path(output, benchmark, name):
+    path = _prediction_path(output, benchmark, name)
+    return path.with_name(f'.{path.name}.partial')
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _record_path(output, name):
@@ -489,32 +510,10 @@ def _skipped_path(output, name):
     return output / 'skipped' / f'{name}.json'
 
 
-def _result(record):
-    """A `SequenceResult` from what was written of it."""
-    region, boundary = np.array(record['J']), np.array(record['F'])
-
-    def statistics(values):
-        return tuple(davis.sequence_statistics(row[1:-1]) for row in values)
-
-    return davis.SequenceResult(
-        tuple(record['objects']), region, boundary, statistics(region), statistics(boundary))
-
-
-def _preview(sequence, record, masks, num_frames):
-    chosen = np.unique(
-        np.linspace(0, sequence.num_frames - 1, min(num_frames, sequence.num_frames))
-        .round().astype(int)).tolist()
-    palette = davis_palette() if sequence.palette is None else sequence.palette
-    pictures = [
-        report.encode_picture(report.overlay(
-            sequence.read_frame(t),
-            davis_data.read_mask(masks / f'{sequence.frame_names[t]}.png'), palette))
-        for t in chosen
-    ]
-    shape = (len(record['objects']), record['num_frames'])
-    scores = [np.full(shape, np.nan) if record[m] is None else np.array(record[m]) for m in 'JF']
-    return report.SequenceReport(
-        sequence.name, *scores, tuple(record['objects']), pictures, chosen, palette=palette)
+def _evenly(num_frames, count):
+    """At most `count` numbers of frames, the first and the last among them."""
+    chosen = np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int)
+    return np.unique(chosen).tolist()
 
 
 def _write_csv(path, rows):

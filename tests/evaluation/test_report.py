@@ -12,7 +12,16 @@ from PIL import Image
 from jaxprop.data.davis import read_image, read_mask
 from jaxprop.data.sequences import davis_palette
 from jaxprop.evaluation import davis
-from jaxprop.evaluation.report import SequenceReport, encode_picture, overlay, write_report
+from jaxprop.evaluation.report import (
+    Measure,
+    SequenceReport,
+    SequenceView,
+    distinct_colours,
+    draw_joints,
+    encode_picture,
+    overlay,
+    write_report,
+)
 from tests.support import shared
 
 HOSTILE = '</script><script>alert(1)</script>"\'&<img src=x>'
@@ -324,3 +333,62 @@ def test_bad_pictures(tmp_path):
         report = make_report(frames=[b'GIF89a'], frame_numbers=[0])
         write_report(tmp_path / 'report.html', {}, [report])
     assert not list(tmp_path.iterdir())
+
+
+def test_view_of_joints_with_other_tables(tmp_path):
+    colours = distinct_colours(3)
+    assert len(set(colours)) == 3
+    view = SequenceView(
+        'wave/a', 4, tuple(zip(('neck', 'face', HOSTILE), colours)),
+        (Measure('PCK@0.1', 'joints within 0.1', np.array([[np.nan, 1, 0.5, 0]]),
+                 (('all joints', colours[0]),)),),
+        [encode_picture(make_frame())], [2])
+    write_report(tmp_path / 'report.html', {
+        'summary': {'PCK@0.1': 0.25, 'PCK@0.1, lost joints wrong': 0.125, 'PCK@0.2': None},
+        'per_sequence': [{'sequence': 'wave/a', 'points': 42, 'PCK@0.1': 0.25}],
+        'per_joint': [{'joint': 'neck', 'PCK@0.1': 0.75}, {'joint': HOSTILE, 'PCK@0.1': None}],
+    }, [view])
+    page = Page(tmp_path / 'report.html')
+    text = ' '.join(page.text().split())
+    for shown in ('1 sequence', 'PCK@0.1 lost joints wrong 12.5', 'wave/a 42 25.0', 'neck 75.0',
+                  'neck face', f'{HOSTILE} –', 'joints within 0.1'):
+        assert shown in text, shown
+    assert 'object' not in text and 'Recall' not in text
+    (line,) = page.find('path', 'line')
+    assert len(re.findall('[ML]', line['d'])) == 3
+    assert float(page.find('svg', 'chart')[0]['viewbox'].split()[3]) < 200  # One panel.
+
+
+def test_joints_are_dots_and_their_truth_rings():
+    """By the pixels they change: a disc at each position, a ring around each truth."""
+    frame = np.full((120, 240, 3), 128, np.uint8)
+    colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    positions = np.array([[30.0, 40.0], [np.nan, np.nan], [500.0, 500.0]])
+    truth = np.array([[100.0, 60.0], [180.0, 80.0], [np.nan, np.nan]])
+    drawn = draw_joints(frame, positions, truth, colours)
+    assert (frame == 128).all()
+    np.testing.assert_array_equal(drawn[40, 30], colours[0])
+    for (x, y), colour in zip(truth[:2].astype(int), colours):
+        np.testing.assert_array_equal(drawn[y, x], 128)  # Nothing inside a ring.
+        assert (drawn[y, x + 4] > 180).tolist() == [value > 0 for value in colour]
+    rows, columns = np.nonzero((drawn != 128).any(axis=-1))
+    places = np.array([[30, 40], [100, 60], [180, 80]])
+    distances = np.linalg.norm(
+        np.stack([columns, rows], axis=-1)[:, None] - places, axis=-1).min(axis=1)
+    assert distances.max() < 8 and not (drawn == (0, 0, 255)).all(axis=-1).any()
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda: SequenceView(
+            'a', 3, (), (Measure('J', '', np.zeros((1, 2)), (('x', (0, 0, 0)),)),), [], []),
+         r'\[1, 2\]; it must be \[1, 3\]'),
+        (lambda: SequenceView('a', 3, (), (), [b''], [3]), r'\[3\]'),
+        (lambda: draw_joints(make_frame(), np.zeros((2, 2)), np.zeros((3, 2)), ((0, 0, 0),) * 2),
+         r'truth has the shape \[3, 2\]'),
+    ],
+)
+def test_bad_views(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,15 @@
+"""JHMDB with the factors of UVC's released code (Li et al., NeurIPS 2019)."""
+
+from configs.eval import davis_uvc, jhmdb_crw
+
+
+def get_config():
+    config = jhmdb_crw.get_config()
+    config.name = 'jhmdb_uvc'
+    config.title = "JHMDB, UVC's factors"
+    config.network.update(name='untrained', output='res4')
+    config.input.color = 'lightness'
+    config.propagation = davis_uvc.get_config().propagation
+    config.propagation.update(num_neighbors=20, padding='repeat_first', feedback='min_max')
+    config.keypoints.num_cells = 5
+    return config

@@ -1,0 +1,19 @@
+"""JHMDB as VFS's released code draws, reads and scores joints (Xu and Wang, ICCV 2021).
+
+Its factors of propagation for JHMDB are not released: they are those for DAVIS, with the study's
+context of 4 frames (Table 8), and the input is that of the others. Frame 0 is scored, so the
+numbers are not to be compared with the others'.
+"""
+
+from configs.eval import davis_vfs, jhmdb_crw
+
+
+def get_config():
+    config = jhmdb_crw.get_config()
+    config.name = 'jhmdb_vfs'
+    config.title = "JHMDB, VFS's joints"
+    config.propagation = davis_vfs.get_config().propagation
+    config.propagation.num_context = 4
+    config.measure.count_first = True
+    config.keypoints.update(encode_by='gaussian', sigma=4.0, num_cells=5, at='frame')
+    return config

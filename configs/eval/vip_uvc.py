@@ -1,0 +1,15 @@
+"""VIP with the factors of UVC's released code (Li et al., NeurIPS 2019), k = 5; the study: 50."""
+
+from configs.eval import davis_uvc, vip_crw
+
+
+def get_config():
+    config = vip_crw.get_config()
+    config.name = 'vip_uvc'
+    config.title = "VIP, UVC's factors"
+    config.network.update(name='untrained', output='res4')
+    config.input.color = 'lightness'
+    config.propagation = davis_uvc.get_config().propagation
+    config.propagation.num_context = 1
+    config.labels = davis_uvc.get_config().labels
+    return config

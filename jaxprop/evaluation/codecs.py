@@ -1,0 +1,142 @@
+"""What labels stand for: a first frame's masks or joints to soft labels, and soft labels back.
+
+A codec is a frozen dataclass, so that it can be a static argument of a compiled function, with
+
+    num_labels(first, seen)         how many labels L a video is computed with
+    encode(first, sizes)            soft labels `[H, W, l]` of the first frame, l <= L, and the ids
+                                    `[l]` that they stand for
+    decode(label, values, sizes)    the prediction of soft labels `[H, W, L]` with these ids `[L]`;
+                                    can be compiled
+    given(first)                    the prediction of the first frame itself: what was given
+
+where `first` is what the first frame is labelled with.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxprop import keypoints, labels
+from jaxprop.data.vip import resize_ids
+
+
+class Sizes(NamedTuple):
+    """Of a video, all (height, width).
+
+    Attributes:
+      frame: in pixels.
+      seen: of the network's input, in pixels.
+      grid: of the features, in cells.
+      cell: of a cell, in pixels of the frame, see `jaxprop.keypoints.cell_size`.
+    """
+
+    frame: tuple[int, int]
+    seen: tuple[int, int]
+    grid: tuple[int, int]
+    cell: tuple[float, float]
+
+
+def padded_labels(first_ids: np.ndarray) -> int:
+    """The number of labels that a label map's video is computed with: the next power of two.
+
+    So that few compiled programs serve all videos, alone and in batches. The labels that no object
+    has are zero everywhere, and the first of equal labels wins: they never do.
+    """
+    return 1 << (labels.label_values(first_ids).size - 1).bit_length()
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskCodec:
+    """Label maps: `first` and predictions are ids `[h, w]` int32, 0 background.
+
+    Attributes:
+      encode_by: how the first label map comes to the feature grid: 'area', 'nearest', 'bilinear'.
+      min_max: scale each class to [0, 1] before the largest one is taken.
+      decode_at: 'frame': labels are upsampled to the frame, then the largest class is taken;
+        'input': they are upsampled to the network's input, and the label map is resized by nearest.
+      resize_first: bring the first ids to the size of the network's input before they are made
+        one-hot: 'nearest' or 'bilinear', see `jaxprop.data.vip.resize_ids`; None: don't.
+      keep_soft: a prediction is (ids, the soft labels `[H, W, L]`, what they stand for `[L]`);
+        (ids, None, None) of the first frame.
+    """
+
+    encode_by: str = 'bilinear'
+    min_max: bool = False
+    decode_at: str = 'frame'
+    resize_first: str | None = None
+    keep_soft: bool = False
+
+    def __post_init__(self):
+        if self.decode_at not in ('frame', 'input'):
+            raise ValueError(f"decode_at is {self.decode_at!r}; it must be 'frame' or 'input'")
+        if self.resize_first not in (None, 'nearest', 'bilinear'):
+            raise ValueError(
+                f"resize_first is {self.resize_first!r}; it must be 'nearest', 'bilinear' or None")
+
+    def num_labels(self, first, seen):
+        return padded_labels(self._resized(first, seen))
+
+    def encode(self, first, sizes):
+        ids = self._resized(first, sizes.seen)
+        values = labels.label_values(ids)
+        return labels.encode(ids, values, sizes.grid, self.encode_by), values
+
+    def decode(self, label, values, sizes):
+        decode_size = sizes.seen if self.decode_at == 'input' else None
+        ids = labels.decode(label, values, sizes.frame, self.min_max, decode_size)
+        return (ids, label, values) if self.keep_soft else ids
+
+    def given(self, first):
+        ids = np.asarray(first, np.int32)
+        return (ids, None, None) if self.keep_soft else ids
+
+    def _resized(self, ids, seen):
+        return ids if self.resize_first is None else resize_ids(ids, seen, self.resize_first)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeypointCodec:
+    """Joints: `first` and predictions are positions `[J, 2]` (x, y) in pixels, NaN where lost.
+
+    Attributes:
+      encode_by: the map of a joint: 'stamp', 'gaussian' or 'cell', see `encode_keypoints`.
+      sigma: of the map, in cells of the grid or, drawn on the frame, in pixels.
+      num_cells: a joint is at the weighted mean of so many of its strongest cells.
+      at: 'grid': maps are drawn and read on the feature grid; 'frame': they are drawn on the frame
+        and then resized, and the labels resized to the frame and then read, where cells are pixels
+        (VFS).
+    """
+
+    encode_by: str = 'stamp'
+    sigma: float = 0.5
+    num_cells: int = 3
+    at: str = 'grid'
+
+    def __post_init__(self):
+        if self.encode_by not in keypoints.METHODS:
+            raise ValueError(
+                f'encode_by is {self.encode_by!r}; it must be one of {keypoints.METHODS}')
+        if self.at not in ('grid', 'frame'):
+            raise ValueError(f"at is {self.at!r}; it must be 'grid' or 'frame'")
+
+    def num_labels(self, first, seen):
+        return len(first) + 1
+
+    def encode(self, first, sizes):
+        on_frame = self.at == 'frame'
+        soft = keypoints.encode_keypoints(
+            first, sizes.frame if on_frame else sizes.grid, (1.0, 1.0) if on_frame else sizes.cell,
+            self.encode_by, self.sigma)
+        if on_frame:
+            soft = labels.resize(soft, sizes.grid, 'bilinear')
+        return soft, np.arange(len(first) + 1)
+
+    def decode(self, label, values, sizes):
+        if self.at == 'frame':
+            label = labels.resize(label, sizes.frame, 'bilinear')
+            return keypoints.decode_keypoints(label, (1.0, 1.0), self.num_cells)
+        return keypoints.decode_keypoints(label, sizes.cell, self.num_cells)
+
+    def given(self, first):
+        return np.asarray(first, np.float32)

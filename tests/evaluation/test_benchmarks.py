@@ -1,0 +1,303 @@
+"""Whole evaluations of JHMDB, VIP and BADJA: what is followed, written, scored and resumed."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxprop import keypoints
+from jaxprop.data.badja import badja_sequence
+from jaxprop.data.davis import read_mask
+from jaxprop.data.inputs import InputConfig, input_size, resize_frame
+from jaxprop.data.jhmdb import JOINT_NAMES, jhmdb_names, jhmdb_sequence
+from jaxprop.data.sequences import DataError
+from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
+from jaxprop.evaluation import jhmdb, runner, vip
+from jaxprop.evaluation.benchmarks import Instances, Keypoints, Parts
+from jaxprop.evaluation.codecs import KeypointCodec, MaskCodec, Sizes
+from jaxprop.propagation import PropagationConfig, propagate_video
+from tests.layouts import write_jhmdb, write_vip
+from tests.support import shared
+
+CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=6)
+INPUT = InputConfig(size=96, resize='short_side')  # One size for all: 96 x 128, cells 4 x 4.
+NUM_FRAMES = 8
+
+
+@pytest.fixture(scope='module')
+def network():
+    untrained = runner.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    return dataclasses.replace(untrained, trained=True)  # No statistics of each video.
+
+
+@pytest.fixture(scope='module')
+def follower(network):
+    return runner.Labeller(network, CONFIG, INPUT, keypoints=KeypointCodec())
+
+
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory):
+    root = tmp_path_factory.mktemp('jhmdb')
+    write_jhmdb(root, num_frames=NUM_FRAMES)
+    (name,) = jhmdb_names(root)
+    return jhmdb_sequence(root, name)
+
+
+@pytest.fixture(scope='module')
+def video_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp('vip')
+    write_vip(root, num_frames=NUM_FRAMES)
+    return root
+
+
+@pytest.fixture(scope='module')
+def finished(follower, clip, tmp_path_factory):
+    output = tmp_path_factory.mktemp('finished')
+    return output, run([clip], follower, output, Keypoints())
+
+
+def run(sequences, labeller, output, benchmark, **settings):
+    opened = [(s.name, lambda s=s: s) for s in sequences]
+    return runner.evaluate(
+        opened, labeller, output, benchmark=benchmark, title='test', dataset={}, **settings)
+
+
+def positions_of(output, name):
+    written = json.loads((output / 'keypoints' / f'{name}.json').read_text())
+    return np.array([
+        [(np.nan, np.nan) if joint is None else joint for joint in frame]
+        for frame in written['positions']])
+
+
+def test_joints_are_those_of_the_pure_functions(follower, clip, finished):
+    frames = np.stack([
+        resize_frame(clip.read_frame(t), input_size(240, 320, INPUT)) for t in range(NUM_FRAMES)])
+    network = follower.network
+    features = np.concatenate([  # In the batches of the run, so that one compiled program serves.
+        runner.extract_features(network.model, network.variables, batch, color_space='rgb')
+        for batch in np.split(frames, 2)])
+    cell = keypoints.cell_size((240, 320), (96, 128), 4)
+    soft = propagate_video(
+        features, keypoints.encode_keypoints(clip.positions[0], (24, 32), cell), config=CONFIG)
+    expected = np.asarray(keypoints.decode_keypoints(soft, cell))
+    found = positions_of(finished[0], clip.name)
+    np.testing.assert_allclose(found[0], clip.positions[0], atol=1e-4)
+    # Another batch size rounds features differently, which can turn a tie and what follows from it.
+    assert np.mean(np.abs(found[1:] - expected[1:]).max(axis=-1) < 0.01) > 0.95
+
+
+def test_joints_of_a_scene_that_shifts_by_whole_cells(follower, clip, tmp_path):
+    """Where features shift exactly, joints follow, but for what is new beside them."""
+    picture = np.random.default_rng(0).integers(0, 256, (96, 190, 3), np.uint8)
+    across, down = np.meshgrid(np.linspace(40, 72, 5), np.linspace(30, 66, 3))
+    first = np.stack([across.ravel(), down.ravel()], axis=-1)
+    steps = 4 * np.arange(NUM_FRAMES)
+    shifting = dataclasses.replace(
+        clip, name='shift', size=(96, 128),
+        read_frame=lambda t: picture[:, 60 - steps[t]:][:, :128],
+        positions=first + np.stack([steps, 0 * steps], axis=-1)[:, None])
+    metrics = run([shifting], follower, tmp_path, Keypoints())
+    # A joint is where its cells are: up to half a cell from where it is, in each direction.
+    error = np.linalg.norm(positions_of(tmp_path, 'shift') - shifting.positions, axis=-1)
+    assert error[1].max() < 3 and np.mean(error < 3) > 0.9
+    still = jhmdb.normalized_distances(
+        np.repeat(first[None], NUM_FRAMES, axis=0), shifting.positions)
+    assert metrics['summary']['PCK@0.1'] > 0.9 > 0.3 > jhmdb.summarize({'still': still})['PCK@0.1']
+
+
+def test_scores_are_those_of_the_written_joints(clip, finished):
+    output, metrics = finished
+    results = {clip.name: jhmdb.normalized_distances(
+        positions_of(output, clip.name), clip.positions)}
+    summary = {name: metrics['summary'][name] for name in ('PCK@0.1', 'PCK@0.2')}
+    assert summary == pytest.approx(jhmdb.summarize(results))
+    assert metrics['per_joint'] == jhmdb.joint_table(results, JOINT_NAMES)
+    with (output / 'per_sequence.csv').open() as file:
+        (row,) = csv.DictReader(file)
+    assert row['sequence'] == clip.name and row['points'] == str(15 * (NUM_FRAMES - 1))
+    assert float(row['PCK@0.1']) == pytest.approx(jhmdb.sequence_table(results)[0]['PCK@0.1'])
+    report = (output / 'report.html').read_text()
+    for shown in (f'{100 * summary["PCK@0.2"]:.1f}', 'left ankle', 'lost joints wrong', clip.name):
+        assert shown in report
+
+
+def test_lost_joints_and_frame_0_are_settings(follower, clip, tmp_path):
+    """A joint outside the first frame is lost: left out, or wrong."""
+    positions = clip.positions.copy()
+    positions[:, 4] = -100
+    outside = dataclasses.replace(clip, positions=positions)
+    found = {}
+    for benchmark in (Keypoints(), Keypoints(lost='wrong'), Keypoints(count_first=True)):
+        output = tmp_path / repr(benchmark)
+        metrics = run([outside], follower, output, benchmark)
+        found[benchmark] = metrics['summary']
+        by_joint = {row['joint']: row['PCK@0.2'] for row in metrics['per_joint']}
+        expected = None if benchmark == Keypoints() else float(benchmark.count_first)
+        assert by_joint.get(JOINT_NAMES[4]) == expected
+        (row,) = metrics['per_sequence']
+        joints = 14 + (benchmark.lost == 'wrong')
+        given = 15 * benchmark.count_first
+        assert row['points'] == joints * (NUM_FRAMES - 1) + given
+        written = positions_of(output, clip.name)
+        assert np.isnan(written[1:, 4]).all() and not np.isnan(written[:, :4]).any()
+    skip, wrong, first = found.values()
+    assert wrong['PCK@0.2'] == skip['PCK@0.2, lost joints wrong']
+    assert skip['PCK@0.2'] == wrong['PCK@0.2, lost joints left out'] < first['PCK@0.2']
+
+
+def test_goes_on_and_lists_what_is_bad(follower, clip, finished, tmp_path):
+    """Killed in its second clip, of which nothing is left; then that clip turns out damaged."""
+    def sequence(name, fails_with):
+        def read(t):
+            if t == 6 and fails_with is not None:
+                raise fails_with
+            return clip.read_frame(t)
+
+        return dataclasses.replace(clip, name=name, read_frame=read)
+
+    good, later = sequence('wave/a', None), 'wave/b'
+    with pytest.raises(KeyboardInterrupt):
+        run([good, sequence(later, KeyboardInterrupt())], follower, tmp_path, Keypoints())
+    assert not (tmp_path / 'keypoints/wave/b.json').exists()
+    record = tmp_path / 'sequences/wave/a.json'
+    written = record.stat().st_mtime_ns
+    damaged = sequence(later, DataError('00007.png: cut short'))
+    with pytest.raises(DataError, match='cut short'):
+        run([good, damaged], follower, tmp_path, Keypoints())
+    metrics = run([good, damaged], follower, tmp_path, Keypoints(), skip_bad=True)
+    assert metrics['skipped'] == [{'sequence': later, 'reason': '00007.png: cut short'}]
+    metrics = run([good, sequence(later, None)], follower, tmp_path, Keypoints())
+    assert record.stat().st_mtime_ns == written and metrics['skipped'] == []
+    np.testing.assert_array_equal(
+        positions_of(tmp_path, 'wave/a'), positions_of(tmp_path, 'wave/b'))
+    assert not list(tmp_path.rglob('*.partial'))
+    with pytest.raises(ValueError, match='measure/lost'):
+        run([good], follower, tmp_path, Keypoints(lost='wrong'))
+
+
+def masks_of(output, name='videos7'):
+    return np.stack([read_mask(path) for path in sorted((output / 'masks' / name).iterdir())])
+
+
+@pytest.fixture(scope='module')
+def parts_labeller(network):
+    return runner.Labeller(network, CONFIG, INPUT, decode_at='input', resize_first='nearest')
+
+
+def test_parts(parts_labeller, video_root, tmp_path):
+    (name,) = vip_names(video_root)
+    video = vip_sequence(video_root, name)
+    metrics = run([video], parts_labeller, tmp_path, Parts())
+    found = masks_of(tmp_path)
+    truth = np.stack([video.read_label(t) for t in range(NUM_FRAMES)])
+    np.testing.assert_array_equal(found[0], truth[0])
+    results = {name: vip.frame_confusions(found, truth)}
+    for count_first, key in ((True, 'mIoU'), (False, 'mIoU, without frame 0')):
+        assert metrics['summary'][key] == pytest.approx(
+            vip.summarize_parts(results, count_first)['mIoU'])
+    assert [row['class'] for row in metrics['per_class']] == [
+        CLASS_NAMES[index] for index in (0, 4, 13)]
+    assert metrics['per_sequence'] == [{'sequence': name, 'mIoU': metrics['summary']['mIoU']}]
+    # A scene that stands still keeps its parts, but for their borders; this one moved.
+    still = dataclasses.replace(
+        video, read_frame=lambda t: video.read_frame(0), read_label=lambda t: video.read_label(0))
+    stood = run([still], parts_labeller, tmp_path / 'still', Parts())
+    assert stood['summary']['mIoU, without frame 0'] > 0.9 > metrics['summary']['mIoU']
+    assert 'upper-clothes' in (tmp_path / 'report.html').read_text()
+
+
+def test_instances(parts_labeller, video_root, tmp_path):
+    video = vip_sequence(video_root, 'videos7', 'instance')
+    metrics = run([video], parts_labeller, tmp_path, Instances())
+    found = masks_of(tmp_path)
+    record = json.loads((tmp_path / 'sequences/videos7.json').read_text())
+    frames = []
+    for t, ids in enumerate(found):
+        present = [index for index in (1, 2, 3) if (ids == index).any()]
+        scores = dict(zip(present, record['matches'][t]['scores'], strict=True))
+        assert all(0 < score <= 1 for score in scores.values())
+        frames.append(vip.match_instances(
+            ids, {1: 13, 2: 4, 3: 4}, scores, video.read_label(t), {1: 13, 2: 4, 3: 4}))
+    summary = metrics['summary']
+    assert summary['AP^r_vol'] == pytest.approx(vip.summarize_instances(frames)['AP^r_vol'])
+    assert summary['AP^r_vol, without frame 0'] == pytest.approx(
+        vip.summarize_instances(frames[1:])['AP^r_vol'])
+    assert record['matches'][0]['scores'] == [1, 1, 1] and record['matches'][1]['scores'][0] < 1
+    still = dataclasses.replace(
+        video, read_frame=lambda t: video.read_frame(0), read_label=lambda t: video.read_label(0))
+    stood = run([still], parts_labeller, tmp_path / 'still', Instances())['summary']
+    assert stood['AP^r_vol, without frame 0'] > 0.9 > summary['AP^r_vol, without frame 0']
+
+
+def test_void_of_a_first_frame_is_background(parts_labeller, video_root, tmp_path):
+    video = vip_sequence(video_root, 'videos7')
+
+    def read_label(t):
+        ids = video.read_label(t).copy()
+        ids[40:44] = 255
+        return ids
+
+    run([dataclasses.replace(video, read_label=read_label)], parts_labeller, tmp_path, Parts())
+    found = masks_of(tmp_path)
+    assert set(np.unique(found)) == {0, 4, 13} and not found[0, 40:44].any()
+
+
+def test_ids_resized_as_released_mix_on_borders():
+    """Between the ids 0 and 13 bilinear resizing makes others; nearest does not."""
+    ids = np.zeros((12, 16), np.int32)
+    ids[:, 7:] = 13
+    sizes = Sizes((12, 16), (24, 32), (6, 8), (2.0, 2.0))
+    values = {
+        method: MaskCodec(resize_first=method).encode(ids, sizes)[1].tolist()
+        for method in (None, 'nearest', 'bilinear')}
+    assert values[None] == values['nearest'] == [0, 13]
+    assert len(values['bilinear']) > 2
+    assert MaskCodec(resize_first='bilinear').num_labels(ids, (24, 32)) >= len(values['bilinear'])
+
+
+def test_joints_drawn_and_read_on_the_frame():
+    """VFS's way: without propagation, joints come back to within a pixel."""
+    rng = np.random.default_rng(0)
+    joints = rng.uniform(20, 75, (5, 2)).astype(np.float32)
+    joints[2] = np.nan
+    sizes = Sizes((96, 128), (192, 256), (24, 32), (4.0, 4.0))
+    codec = KeypointCodec('gaussian', 4.0, 5, 'frame')
+    soft, values = codec.encode(joints, sizes)
+    assert soft.shape == (24, 32, 6) and values.size == codec.num_labels(joints, sizes.seen) == 6
+    found = np.asarray(codec.decode(soft, values, sizes))
+    assert np.isnan(found[2]).all()
+    assert np.nanmax(np.abs(found - joints)) < 1.5
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda: KeypointCodec(at='cell'), "at is 'cell'"),
+    (lambda: KeypointCodec(encode_by='nearest'), "encode_by is 'nearest'"),
+    (lambda: MaskCodec(resize_first='area'), "resize_first is 'area'"),
+    (lambda: Keypoints(lost='left'), "lost is 'left'"),
+    (lambda: Keypoints(average='all'), "average is 'all'"),
+])
+def test_bad_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.slow
+def test_badja(network, tmp_path):
+    """The first half of a second of a real sequence, reduced: better than standing still."""
+    sequence = badja_sequence(shared('data', 'BADJA'), shared('data', 'DAVIS'), 'dog-agility')
+    count = 16
+    sequence = dataclasses.replace(
+        sequence, num_frames=count, positions=sequence.positions[:count],
+        scales=sequence.scales[:count], frame_names=sequence.frame_names[:count])
+    labeller = runner.Labeller(
+        network, CONFIG, InputConfig(size=120, resize='short_side'), keypoints=KeypointCodec())
+    metrics = run([sequence], labeller, tmp_path, Keypoints(lost='wrong', average='sequences'))
+    still = {sequence.name: jhmdb.normalized_distances(
+        np.repeat(sequence.positions[:1], count, axis=0), sequence.positions, sequence.scales,
+        'wrong')}
+    (row,) = metrics['per_sequence']
+    assert row['points'] == np.count_nonzero(~np.isnan(still[sequence.name])) > 10
+    expected = jhmdb.summarize(still, average='sequences')
+    assert metrics['summary']['PCK@0.2'] > expected['PCK@0.2']
