@@ -22,7 +22,7 @@ _TILE = 10
 def is_possible(config) -> bool:
     """Whether a `PropagationConfig` asks for nothing outside the windows."""
     return (
-        config.restriction != 'none'
+        config.restriction in ('radius', 'square')
         and config.num_neighbors is not None
         and config.softmax != 'frame'
     )

@@ -55,14 +55,16 @@ def _assert_close(found, expected):
 
 def _oracle_frames(time, config):
     """The context of frame `time`: (number of the frame, whether the restriction binds it)."""
+    queue = [time - 1 - i * config.context_step for i in range(config.num_context)]
     if config.padding == 'repeat_first':
-        queue = [max(0, t) for t in range(time - config.num_context, time)]
+        queue = [max(0, t) for t in queue]
     elif config.padding == 'first_once' or not config.keep_first:
-        queue = list(range(max(0, time - config.num_context), time))
+        queue = [t for t in queue if t >= 0]
     else:
-        queue = list(range(max(1, time - config.num_context), time))
+        queue = [t for t in queue if t >= 1]
     kept = [(0, config.restrict_first)] if config.keep_first else []
-    return kept + [(frame, True) for frame in queue]
+    kept += [(frame, True) for frame in config.kept_frames if frame < time]
+    return kept + [(frame, True) for frame in queue if frame not in config.kept_frames]
 
 
 def _oracle_inside(one, other, config):
@@ -166,9 +168,14 @@ def test_equals_oracle(settings):
      'softmax': 'region', 'feedback': 'hard', 'normalize_features': False, 'temperature': 1.0},
     # Frame 0 alone.
     {'num_context': 0, 'padding': 'mask', 'aggregation': 'per_frame'},
-], ids=['crw', 'vfs', 'uvc', 'timecycle', 'corrflow', 'frame_0'])
+    # Context frames as MAST chooses them, and others that are further apart.
+    {'num_context': 3, 'context_step': 2, 'kept_frames': (3,), 'padding': 'mask',
+     'num_neighbors': None, 'restriction': 'square', 'softmax': 'region'},
+    {'context_step': 3, 'kept_frames': [2, 4], 'aggregation': 'per_frame', 'keep_first': False},
+    {'context_step': 2, 'padding': 'first_once', 'implementation': 'windowed'},
+], ids=['crw', 'vfs', 'uvc', 'timecycle', 'corrflow', 'frame_0', 'mast', 'far', 'farther'])
 def test_published_systems_equal_oracle(settings):
-    features, label = _video(seed=1)
+    features, label = _video(num_frames=9, seed=1)
     config = _config(**settings)
     _assert_close(propagate_video(features, label, config=config), _oracle(features, label, config))
 
@@ -419,6 +426,10 @@ def test_harden_takes_the_first_of_ties():
     ({'radius': float('nan'), 'restriction': 'square'}, 'radius is nan'),
     ({'radius': float('inf')}, 'radius is inf'),
     ({'query_chunk': 0}, 'query_chunk is 0'),
+    ({'context_step': 0}, 'context_step is 0'),
+    ({'kept_frames': (5, 5)}, r'kept_frames is \(5, 5\)'),
+    ({'kept_frames': (0,)}, r'kept_frames is \(0,\)'),
+    ({'as_released': ('typo',)}, "as_released holds 'typo'; known: signed_stop"),
 ])
 def test_rejects_settings(settings, message):
     with pytest.raises(ValueError, match=message):

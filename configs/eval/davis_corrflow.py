@@ -1,0 +1,22 @@
+"""DAVIS with the factors of CorrFlow's released code (Lai and Xie, BMVC 2019), on ResNet18's res3.
+
+The released network ends in a 3x3 convolution to 64 channels. The released code crops frames to
+multiples of 8 pixels, averages the numbers of classes, and takes the class of each pixel before it
+goes on; here frames are resized, labels are the nearest pixels', and classes are those of cells.
+"""
+
+from configs.eval import davis_crw
+
+
+def get_config():
+    config = davis_crw.get_config()
+    config.name = 'davis_corrflow'
+    config.title = "DAVIS, CorrFlow's factors"
+    config.network.update(name='untrained', max_pool=False)  # Four pixels to a cell.
+    config.input.update(multiple=8, color='rgb_unit')
+    config.propagation.update(
+        temperature=1.0, num_neighbors=None, num_context=1, keep_first=False, padding='mask',
+        restriction='square', radius=7.0, softmax='region', normalize_features=False,
+        feedback='hard')
+    config.labels.update(encode='nearest', decode_at='input')
+    return config

@@ -1,0 +1,20 @@
+"""DAVIS with the factors of MAST's released code (Lai et al., CVPR 2020), on ResNet18's res3.
+
+Context are frames 0 and 5 and the frames 1, 3 and 5 before the target. The released network sees
+all three channels of Lab, and ends in a 3x3 convolution to 64 channels; the released code takes the
+class of each pixel before it goes on, here it is that of each cell.
+"""
+
+from configs.eval import davis_corrflow
+
+
+def get_config():
+    config = davis_corrflow.get_config()
+    config.name = 'davis_mast'
+    config.title = "DAVIS, MAST's factors"
+    config.input.update(multiple=1, color='rgb')
+    config.propagation.update(
+        num_context=3, context_step=2, keep_first=True, kept_frames=(5,), restriction='predicted',
+        radius=13.0, restrict_first=True, as_released=('zero_outside', 'shared_offset'))
+    config.labels.update(decode_at='frame')
+    return config

@@ -1,0 +1,511 @@
+"""Tracked boxes and predicted windows against slow NumPy versions of the published procedures."""
+
+import functools
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprop import labels, regions
+from jaxprop.color import lightness_input
+from jaxprop.data.davis import davis_sequence
+from jaxprop.data.inputs import resize_frame
+from jaxprop.models import ResNet, estimate_batch_statistics
+from jaxprop.propagation import (
+    PropagationConfig, init_context, propagate_step, propagate_video)
+from tests.support import shared
+
+step = jax.jit(propagate_step, static_argnames='config')
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """Most of the time here is compilation; these sizes gain nothing from its optimisations."""
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
+# UVC with its boxes, as its procedure is described: a box is a list of (left, right, top, bottom)
+# or None, margins are exact fractions, everything else is in float64.
+
+def _track_config(**settings):
+    return PropagationConfig(**{
+        'aggregation': 'per_frame', 'temperature': 1.0, 'num_neighbors': 5, 'num_context': 3,
+        'padding': 'mask', 'restriction': 'track', 'restrict_first': True, 'softmax': 'frame',
+        'normalize_features': False, 'query_chunk': 50, **settings})
+
+
+def _larger(box, margin, size):
+    """`margin` of its size is added to a box, half of it on each side."""
+    height, width = size
+    left, right, top, bottom = box
+    more_x, more_y = margin * (right - left) / 2, margin * (bottom - top) / 2
+    return [max(int(left - more_x), 0), min(int(right + more_x), width),
+            max(int(top - more_y), 0), min(int(bottom + more_y), height)]
+
+
+def _oracle_first_box(is_label, margin=Fraction(6, 10)):
+    y, x = np.nonzero(is_label)
+    if not x.size:
+        return None
+    box = _larger([int(v) for v in (x.min(), x.max(), y.min(), y.max())], margin, is_label.shape)
+    return [side // 8 for side in box]
+
+
+def _oracle_mean_shift(points, bandwidth, signed_stop):
+    mean = points.mean(axis=0)
+    distances = np.linalg.norm(points - mean, axis=1)
+    # The first one, where several are equally near but for rounding.
+    center = points[np.argmax(distances <= distances.min() + 1e-6)]
+    while True:
+        distances = np.linalg.norm(points - center, axis=1)
+        near = distances <= bandwidth
+        weights = np.exp(-0.5 * (distances[near] / 4) ** 2)
+        moved = (weights[:, None] * points[near]).sum(axis=0) / weights.sum()
+        move, center = moved - center, moved
+        if (move.sum() if signed_stop else np.abs(move).sum()) < 0.1:
+            return center
+
+
+def _oracle_box(points, size, margin, bandwidth, signed_stop):
+    """The box around points (x, y)."""
+    height, width = size
+    x, y = _oracle_mean_shift(points, bandwidth, signed_stop)
+    spread_x, spread_y = np.abs(points - [x, y]).mean(axis=0)
+    box = [int(max(x - 2 * spread_x, 0)), int(min(x + 2 * spread_x, width)),
+           int(max(y - 2 * spread_y, 0)), int(min(y + 2 * spread_y, height))]
+    return _larger(box, margin, size)
+
+
+def _oracle_adjusted(box, before, size):
+    if box is None or before is None:
+        return box
+    adjusted = []
+    for low, high, low_before, high_before, side in (
+        (*box[:2], *before[:2], size[1]), (*box[2:], *before[2:], size[0])
+    ):
+        middle = Fraction(low + high, 2)
+        length = Fraction(1, 10) * (high - low) + Fraction(9, 10) * (high_before - low_before)
+        adjusted += [max(0, math.floor(middle - length / 2)),
+                     min(side, math.ceil(middle + length / 2))]
+    return adjusted
+
+
+def _oracle_soft_to_classes(label):
+    """Each class upsampled 8 times and scaled to [0, 1]; the largest one of each pixel."""
+    height, width, num_labels = label.shape
+    rows, columns = (
+        labels.resize_matrix(side, 8 * side, 'bilinear').astype(np.float64)
+        for side in (height, width))
+    upsampled = np.einsum('yh,xw,hwl->yxl', rows, columns, label)
+    for number in range(num_labels):
+        if np.ptp(label[..., number]) == 0:
+            upsampled[..., number] = 0
+        else:
+            upsampled[..., number] -= upsampled[..., number].min()
+            upsampled[..., number] /= upsampled[..., number].max()
+    return np.argmax(upsampled, axis=-1)
+
+
+def _points(is_label):
+    y, x = np.nonzero(is_label)
+    return np.stack([x, y], axis=-1).astype(np.float64)
+
+
+def _oracle_best(weights, label, k):
+    """Weights `[source, target]`, labels `[source, L]`: the k largest of each column only."""
+    best = np.argsort(-weights, axis=0, kind='stable')[:k]
+    return np.einsum('kt,ktl->tl', np.take_along_axis(weights, best, axis=0), label[best])
+
+
+def _oracle_tracked(weights, label, sources, target, k):
+    result = np.zeros(label.shape)
+    cells = np.arange(len(weights)).reshape(label.shape[:2])
+    for number, (source, goal) in enumerate(zip(sources, target)):
+        if source is None or goal is None:
+            continue
+        rows, columns = (
+            cells[box[2]:box[3], box[0]:box[1]].reshape(-1) for box in (source, goal))
+        own = label.reshape(len(weights), -1)[rows, number, None]
+        result.reshape(len(weights), -1)[columns, number] = _oracle_best(
+            weights[np.ix_(rows, columns)], own, k)[:, 0]
+    return result
+
+
+def _oracle_is_lost(label, sources, target, exists):
+    for number in np.flatnonzero(exists):
+        if label[..., number].sum() < 3:
+            return True
+        for box in (sources[number], target[number]):
+            if box is None or box[1] - box[0] < 3 or box[3] - box[2] < 3:
+                return True
+    return False
+
+
+def _oracle_track(features, first_label, first_boxes, config):
+    """Labels, and for every frame its boxes and how many context frames did without boxes."""
+    features = features.astype(np.float64)
+    size = height, width = features.shape[1:3]
+    flat = features.reshape(len(features), height * width, -1)
+    signed_stop = 'signed_stop' in config.as_released
+    y, x = np.mgrid[:height, :width].reshape(2, -1)
+    if 'corner_cells' in config.as_released:
+        grid = np.stack([x * width / (width - 1), y * height / (height - 1)], axis=-1)
+    else:
+        grid = np.stack([x + 0.5, y + 0.5], axis=-1)
+    num_labels = first_label.shape[-1]
+    whole = [0, width, 0, height]
+    exists = first_label.sum(axis=(0, 1)) > 0
+    known, boxes, fallbacks = [first_label.astype(np.float64)], [first_boxes], [0]
+    for time in range(1, len(features)):
+        queue = list(range(max(1, time - config.num_context), time))
+        # The boxes of this frame, from the frame before.
+        hard = np.argmax(known[-1], axis=-1).reshape(-1)
+        target = [whole]
+        for number in range(1, num_labels):
+            own = np.flatnonzero(hard == number)
+            if len(own) < 2 or boxes[-1][number] is None:
+                target.append(None)
+                continue
+            logits = flat[time - 1][own] @ flat[time].T / config.temperature
+            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+            places = weights / weights.sum(axis=1, keepdims=True) @ grid
+            box = _oracle_box(places, size, 1, 5, signed_stop)
+            target.append(_oracle_adjusted(box, boxes[-1][number], size))
+        # Its label.
+        total, fallen = np.zeros(first_label.shape), 0
+        for frame in [0] + queue:
+            logits = flat[frame] @ flat[time].T / config.temperature
+            weights = np.exp(logits - logits.max(axis=0))
+            weights /= weights.sum(axis=0)
+            if frame > 0 and _oracle_is_lost(known[frame], boxes[frame], target, exists):
+                total += _oracle_best(
+                    weights, known[frame].reshape(len(weights), -1), config.num_neighbors
+                ).reshape(total.shape)
+                fallen += 1
+            else:
+                total += _oracle_tracked(
+                    weights, known[frame], boxes[frame], target, config.num_neighbors)
+        label = total / (1 + len(queue))
+        # Its boxes, for the frames after it.
+        classes = _oracle_soft_to_classes(label)
+        new = [whole]
+        for number in range(1, num_labels):
+            box, points = None, _points(classes == number)
+            if len(points):
+                box = _oracle_box(
+                    points, (8 * height, 8 * width), Fraction(6, 10), 20, signed_stop)
+                box = _oracle_adjusted([side // 8 for side in box], boxes[-1][number], size)
+            new.append(box)
+        known.append(label)
+        boxes.append(new)
+        fallbacks.append(fallen)
+    return np.stack(known), boxes, fallbacks
+
+
+def _first_boxes(ids, num_labels):
+    height, width = (side // 8 for side in ids.shape)
+    return [[0, width, 0, height]] + [
+        _oracle_first_box(ids == number) for number in range(1, num_labels)]
+
+
+def _as_array(boxes):
+    """Boxes as (top, left, bottom, right), zeros for those that are missing."""
+    return np.array([[0] * 4 if b is None else [b[2], b[0], b[3], b[1]] for b in boxes])
+
+
+def _track_by_steps(features, first_label, ids, config):
+    boxes = regions.first_boxes(jnp.asarray(ids), first_label.shape[-1])
+    context = init_context(features[0], first_label, config=config, boxes=boxes)
+    found, all_boxes = [first_label], [boxes]
+    for time, frame in enumerate(features[1:], 1):
+        context, label = step(context, frame, config=config)
+        found.append(label)
+        all_boxes.append(context.boxes[1 + (time - 1) % config.num_context])
+    return np.stack(found), np.stack(all_boxes)
+
+
+def _assert_tracks(features, first_label, ids, config):
+    expected, boxes, fallbacks = _oracle_track(
+        features, first_label, _first_boxes(ids, first_label.shape[-1]), config)
+    found, found_boxes = _track_by_steps(features, first_label, ids, config)
+    np.testing.assert_array_equal(found_boxes, np.stack([_as_array(b) for b in boxes]))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    return boxes, fallbacks
+
+
+GRID = (10, 14)
+
+
+def _moving_objects(num_frames, gone=(), sharpness=3.0, seed=0):
+    """Two objects that move, the second one not in the frames `gone`; features tell them apart."""
+    rng = np.random.default_rng(seed)
+    ids = np.zeros((num_frames, *GRID), int)
+    for time in range(num_frames):
+        ids[time, 2 + time % 3:6 + time % 3, 1 + time:5 + time] = 1
+        if time not in gone:
+            ids[time, 5:9, 9 - time // 2:13 - time // 2] = 2
+    features = sharpness * np.eye(8)[ids] + rng.standard_normal((num_frames, *GRID, 8))
+    return features.astype(np.float32), ids
+
+
+def _first(ids):
+    label = np.eye(3, dtype=np.float32)[ids[0]]
+    return label, np.kron(ids[0], np.ones((8, 8), int))
+
+
+@pytest.mark.parametrize('settings', [
+    {}, {'as_released': ('signed_stop', 'corner_cells')},
+    {'num_context': 1, 'num_neighbors': 3, 'temperature': 2.0},
+], ids=str)
+def test_track_equals_numpy(settings):
+    features, ids = _moving_objects(7)
+    boxes, fallbacks = _assert_tracks(features, *_first(ids), _track_config(**settings))
+    assert not any(fallbacks) and all(box is not None for frame in boxes for box in frame)
+
+
+def test_track_of_random_features_equals_numpy():
+    rng = np.random.default_rng(1)
+    features = rng.standard_normal((6, *GRID, 8)).astype(np.float32)
+    _, ids = _moving_objects(1)
+    _assert_tracks(features, *_first(ids), _track_config())
+
+
+def test_track_of_a_class_that_disappears():
+    """Once no cell is its own, nothing follows it: all frames but the first do without boxes."""
+    features, ids = _moving_objects(8, gone=(3, 4, 5), sharpness=6.0)
+    label, pixels = _first(ids)
+    config = _track_config()
+    _, fallbacks = _assert_tracks(features, label, pixels, config)
+    assert fallbacks == [0, 0, 0, 0, 3, 3, 3, 3]
+    mass = np.sum(propagate_video(features, label, config=config)[..., 2], axis=(1, 2))
+    assert np.all(mass[:3] > 10) and np.all(mass[3:] < 3)
+
+
+def test_track_of_a_class_too_small_to_follow():
+    features, ids = _moving_objects(4)
+    ids[0][ids[0] == 2] = 0
+    ids[0][7, 9] = 2
+    boxes, fallbacks = _assert_tracks(features, *_first(ids), _track_config())
+    assert boxes[0][2] is not None and [frame[2] for frame in boxes[1:]] == [None] * 3
+    assert fallbacks == [0, 0, 1, 2]
+
+
+def test_track_of_a_batch_with_unused_classes():
+    """Classes that no object has change nothing, beside another video of the batch."""
+    features, ids = _moving_objects(4)
+    label, _ = _first(ids)
+    other, _ = _moving_objects(4, gone=(2,), seed=1)
+    config = _track_config()
+    found = jax.vmap(functools.partial(propagate_video, config=config))(
+        np.stack([features, other]), np.pad(np.stack([label] * 2), [(0, 0)] * 3 + [(0, 2)]))
+    np.testing.assert_array_equal(found[..., 3:], 0)
+    for video, batched in zip((features, other), found):
+        alone = propagate_video(video, label, config=config)
+        np.testing.assert_allclose(batched[..., :3], alone, rtol=0, atol=1e-5)
+
+
+def test_first_boxes_of_a_label_are_those_of_its_pixels():
+    _, ids = _moving_objects(1)
+    label, pixels = _first(ids)
+    features = np.ones((*GRID, 2), np.float32)
+    context = init_context(features, label, config=_track_config())
+    np.testing.assert_array_equal(context.boxes[0], _as_array(_first_boxes(pixels, 3)))
+
+
+@pytest.mark.parametrize('softmax', ['neighbors', 'region'])
+def test_track_mass(softmax):
+    """Normalised in its box, each class's share is its own softmax: at most 1, at k = all of it."""
+    features, ids = _moving_objects(4)
+    label, _ = _first(ids)
+    found = propagate_video(
+        features, label, config=_track_config(softmax=softmax, num_neighbors=140))
+    assert np.all(np.isfinite(found)) and np.max(found) <= 1 + 1e-5
+    np.testing.assert_allclose(
+        propagate_video(features, label, config=_track_config(
+            softmax='neighbors', num_neighbors=140)), found, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('values, settings', [
+    # Of all seven objects small ones get lost at once, of the three largest one in the end.
+    (range(8), {}),
+    ((0, 1, 3, 5), {'as_released': ('signed_stop', 'corner_cells')}),
+], ids=['seven', 'three'])
+def test_track_on_a_video_equals_numpy(values, settings):
+    sequence = davis_sequence(shared('data', 'DAVIS-multi'), 'schoolgirls', '2017', '480p')
+    size = 192, 336
+    frames = np.stack([resize_frame(sequence.read_frame(t), size) for t in range(8)])
+    first = sequence.read_label(0)
+    assert list(labels.label_values(first)) == list(range(8))
+    first = np.select([first == value for value in values], range(len(values)))
+    pixels = np.asarray(labels.resize(first[..., None], size, 'nearest'))[..., 0]
+    inputs = lightness_input(frames)
+    model = ResNet()
+    variables = model.init(jax.random.key(0), inputs[:1])
+    variables = estimate_batch_statistics(model, variables, inputs)
+    features = np.asarray(model.apply(variables, inputs))
+    label = labels.encode(first, np.arange(len(values)), features.shape[1:3], 'nearest')
+    # An untrained network's affinities are so different that at 1 labels would vanish in float32.
+    config = _track_config(temperature=10.0, num_context=7, query_chunk=128, **settings)
+    boxes, fallbacks = _assert_tracks(features, np.asarray(label), pixels, config)
+    assert all(box is not None for frame in boxes for box in frame)
+    assert fallbacks == ([0, 0, 1, 2, 3, 4, 5, 6] if len(values) == 8 else [0] * 7 + [6])
+
+
+# MAST's windows.
+
+def _predicted_config(**settings):
+    return PropagationConfig(**{
+        'aggregation': 'overall', 'temperature': 1.0, 'num_neighbors': None, 'num_context': 3,
+        'context_step': 2, 'kept_frames': (5,), 'padding': 'mask', 'restriction': 'predicted',
+        'radius': 3, 'restrict_first': True, 'softmax': 'region', 'normalize_features': False,
+        'query_chunk': 16, **settings})
+
+
+def _sample(image, row, column, zero_outside):
+    """Bilinear, with zeros outside, or with the edge going on."""
+    value = 0
+    for i in (math.floor(row), math.floor(row) + 1):
+        for j in (math.floor(column), math.floor(column) + 1):
+            weight = (1 - abs(row - i)) * (1 - abs(column - j))
+            if 0 <= i < image.shape[0] and 0 <= j < image.shape[1]:
+                value = value + weight * image[i, j]
+            elif not zero_outside:
+                i_in, j_in = (min(max(a, 0), n - 1) for a, n in zip((i, j), image.shape))
+                value = value + weight * image[i_in, j_in]
+    return value
+
+
+def _oracle_offset(feature, frame, cell, dilation, reach, zero_outside, temperature):
+    logits, offsets = [], []
+    for row in range(-reach, reach + 1):
+        for column in range(-reach, reach + 1):
+            i, j = cell[0] + dilation * row, cell[1] + dilation * column
+            if 0 <= i < frame.shape[0] and 0 <= j < frame.shape[1]:
+                logits.append(frame[i, j] @ feature / temperature)
+            elif zero_outside:
+                logits.append(0)
+            else:
+                continue
+            offsets.append([row, column])
+    weights = np.exp(np.array(logits) - max(logits))
+    return dilation * (weights / weights.sum()) @ np.array(offsets)
+
+
+def _oracle_predicted(features, first_label, config):
+    features = features.astype(np.float64)
+    zero_outside = 'zero_outside' in config.as_released
+    reach = math.ceil(config.radius) - 1
+    height, width = features.shape[1:3]
+    known = [first_label.astype(np.float64)]
+    for time in range(1, len(features)):
+        latest = [t for t in (time - 1, time - 3, time - 5) if t > 0]
+        references = sorted({t for t in (0, 5) if t < time} | set(latest))
+        label = np.zeros(first_label.shape)
+        for cell in np.ndindex(height, width):
+            feature, offsets = features[time][cell], {}
+            for t in references:
+                gap = time - t
+                if gap > 15:
+                    offsets[t] = _oracle_offset(
+                        feature, features[t], cell, min(4, gap // 15 + 1), reach, zero_outside,
+                        config.temperature)
+            logits, copied = [], []
+            for t in references:
+                offset = label_offset = offsets.get(t, np.zeros(2))
+                if 'shared_offset' in config.as_released and t in offsets:
+                    label_offset = offsets[max(offsets)]
+                for row in range(-reach, reach + 1):
+                    for column in range(-reach, reach + 1):
+                        place = np.array(cell) + offset + [row, column]
+                        nearest = np.round(place)
+                        if not zero_outside and (
+                            np.any(nearest < 0) or np.any(nearest >= [height, width])
+                        ):
+                            continue
+                        # Interpolated affinities are those of interpolated features.
+                        affinities = features[t] @ feature / config.temperature
+                        logits.append(_sample(affinities, *place, zero_outside))
+                        place = np.array(cell) + label_offset + [row, column]
+                        copied.append(_sample(known[t], *place, zero_outside)
+                                      + np.zeros(label.shape[-1]))
+            weights = np.exp(np.array(logits) - max(logits))
+            label[cell] = weights / weights.sum() @ np.array(copied)
+        known.append(label)
+    return np.stack(known)
+
+
+
+
+@pytest.mark.parametrize('as_released', [(), ('zero_outside',), ('zero_outside', 'shared_offset')])
+def test_predicted_equals_numpy(as_released):
+    # Frame 0 is searched from frame 16 on, frame 5 from frame 21 on, by larger steps from 30 on.
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((32, 4, 5, 4)).astype(np.float32)
+    label = rng.random((4, 5, 2)).astype(np.float32)
+    config = _predicted_config(as_released=as_released)
+    found = propagate_video(features, label, config=config)
+    np.testing.assert_allclose(
+        found, _oracle_predicted(features, label, config), rtol=0, atol=1e-5)
+    mass = np.sum(propagate_video(features, np.ones_like(label), config=config), axis=-1)
+    if as_released:
+        assert np.all(mass[1:, 0] < 2)
+    else:
+        np.testing.assert_allclose(mass, 2, rtol=1e-5)
+
+
+def test_predicted_is_square_nearby():
+    rng = np.random.default_rng(2)
+    features = rng.standard_normal((8, 5, 6, 4)).astype(np.float32)
+    label = rng.random((5, 6, 2)).astype(np.float32)
+    square, predicted = (
+        propagate_video(features, label, config=_predicted_config(restriction=restriction))
+        for restriction in ('square', 'predicted'))
+    np.testing.assert_allclose(predicted, square, rtol=0, atol=1e-5)
+
+
+def test_predicted_window_finds_what_has_moved_further_than_the_square():
+    """A patch that moved 6 cells in 20 frames, with windows of 2 cells to each side."""
+    rng = np.random.default_rng(3)
+    scene = 3 * rng.standard_normal((4, 14, 16)).astype(np.float32)
+    patch = 3 * rng.standard_normal((2, 2, 16)).astype(np.float32)
+    first, last = scene.copy(), scene.copy()
+    first[1:3, 2:4], last[1:3, 6:8] = patch, patch
+    query = np.reshape(last[1:3, 6:8], (4, -1))
+    cells = np.array([[1, 6], [1, 7], [2, 6], [2, 7]])
+    config = _predicted_config(temperature=5.0)
+    offsets = regions.predict_offsets(query, cells, first, jnp.asarray(2), config)
+    np.testing.assert_allclose(offsets, np.broadcast_to([0, -4], (4, 2)), atol=0.1)
+
+
+@pytest.mark.parametrize('settings', [
+    {'num_neighbors': 3}, {'softmax': 'frame'}, {'restrict_first': False},
+    {'implementation': 'windowed'},
+])
+def test_rejects_settings_of_predicted(settings):
+    with pytest.raises(ValueError, match='predicted'):
+        _predicted_config(**settings)
+
+
+@pytest.mark.parametrize('settings', [
+    {'num_neighbors': None}, {'aggregation': 'overall'}, {'restrict_first': False},
+    {'keep_first': False}, {'num_context': 0}, {'implementation': 'windowed'},
+])
+def test_rejects_settings_of_track(settings):
+    with pytest.raises(ValueError, match='track'):
+        _track_config(**settings)
+
+
+def test_rejects_boxes():
+    features, label = np.ones((*GRID, 2), np.float32), np.ones((*GRID, 3), np.float32)
+    with pytest.raises(ValueError, match=r'boxes are \[2, 4\]'):
+        init_context(features, label, config=_track_config(), boxes=np.zeros((2, 4), int))
+    with pytest.raises(ValueError, match='boxes are for'):
+        init_context(features, label, config=_predicted_config(), boxes=np.zeros((3, 4), int))
+    with pytest.raises(ValueError, match=r'classes are \[80, 113\]'):
+        regions.first_boxes(jnp.zeros((80, 113), int), 3)
