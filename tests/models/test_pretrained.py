@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxprop.models import (
     ResNet,
+    describe_pretrained,
     from_torchvision,
     list_pretrained,
     load_pretrained,
@@ -162,3 +163,18 @@ def test_torchvision_states_of_other_networks(network):
     deeper = {**state, 'layer1.2.conv1.weight': state['layer1.1.conv1.weight']}
     with pytest.raises(ValueError, match='ResNet18.*layer1.2.conv1.weight'):
         from_torchvision(deeper, model)
+
+
+@pytest.mark.parametrize('name', list_pretrained())
+def test_shipped_networks_are_small_and_say_where_they_come_from(name):
+    assert (pretrained.FOLDER / f'{name}.safetensors').stat().st_size < 8e6
+    description = describe_pretrained(name)['description']
+    assert {'data', 'terms', 'color', 'steps'} <= set(description)
+    assert (pretrained.FOLDER / description['card']).is_file()
+    model, variables = load_pretrained(name)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(variables))
+    assert model.stride == 8
+
+
+def test_there_is_a_shipped_network():
+    assert 'uvc_plus_davis' in list_pretrained()
