@@ -1,6 +1,7 @@
-"""Examples a second of training, and what is lost to input.
+r"""Examples a second of training, and what is lost to input.
 
-    python benchmarks/training.py --config=configs/train/small_rotation.py [--config.data.root=FOLDER]
+    python benchmarks/training.py --config=configs/train/small_rotation.py \
+        [--config.data.root=FOLDER]
 
 A run of the config in a folder of its own, without its first steps, which compile; beside it the
 input alone (reading, decoding and batching, nothing trained) and the step alone (one batch on the
@@ -23,7 +24,6 @@ from PIL import Image
 from jaxprop import parallel
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.training import loop
-from jaxprop.training.schedules import make_optimizer, make_schedule
 from jaxprop.training.state import create_state
 from jaxprop.training.step import make_train_step
 
@@ -69,11 +69,8 @@ def input_rate(config):
 
 def step_rate(config):
     iterator = loop.open_data(config)
-    backbone = loop.make_backbone(config)
     steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
-    objective = loop.make_objective(config, backbone, steps_per_epoch)
-    optimizer = make_optimizer(
-        make_schedule(**config.schedule, steps_per_epoch=steps_per_epoch), **config.optimizer)
+    _, objective, _, optimizer = loop.make_training(config, steps_per_epoch)
     batch = next(iterator)
     example = jax.tree.map(lambda values: values[0], parallel.split(batch))
     state = parallel.replicate(create_state(objective, optimizer, example, config.seed))

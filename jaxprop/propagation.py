@@ -525,11 +525,8 @@ def _copy_tracked(queries, frames, labels, context, numbers, grid, config):
                 found = affinity.select_neighbors(
                     logits, jnp.where(source, logits, -jnp.inf), config.num_neighbors,
                     config.softmax)
-                log_sums = found.log_sums
-                if config.softmax == 'neighbors':
-                    log_sums = logsumexp(found.logits, axis=-1)
-                weights = jnp.exp(found.logits - log_sums[:, None])
-                return jnp.where(is_target[index], jnp.sum(weights * label[found.cells], -1), 0)
+                copied = jnp.sum(_weights(found, config) * label[found.cells], axis=-1)
+                return jnp.where(is_target[index], copied, 0)
 
             return jax.lax.map(copy_class, (sources, targets, labels[slot].T)).T
 
@@ -568,15 +565,19 @@ def _copy_labels(parts, labels, valid, config):
         weights = jnp.exp(logits - log_sum[:, None])
     else:
         found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
-        log_sums = found.log_sums
-        if config.softmax == 'neighbors':
-            log_sums = logsumexp(found.logits, axis=-1)
-        shares = (valid / jnp.sum(valid))[:, None, None]
-        weights = jnp.exp(found.logits - log_sums[..., None]) * shares
+        weights = _weights(found, config) * (valid / jnp.sum(valid))[:, None, None]
         weights, cells = (
             rearrange(x, 'm n k -> n (m k)') for x in (weights, found.cells))
     selected = labels.reshape(-1, labels.shape[-1])[cells]
     return jnp.sum(weights[..., None] * selected, axis=1)
+
+
+def _weights(found, config):
+    """The softmax's weights `[..., k]` of the selected cells of each list."""
+    log_sums = found.log_sums
+    if config.softmax == 'neighbors':
+        log_sums = logsumexp(found.logits, axis=-1)
+    return jnp.exp(found.logits - log_sums[..., None])
 
 
 def _map_queries(function, queries, chunk):

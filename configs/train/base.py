@@ -37,8 +37,8 @@ def get_config():
         # See jaxprop.data.pipeline.DatasetConfig. batch_size is of all devices together.
         'data': images(),
         'image_data': None,  # Of image_objective.
-        # What the exported backbone's batch statistics are of: {'frames': how many frames of `data`,
-        # 'size': theirs, 'color': as in `jaxprop.color.network_input`}. None: those of training.
+        # What the exported backbone's batch statistics are of: {'frames': how many of `data`,
+        # 'size': theirs, 'color': as `jaxprop.color.network_input` has it}. None: of training.
         'statistics': None,
         'log_every': 100,  # Steps.
         'checkpoint_every': 1000,

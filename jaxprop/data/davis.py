@@ -12,7 +12,7 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -37,7 +37,7 @@ def davis_names(
     path = pathlib.Path(root) / 'ImageSets' / year / f'{split}.txt'
     if not path.is_file():
         raise DataError(f'{path}: there is no such list; root must be the folder that holds it')
-    entries = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    entries = [line.split()[0] for line in read_lines(path)]
     names = [entry.split('/')[-2] if '/' in entry else entry for entry in entries]
     if not names:
         raise DataError(f'{path}: names no sequence')
@@ -70,9 +70,7 @@ def davis_sequence(
     if names[0] not in masks:
         raise DataError(f'{frames[0]}: the first frame has no mask in {root / "Annotations"}')
 
-    size = image_size(frames[0])
-    for path in (*frames[1:], *masks.values()):
-        check_size(path, image_size(path), size, frames[0])
+    size = common_size([*frames, *masks.values()])
 
     # Whether 255 is the object or void is one question for the sequence: a later mask may hold
     # void alone, after every object has left.
@@ -99,6 +97,11 @@ def davis_sequence(
         frame_names=names,
         palette=read_palette(masks[names[0]]),
     )
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a text file that hold something, without the space around it."""
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
 def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
@@ -133,10 +136,22 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
       DataError: the file cannot be read, is no image, or is cut short.
     """
-    with _open_image(path) as image:
+    with open_image(path) as image:
         width, height = image.size
         image.verify()
     return height, width
+
+
+def common_size(paths: Sequence[pathlib.Path]) -> tuple[int, int]:
+    """The `image_size` that all these images have; every one is checked as it does.
+
+    Raises:
+      DataError: as `image_size`, and where one differs from the first.
+    """
+    size = image_size(paths[0])
+    for path in paths[1:]:
+        check_size(path, image_size(path), size, paths[0])
+    return size
 
 
 def check_size(
@@ -165,7 +180,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
       DataError: the file cannot be read, is cut short, or has more than 8 bits a channel.
     """
-    with _open_image(path) as image:
+    with open_image(path) as image:
         if image.mode.startswith(('I', 'F')):
             raise DataError(f'{path}: has more than 8 bits a channel; save it with 8')
         return np.array(image.convert('RGB'))
@@ -193,7 +208,7 @@ def read_palette(path: str | os.PathLike) -> np.ndarray | None:
     Raises:
       DataError: the file cannot be read.
     """
-    with _open_image(path) as image:
+    with open_image(path) as image:
         if image.mode != 'P':
             return None
         colours = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
@@ -232,7 +247,7 @@ def write_mask(
 
 
 @contextlib.contextmanager
-def _open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
+def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
     """The opened image; whatever goes wrong inside becomes a DataError that names the file."""
     try:
         data = pathlib.Path(path).read_bytes()
@@ -261,7 +276,7 @@ def _check_numbering(frames: list[pathlib.Path]) -> None:
 
 def _read_ids(path: str | os.PathLike) -> np.ndarray:
     """int32 `[H, W]` as the file has them, with 255 for the full value of any depth."""
-    with _open_image(path) as image:
+    with open_image(path) as image:
         if image.format == 'JPEG':
             raise DataError(f'{path}: a JPEG does not keep ids exactly; save masks as PNG')
         if image.mode in ('RGB', 'RGBA'):

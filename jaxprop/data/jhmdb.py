@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 from scipy import io as scipy_io
 
-from jaxprop.data.davis import check_size, image_size, list_images, read_image
+from jaxprop.data.davis import common_size, list_images, read_image, read_lines
 from jaxprop.data.keypoints import KeypointSequence
 from jaxprop.data.sequences import DataError
 
@@ -48,7 +48,7 @@ def jhmdb_names(
     suffix = f'_test_split{split}.txt'
     names = []
     for path in sorted(folder.glob(f'*{suffix}')):
-        for line in filter(None, map(str.strip, path.read_text().splitlines())):
+        for line in read_lines(path):
             clip, _, use = line.rpartition(' ')
             if not clip or use not in ('0', '1', '2'):
                 raise DataError(f"{path}: the line {line!r} is not 'CLIP.avi 1' or 'CLIP.avi 2'")
@@ -86,13 +86,10 @@ def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
             f'{positions_path}: has positions in {len(positions)} frames, but '
             f'{frames[0].parent} has {len(frames)} frames')
     frames = frames[: len(positions)]
-    size = image_size(frames[0])
-    for path in frames[1:]:
-        check_size(path, image_size(path), size, frames[0])
     return KeypointSequence(
         name=name,
         num_frames=len(frames),
-        size=size,
+        size=common_size(frames),
         read_frame=lambda index: read_image(frames[index]),
         positions=positions,
         scales=None,
@@ -105,7 +102,7 @@ def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
     if not path.is_file():
         raise DataError(f'{path}: there is no such list')
     names = []
-    for line in filter(None, map(str.strip, path.read_text().splitlines())):
+    for line in read_lines(path):
         folders = [field for field in line.split() if not field.endswith('.mat')]
         parts = pathlib.PurePosixPath(folders[0]).parts if len(folders) == 1 else ()
         if len(parts) < 2 or len(line.split()) != 2:

@@ -17,9 +17,8 @@ import pathlib
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from jaxprop.data.davis import check_size, image_size, list_images, read_image
+from jaxprop.data.davis import common_size, list_images, open_image, read_image, read_lines
 from jaxprop.data.sequences import DataError, LabelledSequence
 
 CLASS_NAMES = (
@@ -39,7 +38,7 @@ def vip_names(root: str | os.PathLike, split: str = 'val') -> tuple[str, ...]:
     path = pathlib.Path(root) / 'lists' / f'{split}_videos.txt'
     if not path.is_file():
         raise DataError(f'{path}: there is no such list; root must be the folder VIP_Fine')
-    names = tuple(filter(None, map(str.strip, path.read_text().splitlines())))
+    names = tuple(read_lines(path))
     if not names:
         raise DataError(f'{path}: names no video')
     return names
@@ -65,13 +64,10 @@ def vip_sequence(
       ValueError: another annotation.
     """
     frames, masks = _paths(root, name, annotation, '.png')
-    size = image_size(frames[0])
-    for path in (*frames[1:], *masks):
-        check_size(path, image_size(path), size, frames[0])
     return LabelledSequence(
         name=name,
         num_frames=len(frames),
-        size=size,
+        size=common_size([*frames, *masks]),
         read_frame=lambda index: read_image(frames[index]),
         read_label=lambda index: _read_ids(masks[index]),
         frame_names=tuple(path.stem for path in frames),
@@ -138,11 +134,8 @@ def _paths(
 
 def _read_ids(path: pathlib.Path) -> np.ndarray:
     """int32 `[H, W]`, the values of a grey or palette image."""
-    try:
-        with Image.open(path) as image:
-            values = np.array(image)
-    except Exception as error:  # Pillow raises many kinds for malformed files, SyntaxError too.
-        raise DataError(f'{path}: cannot be read as an image: {error}') from error
+    with open_image(path) as image:
+        values = np.array(image)
     if values.ndim != 2 or values.dtype.kind not in 'iub':
         raise DataError(f'{path}: is of mode {image.mode}; a palette or grey PNG is needed')
     return values.astype(np.int32)
@@ -150,7 +143,7 @@ def _read_ids(path: pathlib.Path) -> np.ndarray:
 
 def _read_classes(path: pathlib.Path) -> dict[int, int]:
     classes = {}
-    for line in filter(None, map(str.strip, path.read_text().splitlines())):
+    for line in read_lines(path):
         fields = line.split()
         if (len(fields) < 2 or not all(field.isdecimal() for field in fields[:2])
                 or int(fields[1]) >= len(CLASS_NAMES)):

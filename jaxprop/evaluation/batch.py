@@ -25,7 +25,6 @@ import numpy as np
 from jaxprop import color, parallel
 from jaxprop.data.inputs import input_size
 from jaxprop.evaluation.codecs import KeypointCodec, MaskCodec, Sizes
-from jaxprop.evaluation.codecs import padded_labels as padded_labels
 from jaxprop.keypoints import cell_size
 from jaxprop.propagation import init_context, propagate_step
 

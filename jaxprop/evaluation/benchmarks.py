@@ -35,8 +35,8 @@ class Benchmark:
     printed: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
-        """How it is scored, to be recorded."""
-        return {}
+        """How it is scored, to be recorded: its attributes."""
+        return {'measure': dataclasses.asdict(self)}
 
     def codec(self, codec: MaskCodec | KeypointCodec) -> MaskCodec | KeypointCodec:
         """What labels stand for here: the labeller's codec, or a variant of it."""
@@ -70,7 +70,11 @@ class Benchmark:
         return True
 
     def results(self, records: Mapping[str, Record]) -> dict[str, Any]:
-        """'summary', the benchmark's numbers; 'per_sequence' and further tables, lists of rows."""
+        """'summary', the benchmark's numbers; 'per_sequence' and further tables, lists of rows.
+
+        Args:
+          records: by the sequences' names, one or more.
+        """
         raise NotImplementedError
 
     def shown(
@@ -84,6 +88,9 @@ class Objects(Benchmark):
     """DAVIS: region similarity J and boundary accuracy F of objects."""
 
     printed = ('J-Mean', 'F-Mean', 'J&F-Mean')
+
+    def settings(self):
+        return {}
 
     def objects(self, first):
         return [int(value) for value in labels.label_values(first)[1:]]
@@ -112,7 +119,7 @@ class Objects(Benchmark):
     def results(self, records):
         results = {name: _davis_result(record) for name, record in records.items()}
         return {
-            'summary': davis.summarize(results) if results else {},
+            'summary': davis.summarize(results),
             'per_sequence': davis.sequence_table(results),
         }
 
@@ -136,9 +143,6 @@ class Parts(Benchmark):
     count_first: bool = True
     printed = ('mIoU',)
 
-    def settings(self):
-        return {'measure': dataclasses.asdict(self)}
-
     def take(self, path, sequence, objects, index, prediction):
         # Values that are no class, 255, may be in the first frame.
         prediction = np.where(prediction < vip.NUM_CLASSES, prediction, 0)
@@ -149,8 +153,6 @@ class Parts(Benchmark):
         return {'confusion': taken}
 
     def results(self, records):
-        if not records:
-            return {'summary': {}, 'per_sequence': []}
         results = {name: np.array(record['confusion']) for name, record in records.items()}
         summary = vip.summarize_parts(results, self.count_first)
         other = vip.summarize_parts(results, not self.count_first)
@@ -188,9 +190,6 @@ class Instances(Benchmark):
     count_first: bool = True
     printed = ('AP^r_vol',)
 
-    def settings(self):
-        return {'measure': dataclasses.asdict(self)}
-
     def codec(self, codec):
         return dataclasses.replace(codec, keep_soft=True)
 
@@ -210,8 +209,6 @@ class Instances(Benchmark):
         return {'matches': taken}
 
     def results(self, records):
-        if not records:
-            return {'summary': {}, 'per_sequence': []}
         matches = {name: _matches(record) for name, record in records.items()}
 
         def summary(names, count_first):
@@ -273,9 +270,6 @@ class Keypoints(Benchmark):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} is {getattr(self, name)!r}; it must be one of {known}')
 
-    def settings(self):
-        return {'measure': dataclasses.asdict(self)}
-
     def first(self, sequence):
         return sequence.positions[0]
 
@@ -300,8 +294,6 @@ class Keypoints(Benchmark):
         return not np.isnan(self._distances(record, self.lost)).all()
 
     def results(self, records):
-        if not records:
-            return {'summary': {}, 'per_sequence': []}
         results = {
             name: self._distances(record, self.lost) for name, record in records.items()}
         other = next(lost for lost in jhmdb.LOST if lost != self.lost)

@@ -8,6 +8,7 @@ import collections
 import concurrent.futures
 import csv
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -154,6 +155,7 @@ _estimate_statistics = jax.jit(
     static_argnums=(0, 3),
 )
 
+
 def label_frames(
     frames: Iterable[np.ndarray],
     first_ids: np.ndarray,
@@ -241,7 +243,8 @@ def evaluate(
     """
     if videos_per_device < 1:
         raise ValueError(f'videos_per_device is {videos_per_device}; it must be at least 1')
-    sequences = list(sequences)
+    # Opening checks every file: once for labelling and for the report.
+    sequences = [(name, functools.cache(open_sequence)) for name, open_sequence in sequences]
     settings = {
         'dataset': dict(dataset), 'network': labeller.network.description, **labeller.settings(),
         **benchmark.settings()}
@@ -275,7 +278,7 @@ def evaluate(
         warnings.append(f'Not scored, for lack of annotations: {", ".join(unscored)}.')
     metrics = {
         'title': title,
-        **benchmark.results(scored),
+        **(benchmark.results(scored) if scored else {'summary': {}, 'per_sequence': []}),
         'skipped': skipped,
         'unscored': unscored,
         'network': {'trained': labeller.network.trained, **labeller.network.description},

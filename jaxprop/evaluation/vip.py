@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxprop.evaluation.jhmdb import mean_scored
 from jaxprop.labels import resize_matrix
 
 NUM_CLASSES = 20
@@ -97,7 +98,7 @@ def summarize_parts(
     if not results:
         raise ValueError('results is empty; it must have at least one video')
     iou = class_iou(sum(_total(confusions, count_first) for confusions in results.values()))
-    return {'mIoU': _mean(iou), 'IoU': iou.tolist()}
+    return {'mIoU': mean_scored(iou), 'IoU': iou.tolist()}
 
 
 def part_table(
@@ -108,7 +109,7 @@ def part_table(
     The mean of these is not the benchmark's number, which pools pixels first.
     """
     return [
-        {'video': video, 'mIoU': _mean(class_iou(_total(confusions, count_first)))}
+        {'video': video, 'mIoU': mean_scored(class_iou(_total(confusions, count_first)))}
         for video, confusions in results.items()
     ]
 
@@ -248,8 +249,8 @@ def summarize_instances(
         for index in range(1, len(num_true))
     ])
     return {
-        'AP^r_vol': _mean(precisions),
-        'AP^r': [_mean(column) for column in precisions.T],
+        'AP^r_vol': mean_scored(precisions),
+        'AP^r': [mean_scored(column) for column in precisions.T],
         'AP^r_vol by class': precisions.mean(axis=1).tolist(),
     }
 
@@ -295,9 +296,3 @@ def _instances(ids: np.ndarray, classes: Mapping[int, int]) -> dict[int, int]:
 
 def _total(confusions: np.ndarray, count_first: bool) -> np.ndarray:
     return np.asarray(confusions)[0 if count_first else 1 :].sum(axis=0)
-
-
-def _mean(values: np.ndarray) -> float:
-    """The mean of what is not NaN; NaN where there is nothing."""
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float('nan')

@@ -199,10 +199,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f'images have shape {images.shape}; needed: [B, H, W, 3]')
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(f'images are {images.dtype}; needed: normalised floating point values')
+        check_images(images)
         block, channels, num_blocks = ARCHITECTURES[self.depth]
         block = functools.partial(
             block,
@@ -227,6 +224,14 @@ class ResNet(nn.Module):
                 stride = self.strides[stage] if index == 0 else 1
                 x = block(channels * 2**stage, stride, name=f'{name}_{index}')(x, train and learns)
         return x
+
+
+def check_images(images: jax.Array) -> None:
+    """Refuses with a ValueError what is not `[B, H, W, 3]` of floating point values."""
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f'images have shape {images.shape}; needed: [B, H, W, 3]')
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f'images are {images.dtype}; needed: normalised floating point values')
 
 
 def estimate_batch_statistics(

@@ -16,6 +16,8 @@ import numpy as np
 from flax import traverse_util
 from jax.typing import ArrayLike, DTypeLike
 
+from jaxprop.models.resnet import check_images
+
 # Channels of conv1 to conv13; a max pool follows conv2, conv4, conv7 and conv10.
 CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 POOLED = (2, 4, 7, 10)
@@ -85,10 +87,7 @@ class VGG16(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f'images have shape {images.shape}; needed: [B, H, W, 3]')
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(f'images are {images.dtype}; needed: normalised floating point values')
+        check_images(images)
         x = sobel_edges(images) if self.sobel else images
         for index, channels in enumerate(CHANNELS[: self._depth], start=1):
             x = nn.Conv(

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
@@ -74,11 +75,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     iterator = open_data(config)
     steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
     num_steps = config.steps if config.steps is not None else round(config.epochs * steps_per_epoch)
-    backbone = make_backbone(config)
-    objective = make_objective(config, backbone, steps_per_epoch)
-    schedule = make_schedule(**config.schedule, steps_per_epoch=steps_per_epoch)
-    frozen_until = None if config.backbone is None else config.backbone.frozen_until
-    optimizer = make_optimizer(schedule, **config.optimizer, frozen_until=frozen_until)
+    backbone, objective, schedule, optimizer = make_training(config, steps_per_epoch)
 
     start = iterator.get_state()
     example = jax.tree.map(lambda values: values[0], parallel.split(next(iterator)))
@@ -138,7 +135,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 variables = data_statistics(config, backbone, variables)
             export_backbone(workdir / 'backbone', backbone, variables, {
                 'trained by': config.name,
-                'color': 'lightness' if config.objective.name == 'uvc' else 'rgb', 'steps': step, 'epochs': step / steps_per_epoch,
+                'color': 'lightness' if config.objective.name == 'uvc' else 'rgb',
+                'steps': step, 'epochs': step / steps_per_epoch,
                 'metrics': log.metrics, 'config': _without_paths(config.to_dict()),
             })
     return {'step': step, 'finished': step >= num_steps, 'metrics': log.metrics}
@@ -153,6 +151,19 @@ def open_data(config: ConfigDict) -> BatchIterator | CombinedIterator:
     # Another seed, or the images would be those of the videos' frames.
     images = make_iterator(DatasetConfig(**config.image_data), config.seed + 1, *place)
     return CombinedIterator({'video': iterator, 'image': images})
+
+
+def make_training(
+    config: ConfigDict, steps_per_epoch: float
+) -> tuple[
+    ResNet | ColorAutoencoder, Objective, optax.Schedule, optax.GradientTransformation
+]:
+    """What a config trains, and how: backbone, objective, learning rate and optimiser."""
+    backbone = make_backbone(config)
+    schedule = make_schedule(**config.schedule, steps_per_epoch=steps_per_epoch)
+    frozen_until = None if config.backbone is None else config.backbone.frozen_until
+    optimizer = make_optimizer(schedule, **config.optimizer, frozen_until=frozen_until)
+    return backbone, make_objective(config, backbone, steps_per_epoch), schedule, optimizer
 
 
 def make_backbone(config: ConfigDict) -> ResNet | ColorAutoencoder:
@@ -281,13 +292,8 @@ def data_statistics(
     data = dataclasses.replace(
         DatasetConfig(**config.data), num_frames=1, batch_size=frames, size=size)
     images = next(make_iterator(data, config.seed))['image']
-
-    @jax.jit
-    def estimate(variables, images):
-        return estimate_batch_statistics(
-            backbone.clone(dtype=None), variables, color.network_input(images, seen))
-
-    return jax.device_get(estimate(variables, images))
+    estimate = jax.jit(estimate_batch_statistics, static_argnums=0)
+    return estimate(backbone.clone(dtype=None), variables, color.network_input(images, seen))
 
 
 class _Log:

@@ -16,7 +16,7 @@ import pytest
 from jaxprop import labels
 from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
-from jaxprop.evaluation import batch, runner
+from jaxprop.evaluation import codecs, runner
 from jaxprop.propagation import PropagationConfig
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -167,7 +167,7 @@ def test_no_video_at_a_time_is_refused(tmp_path):
 
 
 def test_number_of_padded_labels():
-    numbers = [batch.padded_labels(np.arange(n).reshape(1, n)) for n in (1, 2, 3, 4, 5, 11)]
+    numbers = [codecs.padded_labels(np.arange(n).reshape(1, n)) for n in (1, 2, 3, 4, 5, 11)]
     assert numbers == [1, 2, 4, 4, 8, 16]
 
 
