@@ -154,8 +154,8 @@ class PropagationConfig:
             )
         if self.implementation == 'windowed' and not windowed.is_possible(self):
             raise ValueError(
-                "implementation='windowed' needs restriction 'radius' or 'square', num_neighbors, "
-                f"and a softmax over 'neighbors' or 'region'; this is {self}"
+                "implementation='windowed' needs restriction 'radius' or 'square' and a softmax "
+                f"over 'neighbors' or 'region'; this is {self}"
             )
         if self.query_chunk < 1:
             raise ValueError(f'query_chunk is {self.query_chunk}; it must be at least 1')
@@ -389,63 +389,102 @@ def _predict(context, features, config):
     elif config.restriction == 'predicted':
         label = _attend_predicted(queries, context, numbers, config)
     elif config.num_neighbors is None:
-        label = _attend(queries, frames, labels, context.valid, (height, width), config)
+        label = _attend(features, context, config)
     else:
         slots, grid = np.arange(config.num_slots), (height, width)
-        parts = []
-        if free:
-            parts.append(_search_dense(queries, frames, searched, slots[:free], None, config))
+        size = 1
+        search_free = functools.partial(_search_dense, queries, frames, searched, None, config)
+        search_restricted = functools.partial(
+            _search_dense, queries, frames, searched, grid, config)
         if free < config.num_slots and windowed.is_used(grid, config):
-            parts.append(windowed.search(features, context.features, searched, free, config))
-        elif free < config.num_slots:
-            parts.append(_search_dense(queries, frames, searched, slots[free:], grid, config))
+            size = windowed.group_size(config.num_slots - free)
+
+            def search_restricted(first):
+                return windowed.search(
+                    features, context.features, searched, first, size, config)
+
+        parts = [
+            _search_slots(search, group, several, numbers, searched, height * width)
+            for search, group, several in (
+                (search_free, slots[:free], 1), (search_restricted, slots[free:], size))
+            if group.size]
         label = _copy_labels(parts, labels, context.valid, config)
     return label.reshape(height, width, -1)
 
 
-def _search_dense(queries, frames, valid, slots, grid, config):
-    """`Neighbors` of all queries, a list for each of `slots`; restricted if a `grid` is given.
+def _search_slots(search, slots, size, numbers, valid, num_cells):
+    """`Neighbors` from `search(first)` of each `size` slots, their lists put one after another.
 
-    Slot by slot: memory does not depend on their number, but for the lists.
+    While a video starts, many slots hold frame 0: where a group holds nothing else and neither
+    does the one before, what was found there is found here too, in cells further on. Group by
+    group, memory does not depend on their number, but for the lists.
     """
+    groups = slots.reshape(-1, size)
+    is_first = jnp.all(numbers[groups] == 0, axis=-1)
+    is_searched = valid[groups]
+    is_repeat = is_first[1:] & is_first[:-1] & jnp.all(
+        is_searched[1:] == is_searched[:-1], axis=-1)
+    is_repeat = jnp.concatenate([jnp.zeros(1, bool), is_repeat])
 
-    def search_slot(slot):
-        frame = frames[slot]
+    def step(before, group):
+        first, is_repeat = group
+        found = jax.lax.cond(
+            is_repeat,
+            lambda: before._replace(cells=before.cells + size * num_cells),
+            lambda: search(first))
+        return found, found
 
-        def search(query, index):
-            logits = affinity.affinity(query, frame) / config.temperature
-            logits = jnp.where(valid[slot], logits, -jnp.inf)
-            allowed = logits
-            if grid is not None:
-                allowed = jnp.where(_allowed(index, grid, config), logits, -jnp.inf)
-            found = affinity.select_neighbors(
-                logits, allowed, config.num_neighbors, config.softmax)
-            return found._replace(cells=found.cells + slot * len(frame))
-
-        return _map_queries(search, queries, config.query_chunk)
-
-    return jax.lax.map(search_slot, jnp.asarray(slots))
+    nothing = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(search, slots[0]))
+    _, found = jax.lax.scan(step, nothing, (jnp.asarray(groups[:, 0]), is_repeat))
+    return jax.tree.map(lambda x: rearrange(x, 'g l ... -> (g l) ...'), found)
 
 
-def _attend(queries, frames, labels, valid, grid, config):
+def _search_dense(queries, frames, valid, grid, config, slot):
+    """`Neighbors` `[1, N, k]` of all queries in a slot; restricted if a `grid` is given."""
+    frame = frames[slot]
+
+    def search(query, index):
+        logits = affinity.affinity(query, frame) / config.temperature
+        logits = jnp.where(valid[slot], logits, -jnp.inf)
+        allowed = logits
+        if grid is not None:
+            allowed = jnp.where(_allowed(index, grid, config), logits, -jnp.inf)
+        found = affinity.select_neighbors(
+            logits, allowed, config.num_neighbors, config.softmax)
+        return found._replace(cells=found.cells + slot * len(frame))
+
+    found = _map_queries(search, queries, config.query_chunk)
+    return jax.tree.map(lambda x: x[None], found)
+
+
+def _attend(features, context, config):
     """The label `[N, L]` where every allowed cell counts (k is None)."""
+    height, width, _ = features.shape
+    queries = rearrange(features, 'h w c -> (h w) c')
 
-    def attend_slot(slot):
-        frame, label = frames[slot], labels[slot]
+    def attend_slot(slot, is_free):
+        frame, label = context.features[slot], context.labels[slot]
+        if not is_free and windowed.is_used((height, width), config):
+            return windowed.attend(features, frame, label, config)
+        frame, label = (rearrange(x, 'h w c -> (h w) c') for x in (frame, label))
 
         def attend(query, index):
             logits = affinity.affinity(query, frame) / config.temperature
             allowed = logits
-            if config.restriction != 'none':
-                inside = _allowed(index, grid, config) | (slot < config.free_slots)
-                allowed = jnp.where(inside, logits, -jnp.inf)
+            if not is_free:
+                allowed = jnp.where(_allowed(index, (height, width), config), logits, -jnp.inf)
             log_sums = logsumexp(logits if config.softmax == 'frame' else allowed, axis=-1)
             return log_sums, affinity.soft_copy(jnp.exp(allowed - log_sums[:, None]), label)
 
         return _map_queries(attend, queries, config.query_chunk)
 
-    log_sums, copied = jax.lax.map(attend_slot, jnp.arange(config.num_slots))
-    return _combine(log_sums, copied, valid, config)
+    slots, free = np.arange(config.num_slots), config.free_slots
+    parts = [
+        jax.lax.map(functools.partial(attend_slot, is_free=is_free), jnp.asarray(group))
+        for group, is_free in ((slots[:free], True), (slots[free:], False)) if group.size]
+    log_sums, copied = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
+    return _combine(log_sums, copied, context.valid, config)
 
 
 def _attend_predicted(queries, context, numbers, config):

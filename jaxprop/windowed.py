@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.scipy.special import logsumexp
 
 from jaxprop import affinity
 
@@ -23,7 +24,6 @@ def is_possible(config) -> bool:
     """Whether a `PropagationConfig` asks for nothing outside the windows."""
     return (
         config.restriction in ('radius', 'square')
-        and config.num_neighbors is not None
         and config.softmax != 'frame'
     )
 
@@ -36,44 +36,44 @@ def is_used(grid: tuple[int, int], config) -> bool:
     return 2 * math.prod(window) <= math.prod(grid)
 
 
+def group_size(num_frames: int) -> int:
+    """How many of the frames are best searched at once: products are small with fewer, lists to
+    select from long with more."""
+    return next((size for size in (4, 5, 3, 2) if num_frames % size == 0), num_frames)
+
+
 def search(
-    features: jax.Array, frames: jax.Array, valid: jax.Array, first: int, config
+    features: jax.Array,
+    frames: jax.Array,
+    valid: jax.Array,
+    first: jax.Array | int,
+    num_frames: int,
+    config,
 ) -> affinity.Neighbors:
     """`affinity.select_neighbors` among the cells that the restriction allows.
 
     Args:
       features: `[H, W, C]` of the targets.
       frames: `[M, H, W, C]` of the context.
-      valid: `[M]`, which of them to search.
-      first: the first one to search.
+      valid: `[M]`, which of them may be selected from.
+      first, num_frames: the first one to search, and how many from there on.
       config: the factors; `is_possible` must hold.
 
     Returns:
       `Neighbors` `[1, N, k]` of all N = H * W targets with 'overall' aggregation, one list for
-      each frame, `[M - first, N, k]`, with 'per_frame'. Cells are numbered through all M frames.
+      each frame, `[num_frames, N, k]`, with 'per_frame'. Cells are numbered through all M frames.
     """
-    height, width, channels = features.shape
-    num_frames = len(frames) - first
+    height, width, _ = features.shape
+    valid = jax.lax.dynamic_slice_in_dim(valid, first, num_frames)
     num_lists = 1 if config.aggregation == 'overall' else num_frames
-    tile, window = _tile_and_window((height, width), config.radius)
-    starts, place = _tiles((height, width), tile)
-    # Windows sit around their tiles, moved inside the frame.
-    margin = math.ceil(config.radius) - 1
-    corners = np.clip(starts - margin, 0, np.array((height, width)) - np.array(window))
-    tile_cells = np.indices(tile).reshape(2, -1).T
-    window_cells = np.indices(window).reshape(2, -1).T
 
-    def search_tile(corner_pair):
-        start, corner = corner_pair
-        queries = jax.lax.dynamic_slice(features, (*start, 0), (*tile, channels))
+    def search_tile(queries, inside, corner, window):
         keys = jax.lax.dynamic_slice(
-            frames, (first, *corner, 0), (num_frames, *window, channels))
+            frames, (first, *corner, 0), (num_frames, *window, frames.shape[-1]))
         logits = affinity.affinity(
-            queries.reshape(-1, channels), keys.reshape(-1, channels)) / config.temperature
-        inside = affinity.distance_mask(
-            start + tile_cells, corner + window_cells, config.radius, config.restriction)
+            queries, rearrange(keys, 'm h w c -> (m h w) c')) / config.temperature
         logits = rearrange(logits, 'q (m k) -> q m k', m=num_frames)
-        allowed = jnp.where(inside[:, None] & valid[first:, None], logits, -jnp.inf)
+        allowed = jnp.where(inside[:, None] & valid[:, None], logits, -jnp.inf)
         logits, allowed = (x.reshape(len(x), num_lists, -1) for x in (logits, allowed))
         found = affinity.select_neighbors(
             logits, allowed, config.num_neighbors, config.softmax)
@@ -82,8 +82,62 @@ def search(
         cells = ((first + frame) * height + corner[0] + row) * width + corner[1] + column
         return found._replace(cells=cells)
 
-    found = jax.lax.map(search_tile, (jnp.asarray(starts), jnp.asarray(corners)))
-    return jax.tree.map(lambda x: rearrange(x, 't q l ... -> l (t q) ...')[:, place], found)
+    found = _map_tiles(search_tile, features, config)
+    return jax.tree.map(lambda x: rearrange(x, 'n l ... -> l n ...'), found)
+
+
+def attend(
+    features: jax.Array, frame: jax.Array, label: jax.Array, config
+) -> tuple[jax.Array, jax.Array]:
+    """Attention over all cells that the restriction allows.
+
+    Args:
+      features: `[H, W, C]` of the targets.
+      frame: `[H, W, C]` of a context frame.
+      label: `[H, W, L]`, its soft label.
+      config: the factors; `is_possible` must hold.
+
+    Returns:
+      The logarithm of the softmax's denominator `[N]`, and the label `[N, L]`.
+    """
+
+    def attend_tile(queries, inside, corner, window):
+        keys, label_there = (
+            rearrange(
+                jax.lax.dynamic_slice(x, (*corner, 0), (*window, x.shape[-1])), 'h w c -> (h w) c')
+            for x in (frame, label))
+        logits = affinity.affinity(queries, keys) / config.temperature
+        allowed = jnp.where(inside, logits, -jnp.inf)
+        log_sums = logsumexp(allowed, axis=-1)
+        return log_sums, affinity.soft_copy(jnp.exp(allowed - log_sums[:, None]), label_there)
+
+    return _map_tiles(attend_tile, features, config)
+
+
+def _map_tiles(function, features, config):
+    """`function` of every tile, its results' leaves `[q, ...]` put together to `[N, ...]`.
+
+    Its arguments are the tile's features `[q, C]`, which cells of its window the restriction allows
+    `[q, w]`, the window's upper left corner and its size.
+    """
+    *grid, channels = features.shape
+    tile, window = _tile_and_window(grid, config.radius)
+    starts, place = _tiles(grid, tile)
+    # Windows sit around their tiles, moved inside the frame.
+    margin = math.ceil(config.radius) - 1
+    corners = np.clip(starts - margin, 0, np.array(grid) - np.array(window))
+    tile_cells = np.indices(tile).reshape(2, -1).T
+    window_cells = np.indices(window).reshape(2, -1).T
+
+    def do_tile(start_and_corner):
+        start, corner = start_and_corner
+        queries = jax.lax.dynamic_slice(features, (*start, 0), (*tile, channels))
+        inside = affinity.distance_mask(
+            start + tile_cells, corner + window_cells, config.radius, config.restriction)
+        return function(queries.reshape(-1, channels), inside, corner, window)
+
+    results = jax.lax.map(do_tile, (jnp.asarray(starts), jnp.asarray(corners)))
+    return jax.tree.map(lambda x: rearrange(x, 't q ... -> (t q) ...')[place], results)
 
 
 def _tile_and_window(grid, radius):

@@ -56,6 +56,10 @@ def _assert_equals_dense(features, label, config, propagate=propagate_video):
     ((24, 31), 'radius', 1, {'padding': 'mask'}),
     ((10, 21), 'radius', 3, {'padding': 'mask', 'num_neighbors': 2, 'softmax': 'region'}),
     ((1, 1), 'radius', 3, {'num_neighbors': 1}),
+    # Every allowed cell counts.
+    ((9, 17), 'square', 2.5, {'num_neighbors': None, 'softmax': 'region', 'keep_first': False}),
+    ((24, 31), 'radius', 4, {'num_neighbors': None}),
+    ((3, 20), 'radius', 4, {'num_neighbors': None, 'aggregation': 'per_frame', 'padding': 'mask'}),
 ])
 def test_equals_dense(grid, restriction, radius, settings):
     config = _config(restriction=restriction, radius=radius, **settings)
@@ -79,6 +83,20 @@ def test_equals_dense_where_few_candidates_are_left_over(grid, radius, settings)
 def test_equals_dense_where_all_affinities_are_tied():
     features, label = _video((24, 31))
     _assert_equals_dense(np.ones_like(features), label, _config(radius=4))
+
+
+@pytest.mark.parametrize('tied', [False, True])
+@pytest.mark.parametrize('settings', [
+    {}, {'padding': 'mask', 'aggregation': 'per_frame'}, {'padding': 'first_once'},
+    {'softmax': 'region', 'keep_first': False},
+])
+def test_groups_of_copies_of_the_first_frame_are_searched_once(settings, tied):
+    # Three groups of four frames; while two or more hold frame 0 alone, the later ones repeat.
+    config = _config(num_context=12, **settings)
+    assert windowed.group_size(12) == 4
+    features, label = _video((9, 17), num_frames=14)
+    found = _assert_equals_dense(np.ones_like(features) if tied else features, label, config)
+    assert np.all(np.isfinite(found))
 
 
 def test_radius_one_stays_in_place():
@@ -121,7 +139,8 @@ def test_auto_uses_windows_where_they_are_less_work():
     assert windowed.is_used((60, 107), PropagationConfig())
     # One tile's window is the whole grid.
     assert not windowed.is_used((9, 9), auto)
-    for excluded in ({'restriction': 'none'}, {'softmax': 'frame'}, {'num_neighbors': None}):
+    assert windowed.is_used((60, 107), dataclasses.replace(auto, num_neighbors=None))
+    for excluded in ({'restriction': 'none'}, {'softmax': 'frame'}):
         assert not windowed.is_used((60, 107), dataclasses.replace(auto, **excluded))
     asked = dataclasses.replace(auto, implementation='windowed')
     assert windowed.is_used((9, 9), asked)
@@ -130,7 +149,7 @@ def test_auto_uses_windows_where_they_are_less_work():
 
 
 @pytest.mark.parametrize('settings', [
-    {'restriction': 'none'}, {'softmax': 'frame'}, {'num_neighbors': None},
+    {'restriction': 'none'}, {'softmax': 'frame'},
 ])
 def test_rejects_what_needs_whole_frames(settings):
     (name, value), = settings.items()
