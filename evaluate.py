@@ -21,7 +21,7 @@ from jaxprop.data.davis import davis_names, davis_sequence
 from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.vip import vip_names, vip_sequence
-from jaxprop.evaluation import benchmarks, runner
+from jaxprop.evaluation import benchmarks, runner, study, tuning
 
 ROOT = pathlib.Path(__file__).resolve().parent
 CONFIG = config_flags.DEFINE_config_file(
@@ -93,6 +93,13 @@ def main(arguments):
     parallel.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     config = CONFIG.value
     output = pathlib.Path(OUTPUT.value or ROOT / 'output' / config.name)
+    if 'study' in config or 'tuning' in config:
+        run = study.run if 'study' in config else tuning.run
+        run(config, output, study.Opener(open_dataset, open_benchmark))
+        if parallel.is_writer():
+            print((output / 'table.md').read_text())
+            print(f'report: {output / "table.html"}')
+        return
     benchmark = open_benchmark(config)
     metrics = runner.evaluate(
         open_dataset(config.dataset), runner.Labeller.from_config(config), output,

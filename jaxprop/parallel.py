@@ -8,7 +8,7 @@ import concurrent.futures
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -56,6 +56,11 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
+def own_part(values: Sequence[Any]) -> Sequence[Any]:
+    """Those of the values that fall to this process of the run."""
+    return values[jax.process_index()::jax.process_count()]
+
+
 def stop_requested(step: int) -> bool:
     """Did SIGTERM reach one of several processes? True in all of them at the same step."""
     return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
@@ -81,16 +86,18 @@ def local_map(
     num_devices: int,
     static: tuple[int, ...] = (),
     donate: tuple[int, ...] = (),
+    first: int = 0,
 ) -> Callable[..., Any]:
-    """`jax.pmap` over the first devices of this process, whatever the other processes do.
+    """`jax.pmap` over some devices of this process, whatever the other processes do.
 
     Args:
       function: of one device; called with arguments `[num_devices, ...]`.
-      num_devices: at most `jax.local_device_count()`.
+      num_devices: how many, of `jax.local_device_count()`.
       static, donate: numbers of arguments that are not mapped, and of those that are given up.
+      first: the first one of the devices.
     """
     return jax.pmap(
-        function, AXIS, devices=jax.local_devices()[:num_devices],
+        function, AXIS, devices=jax.local_devices()[first:first + num_devices],
         static_broadcasted_argnums=static, donate_argnums=donate)
 
 
@@ -125,9 +132,9 @@ def split(batch: Any) -> Any:
     return jax.tree.map(reshape, batch)
 
 
-def put(tree: Any) -> Any:
-    """Puts the entries of arrays `[D, ...]` on this process's first D devices, one on each."""
-    devices = jax.local_devices()[:len(jax.tree.leaves(tree)[0])]
+def put(tree: Any, first: int = 0) -> Any:
+    """Puts the entries of arrays `[D, ...]` on D of this process's devices, one on each."""
+    devices = jax.local_devices()[first:first + len(jax.tree.leaves(tree)[0])]
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
     return jax.device_put(tree, sharding)

@@ -40,8 +40,8 @@ class Video:
       name: for messages.
       size: (height, width) of its frames, in pixels.
       first: what the first frame is labelled with, as the codec has it.
-      frames: uint8 RGB of the network's input size, the first one being that of `first`.
-        The video is over where this ends.
+      frames: uint8 RGB of the network's input size, the first one being that of `first`; or the
+        network's features of these, `[H, W, C]`. The video is over where this ends.
       variables: in place of the network's own; None for these.
     """
 
@@ -60,6 +60,7 @@ def label_videos(
     *,
     num_devices: int = 1,
     videos_per_device: int = 1,
+    first_device: int = 0,
 ) -> Iterator[list[tuple[Video, Any]]]:
     """Carries the first labels of videos through their frames.
 
@@ -67,12 +68,14 @@ def label_videos(
     of the batch before are handed out.
 
     Args:
-      videos: of one frame size, none with more than `num_labels` labels.
+      videos: of one frame size, none with more than `num_labels` labels; all with frames, or all
+        with features.
       labeller: the factors.
       codec: what the labels stand for.
       num_labels: L, see the codec.
       num_devices: D, of this process's devices.
       videos_per_device: how many rows of D videos take turns.
+      first_device: the number of the first one of the devices.
 
     Yields:
       For each step of a row the videos that advanced, with their predictions of one more frame, as
@@ -82,9 +85,10 @@ def label_videos(
       ValueError: features of a first frame that are not finite; the message names the video.
     """
     videos = iter(videos)
-    variables = parallel.put(_stack([labeller.network.variables] * num_devices))
+    put = functools.partial(parallel.put, first=first_device)
+    variables = put(_stack([labeller.network.variables] * num_devices))
     rows = [
-        _label_row(videos, labeller, codec, variables, num_labels, num_devices)
+        _label_row(videos, labeller, codec, variables, num_labels, num_devices, put, first_device)
         for _ in range(videos_per_device)
     ]
     while rows:
@@ -96,15 +100,18 @@ def label_videos(
                 yield step
 
 
-def _label_row(videos, labeller, codec, variables, num_labels, num_devices):
+def _label_row(
+        videos, labeller, codec, variables, num_labels, num_devices, put, first_device):
     """`label_videos` of one row. Arrays on the devices are `[D, ...]`."""
     network, config = labeller.network, labeller.propagation
     playing: list[Video | None] = [None] * num_devices
     values = np.zeros((num_devices, num_labels), np.int32)
     context, waiting = None, []
-    extract = parallel.local_map(_extract, num_devices, static=(0, 1))
-    start = parallel.local_map(_start, num_devices, static=(0,), donate=(1,))
-    advance = parallel.local_map(_advance, num_devices, static=(0, 1, 2), donate=(3,))
+    map_devices = functools.partial(
+        parallel.local_map, num_devices=num_devices, first=first_device)
+    extract = map_devices(_extract, static=(0, 1))
+    start = map_devices(_start, static=(0,), donate=(1,))
+    advance = map_devices(_advance, static=(0, 1, 2), donate=(3,))
 
     while True:
         before = list(playing)
@@ -117,12 +124,14 @@ def _label_row(videos, labeller, codec, variables, num_labels, num_devices):
             break
         starting = [device for device in batches if playing[device] is not before[device]]
         if any(playing[device].variables is not None for device in starting):
-            variables = parallel.put(_stack([
+            variables = put(_stack([
                 network.variables if video is None or video.variables is None else video.variables
                 for video in playing]))
-        features = extract(
-            network.model, labeller.color, variables,
-            parallel.put(_stack_frames(batches, num_devices, labeller.feature_batch)))
+        frames = _stack_frames(batches, num_devices, labeller.feature_batch)
+        if frames.dtype == np.uint8:
+            features = extract(network.model, labeller.color, variables, put(frames))
+        else:
+            features = [put(frames[:, index]) for index in range(frames.shape[1])]
 
         steps = []
         for index in range(max(map(len, batches.values()))):
@@ -144,11 +153,11 @@ def _label_row(videos, labeller, codec, variables, num_labels, num_devices):
                     # Labels that no object has stand for the background.
                     values[device] = np.pad(own, (0, num_labels - own.size))
                     first_labels[device][..., :own.size] = soft
-                device_values = parallel.put(values.copy())
+                device_values = put(values.copy())
                 is_first = np.isin(np.arange(num_devices), first)
                 context, finite = start(
                     config, context if goes_on else None, features[0],
-                    *parallel.put((first_labels, is_first)))
+                    *put((first_labels, is_first)))
                 for device in first:
                     if not np.asarray(finite)[device]:
                         raise ValueError(
@@ -165,6 +174,23 @@ def _label_row(videos, labeller, codec, variables, num_labels, num_devices):
 def extract_features(model, variables, frames, *, color_space):
     """Features `[B, H, W, C]` of uint8 RGB frames `[B, h, w, 3]`."""
     return model.apply(variables, color.network_input(frames, color_space))
+
+
+def compute_features(
+    frames: list[np.ndarray], labeller: 'Labeller', variables: Mapping[str, Any]
+) -> list[np.ndarray]:
+    """The features `[H, W, C]` of each frame, which `label_videos` takes in place of the frames.
+
+    Args:
+      frames: uint8 RGB of the network's input size, at most `labeller.feature_batch`.
+      labeller: the factors.
+      variables: of the network.
+    """
+    extract = parallel.local_map(_extract, 1, static=(0, 1))
+    features = extract(
+        labeller.network.model, labeller.color, parallel.put(_stack([variables])),
+        parallel.put(_stack_frames({0: frames}, 1, labeller.feature_batch)))
+    return [np.asarray(feature[0]) for feature in features[:len(frames)]]
 
 
 def _extract(model, color_space, variables, frames):
@@ -207,9 +233,9 @@ def _next_frames(playing, videos, count):
 
 
 def _stack_frames(batches, num_devices, count):
-    """uint8 `[D, B, h, w, 3]`; zeros where there is no video."""
-    shape = next(iter(batches.values()))[0].shape
-    frames = np.zeros((num_devices, count, *shape), np.uint8)
+    """`[D, B, ...]`; zeros where there is no video."""
+    some = next(iter(batches.values()))[0]
+    frames = np.zeros((num_devices, count, *some.shape), some.dtype)
     for device, batch in batches.items():
         # A short last batch is filled up, so that one compiled program serves all.
         frames[device] = np.stack(batch + batch[-1:] * (count - len(batch)))

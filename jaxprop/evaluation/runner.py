@@ -100,10 +100,12 @@ class Labeller:
         return MaskCodec(self.encode, self.min_max, self.decode_at, self.resize_first)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> 'Labeller':
+    def from_config(
+        cls, config: Mapping[str, Any], network: Network | None = None
+    ) -> 'Labeller':
         """From a config in configs/eval: its `network`, `input`, `propagation`, and `labels` or
-        `keypoints`."""
-        network = load_network(**config['network'])
+        `keypoints`; the network is not loaded again if it is given."""
+        network = network or load_network(**config['network'])
         size = dict(config['input'])
         seen = size.pop('color') or network.color
         if 'keypoints' in config:
@@ -250,9 +252,9 @@ def evaluate(
         **benchmark.settings()}
     claim(output / 'settings.json', settings, write=parallel.is_writer())
     started = time.time()
-    waits = _label_sequences(
-        sequences[jax.process_index()::jax.process_count()], benchmark, labeller, output, skip_bad,
-        videos_per_device)
+    waits = label_sequences(
+        parallel.own_part(sequences), benchmark, labeller, output, skip_bad=skip_bad,
+        videos_per_device=videos_per_device)
     parallel.wait_for_all()
     skipped, records, previews = [], {}, []
     for name, open_sequence in sequences:
@@ -329,8 +331,24 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _label_sequences(sequences, benchmark, labeller, output, skip_bad, videos_per_device):
-    """Labels those of these sequences that are not finished.
+def label_sequences(
+    sequences: Iterable[tuple[str, Callable[[], LabelledSequence | KeypointSequence]]],
+    benchmark: Benchmark,
+    labeller: Labeller,
+    output: pathlib.Path,
+    *,
+    skip_bad: bool = False,
+    videos_per_device: int = 1,
+    features: Callable[[int, int], list[np.ndarray]] | None = None,
+    device: int | None = None,
+) -> Mapping[str, float]:
+    """Labels and scores those of these sequences that are not finished, see `evaluate`.
+
+    Args:
+      sequences, benchmark, labeller, output, skip_bad, videos_per_device: as for `evaluate`.
+      features: of the only sequence, where they are known: a function of the first and the last
+        frame's number, the latter excluded.
+      device: the number of the only device to use, silently; None for all of them.
 
     Returns:
       The seconds spent waiting, by what for: 'frames' to be read, 'predictions' to be written.
@@ -370,21 +388,22 @@ def _label_sequences(sequences, benchmark, labeller, output, skip_bad, videos_pe
                 skip(work.name, error)
 
     total = sum(sequence.num_frames for group in groups.values() for sequence in group)
-    bar = tqdm(total=total, unit='frame', dynamic_ncols=True, mininterval=0.5, disable=not total)
+    bar = tqdm(total=total, unit='frame', dynamic_ncols=True, mininterval=0.5,
+               disable=not total or device is not None)
     with concurrent.futures.ThreadPoolExecutor() as pool, bar:
         for (_, num_labels), group in groups.items():
-            num_devices = min(jax.local_device_count(), len(group))
+            num_devices = 1 if device is not None else min(jax.local_device_count(), len(group))
             rows = min(videos_per_device, -(-len(group) // num_devices))
             # The longest first, so that the last ones end together.
             group.sort(key=lambda sequence: -sequence.num_frames)
             works = collections.deque(
-                _Work(sequence, benchmark, labeller, output, pool, waits, skip)
+                _Work(sequence, benchmark, labeller, output, pool, waits, skip, features)
                 for sequence in group)
             by_name = {work.name: work for work in works}
             last = time.time()
             for step in label_videos(
                     videos(pool, works, num_devices * rows), labeller, codec, num_labels,
-                    num_devices=num_devices, videos_per_device=rows):
+                    num_devices=num_devices, videos_per_device=rows, first_device=device or 0):
                 share, last = (time.time() - last) / len(step), time.time()
                 for video, prediction in step:
                     if video.name not in skipped:
@@ -405,11 +424,11 @@ def _label_sequences(sequences, benchmark, labeller, output, skip_bad, videos_pe
 class _Work:
     """A sequence while it is labelled: frames read ahead, predictions written, scored behind."""
 
-    def __init__(self, sequence, benchmark, labeller, output, pool, waits, skip):
+    def __init__(self, sequence, benchmark, labeller, output, pool, waits, skip, features):
         self.name = sequence.name
         self.sequence, self.benchmark = sequence, benchmark
         self.labeller, self.output = labeller, output
-        self.pool, self.waits, self.skip = pool, waits, skip
+        self.pool, self.waits, self.skip, self.features = pool, waits, skip, features
         self.partial = _partial_path(output, benchmark, sequence.name)
         self.jobs, self.taken = collections.deque(), []
         self.num_taken, self.seconds, self.stopped = 0, 0.0, False
@@ -421,17 +440,16 @@ class _Work:
         first = self.benchmark.first(sequence)
         self.objects = self.benchmark.objects(first)
         variables = None
-        if not self.labeller.network.trained:
+        if self.features is None and not self.labeller.network.trained:
             variables = video_variables(sequence.read_frame, sequence.num_frames, self.labeller)
         self.next_frames = self.pool.submit(self._read, 0)
         return Video(self.name, sequence.size, first, self._frames(), variables)
 
     def _read(self, start):
         stop = min(start + self.labeller.feature_batch, self.sequence.num_frames)
-        return [
-            _prepare(self.sequence.read_frame(t), self.sequence.size, self.labeller)
-            for t in range(start, stop)
-        ]
+        if self.features is not None:
+            return self.features(start, stop)
+        return [prepared_frame(self.sequence, t, self.labeller) for t in range(start, stop)]
 
     def _frames(self):
         """The frames; a batch is read, one frame after another, while the one before is used."""
@@ -480,6 +498,11 @@ class _Work:
             return future.result()
         finally:
             self.waits[what] += time.time() - started
+
+
+def prepared_frame(sequence: LabelledSequence, index: int, labeller: Labeller) -> np.ndarray:
+    """A frame of a sequence as the network sees it, uint8 RGB. Raises DataError."""
+    return _prepare(sequence.read_frame(index), sequence.size, labeller)
 
 
 def _prepare(frame, frame_size, labeller):

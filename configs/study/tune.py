@@ -1,0 +1,37 @@
+"""Honest tuning: T, k, n and radius chosen on DAVIS's `train`, frozen, and reported on `val`.
+
+    python evaluate.py --config=configs/study/tune.py --config.dataset.root=DAVIS
+
+starts from CRW's factors; any network by `--config.network.name`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.eval import davis_crw
+
+
+def get_config():
+    config = davis_crw.get_config()
+    config.name = 'tune'
+    config.title = 'Settings chosen on train, reported on val'
+    config.report_frames = 6
+    config.tuning = ConfigDict({
+        # Changes of `dataset`: what settings are chosen on, and what is reported.
+        'on': {'split': 'train'},
+        'report': {'split': 'val'},
+        'measure': 'J&F-Mean',
+        'reported': (('J&F-Mean', 'J&F'), ('J-Mean', 'JM'), ('J-Recall', 'JO'),
+                     ('F-Mean', 'FM'), ('F-Recall', 'FO')),
+        # The factors in the order in which they are chosen, so many times over.
+        'order': ('temperature', 'num_neighbors', 'num_context', 'radius'),
+        'rounds': 1,
+        'values': {
+            'temperature': (0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.2, 1.0),
+            'num_neighbors': (5, 10, 20, 40),
+            'num_context': (4, 7, 10, 20),
+            'radius': (6.0, 9.0, 12.0, 15.0, 20.0),
+        },
+        # CRW's temperature is the one that the study's Figure 4 found best on val.
+        'start_chosen_on': 'davis/val',
+    })
+    return config
