@@ -7,6 +7,10 @@ Writes predictions (palette PNGs, or a JSON file of joints for each sequence), m
 per_sequence.csv and report.html to the output folder; a run that was interrupted goes on where it
 stopped when it is started again. All devices are used. With several hosts, start it on each with
 --coordinator, --num_processes, --process_id, and an --output that all of them see.
+
+    python evaluate.py --compare=RUN_A --compare=RUN_B --output=DIR
+
+Compares the outputs of finished runs of one benchmark: comparison.html and comparison.csv.
 """
 
 import functools
@@ -21,13 +25,15 @@ from jaxprop.data.davis import davis_names, davis_sequence
 from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.vip import vip_names, vip_sequence
-from jaxprop.evaluation import benchmarks, runner, study, tuning
+from jaxprop.evaluation import benchmarks, comparison, runner, study, tuning
 
 ROOT = pathlib.Path(__file__).resolve().parent
 CONFIG = config_flags.DEFINE_config_file(
     'config', str(ROOT / 'configs/eval/synthetic.py'), 'The evaluation; see configs/eval.')
 OUTPUT = flags.DEFINE_string(
     'output', None, 'Folder for the results; output/ and the name of the config if not given.')
+COMPARE = flags.DEFINE_multi_string(
+    'compare', [], 'Output of a finished run, twice or more: these are compared instead.')
 COORDINATOR = flags.DEFINE_string(
     'coordinator', None, 'HOST:PORT of process 0, or JAX_COORDINATOR_ADDRESS.')
 NUM_PROCESSES = flags.DEFINE_integer(
@@ -87,9 +93,30 @@ def open_benchmark(config):
     return benchmarks.Objects()
 
 
+def compare(folders, output, report_frames):
+    """Compares finished runs, and prints the scores over all."""
+    try:
+        compared = comparison.compare(
+            folders, output, study.Opener(open_dataset, open_benchmark),
+            report_frames=report_frames)
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    names = [run['name'] for run in compared['runs']]
+    for row in compared['tables']['summary']:
+        print(f"{row['measure']:36} " + '  '.join(
+            f'{name} {value:.3f}' for name, value in zip(names, row['values'])
+            if value is not None))
+    for warning in compared['warnings']:
+        print(f'note: {warning}')
+    print(f'comparison: {output / "comparison.html"}')
+
+
 def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f'unknown argument {arguments[1]!r}')
+    if COMPARE.value:
+        output = pathlib.Path(OUTPUT.value or ROOT / 'output' / 'comparison')
+        return compare(COMPARE.value, output, CONFIG.value.report_frames)
     parallel.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     config = CONFIG.value
     output = pathlib.Path(OUTPUT.value or ROOT / 'output' / config.name)

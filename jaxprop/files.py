@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
@@ -27,9 +28,13 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes a value as JSON, by `replacing`."""
+    """Writes a value as JSON, by `replacing`.
+
+    JSON has finite numbers only: NaN is written as null, infinity as the string 'Infinity' or
+    '-Infinity'. `np.array(values, np.float64)` makes numbers of all of them again.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + '\n')
+        temporary.write_text(json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
 
 
 def claim(
@@ -50,7 +55,7 @@ def claim(
       ValueError: the folder holds results of other settings; the message says which differ.
     """
     path = pathlib.Path(path)
-    settings = json.loads(json.dumps(settings))
+    settings = json.loads(json.dumps(_finite(settings)))
     if path.exists():
         found, wanted = (
             traverse_util.flatten_dict(values, sep='/')
@@ -67,3 +72,14 @@ def claim(
                 'another folder, or remove this one')
     if write:
         write_json(path, settings)
+
+
+def _finite(value):
+    """A value as JSON can hold it, see `write_json`."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else f'{"-" if value < 0 else ""}Infinity'
+    return value

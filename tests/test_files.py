@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from jaxprop.files import claim, replacing, write_json
@@ -21,6 +22,20 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
 def test_json_round_trip(tmp_path):
     write_json(tmp_path / 'a.json', {'a': [1, None]})
     assert json.loads((tmp_path / 'a.json').read_text()) == {'a': [1, None]}
+
+
+def test_numbers_that_json_does_not_have(tmp_path):
+    def refuse(name):
+        raise AssertionError(f'{name} is not JSON')
+
+    values = np.array([[np.nan, np.inf], [-np.inf, 0.1]])
+    write_json(tmp_path / 'a.json', {'a': (values.tolist(), values[0, 0]), 'b': {'c': np.inf}})
+    (found, nothing), inner = json.loads(
+        (tmp_path / 'a.json').read_text(), parse_constant=refuse).values()
+    assert nothing is None and inner == {'c': 'Infinity'}
+    np.testing.assert_array_equal(np.array(found, np.float64), values)
+    claim(tmp_path / 'b.json', {'a': np.nan, 'b': -np.inf})
+    claim(tmp_path / 'b.json', {'a': np.nan, 'b': -np.inf})
 
 
 def test_a_folder_is_claimed_once(tmp_path):

@@ -148,16 +148,21 @@ def _label_row(
                     size, seen, features[0].shape[1:3],
                     cell_size(size, seen, network.model.stride))
                 first_labels = np.zeros((*features[0].shape[:3], num_labels), np.float32)
+                boxes = None
+                if config.restriction == 'track' and codec.has_boxes:
+                    boxes = np.zeros((num_devices, num_labels, 4), np.int32)
                 for device in first:
                     soft, own = codec.encode(playing[device].first, sizes)
                     # Labels that no object has stand for the background.
                     values[device] = np.pad(own, (0, num_labels - own.size))
                     first_labels[device][..., :own.size] = soft
+                    if boxes is not None:
+                        boxes[device][:own.size] = codec.boxes(playing[device].first, sizes)
                 device_values = put(values.copy())
                 is_first = np.isin(np.arange(num_devices), first)
                 context, finite = start(
                     config, context if goes_on else None, features[0],
-                    *put((first_labels, is_first)))
+                    *put((first_labels, is_first, boxes)))
                 for device in first:
                     if not np.asarray(finite)[device]:
                         raise ValueError(
@@ -204,13 +209,13 @@ def _advance(config, codec, sizes, context, features, values):
     return context, codec.decode(label, values, sizes)
 
 
-def _start(config, context, features, first_label, is_first):
+def _start(config, context, features, first_label, is_first, boxes):
     """The context of a video that begins; `context`, if there is one, where none does.
 
     Returns:
       The context, and whether the features are finite.
     """
-    new = init_context(features, first_label, config=config)
+    new = init_context(features, first_label, config=config, boxes=boxes)
     if context is not None:
         new = jax.tree.map(lambda a, b: jnp.where(is_first, a, b), new, context)
     return new, jnp.all(jnp.isfinite(features))

@@ -1,7 +1,8 @@
 """The benchmarks: what is labelled, how predictions are written and scored, what a report shows.
 
-A `Benchmark` is all that `runner.evaluate` knows of one. What it returns for a frame or a sequence
-is written to JSON, and its methods work on what was read from there again.
+A `Benchmark` is all that `runner.evaluate` knows of one. What it returns for a sequence is written
+by `jaxprop.files.write_json`, and its methods work on what was read from there again: None for NaN,
+'Infinity' for infinity.
 """
 
 import dataclasses

@@ -8,6 +8,9 @@ A codec is a frozen dataclass, so that it can be a static argument of a compiled
     decode(label, values, sizes)    the prediction of soft labels `[H, W, L]` with these ids `[L]`;
                                     can be compiled
     given(first)                    the prediction of the first frame itself: what was given
+    has_boxes, boxes(first, sizes)  whether, and which, boxes `[l, 4]` of the labels in the first
+                                    frame are known better than from soft labels, for the
+                                    restriction 'track'
 
 where `first` is what the first frame is labelled with.
 """
@@ -17,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxprop import keypoints, labels
+from jaxprop import keypoints, labels, regions
 from jaxprop.data.vip import resize_ids
 
 
@@ -66,6 +69,7 @@ class MaskCodec:
     decode_at: str = 'frame'
     resize_first: str | None = None
     keep_soft: bool = False
+    has_boxes = True
 
     def __post_init__(self):
         if self.decode_at not in ('frame', 'input'):
@@ -81,6 +85,17 @@ class MaskCodec:
         ids = self._resized(first, sizes.seen)
         values = labels.label_values(ids)
         return labels.encode(ids, values, sizes.grid, self.encode_by), values
+
+    def boxes(self, first, sizes):
+        ids = self._resized(first, sizes.seen)
+        values = labels.label_values(ids)
+        # The nearest pixels, at the size of a network's input that such a grid comes from.
+        rows, columns = (
+            labels.resize_matrix(side, regions.STRIDE * cells, 'nearest').argmax(axis=1)
+            for side, cells in zip(ids.shape, sizes.grid))
+        ids = np.asarray(ids)[rows][:, columns]
+        classes = np.where(np.isin(ids, values), np.searchsorted(values, ids), 0)
+        return np.asarray(regions.first_boxes(classes, values.size))
 
     def decode(self, label, values, sizes):
         decode_size = sizes.seen if self.decode_at == 'input' else None
@@ -112,6 +127,7 @@ class KeypointCodec:
     sigma: float = 0.5
     num_cells: int = 3
     at: str = 'grid'
+    has_boxes = False
 
     def __post_init__(self):
         if self.encode_by not in keypoints.METHODS:

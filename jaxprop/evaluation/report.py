@@ -1,4 +1,7 @@
-"""The report of an evaluation: one HTML file that needs nothing else, with charts and players."""
+"""Reports of an evaluation and of a comparison of several: HTML files with charts and players.
+
+A file needs nothing else: styles, scripts and pictures are inside.
+"""
 
 import base64
 import colorsys
@@ -8,6 +11,7 @@ import io
 import json
 import math
 import os
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -294,14 +298,62 @@ def write_report(
     page = _page(metrics, [
         sequence.view if isinstance(sequence, SequenceReport) else sequence
         for sequence in sequences])
+    _write(path, page)
+
+
+def write_comparison(
+    path: str | os.PathLike,
+    comparison: Mapping[str, Any],
+    sequences: Sequence[Sequence[SequenceView]],
+) -> None:
+    """Writes the report of several runs beside each other: one HTML file, as `write_report` does.
+
+    Runs are called A, B, ... there. It shows what they are, which settings differ, tables with
+    differences to the first run, and for each sequence each run's measures over time in one chart,
+    below the same frames with each run's predictions.
+
+    Args:
+      path: of the HTML file; its folder is made where missing.
+      comparison: what `jaxprop.evaluation.comparison.compare` returns.
+      sequences: for each the views of the runs, with the same frames, in the runs' order.
+
+    Raises:
+      ValueError: views of a sequence that don't fit each other; more runs than letters; a picture
+        that is no WebP, JPEG or PNG file.
+    """
+    runs = comparison['runs']
+    if len(runs) > len(string.ascii_uppercase):
+        raise ValueError(f'there are {len(runs)} runs; at most {len(string.ascii_uppercase)} fit')
+    for views in sequences:
+        if len(views) != len(runs) or len({
+                (view.name, view.num_frames, *view.frame_numbers) for view in views}) > 1:
+            raise ValueError(
+                f'the views of {", ".join(view.name for view in views)} are not of the same '
+                f'frames of one sequence in {len(runs)} runs')
+    _write(path, _comparison_page(comparison, sequences))
+
+
+def _write(path: str | os.PathLike, page: str) -> None:
     with replacing(path) as temporary:
         # Names of files may hold bytes that are no text, which UTF-8 can't write.
         temporary.write_text(page, encoding='utf-8', errors='replace')
 
 
 def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceView]) -> str:
-    title = _escape(metrics.get('title') or 'Evaluation')
     rows = metrics.get('per_sequence') or []
+    return _document(metrics.get('title') or 'Evaluation', _subtitle(metrics, rows), [
+        _notices(metrics),
+        _headline(metrics.get('summary') or {}),
+        _results(rows, sequences),
+        _other_tables(metrics),
+        _sequences(rows, sequences),
+        _details(metrics),
+    ])
+
+
+def _document(title: str, subtitle: str, parts: Sequence[str]) -> str:
+    """A page of a title, a subtitle and sections, the latter two as HTML."""
+    title, parts = _escape(title), '\n'.join(parts)
     # The security policy makes browsers refuse whatever would come from outside the file.
     return f'''<!DOCTYPE html>
 <html lang="en">
@@ -318,14 +370,9 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <main>
 <header>
 <h1>{title}</h1>
-<p class="muted">{_subtitle(metrics, rows)}</p>
+<p class="muted">{subtitle}</p>
 </header>
-{_notices(metrics)}
-{_headline(metrics.get('summary') or {})}
-{_results(rows, sequences)}
-{_other_tables(metrics)}
-{_sequences(rows, sequences)}
-{_details(metrics)}
+{parts}
 </main>
 <script>{_SCRIPT}</script>
 </body>
@@ -397,7 +444,9 @@ def _headline(summary: Mapping[str, float]) -> str:
     ) + '</section>'
 
 
-def _results(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView]) -> str:
+def _results(
+    rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView], note: str = 'In percent.'
+) -> str:
     """The table of sequences, and of their objects where they have any."""
     if not rows:
         return ''
@@ -416,22 +465,21 @@ def _results(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView
         return cells
 
     has_objects = any('object' in row for row in rows)
-    heading, note = 'By sequence', 'In percent. '
+    heading, names = 'By sequence', ['Sequence']
     if has_objects:
-        heading += ' and object'
-        note += 'Recall: frames above 50. Decay: first quarter less last quarter. '
-        both = [{'J&F-Mean': _mean_of(row)} if 'J-Mean' in row else {} for row in rows]
-        rows = [{**mean, **row} for mean, row in zip(both, rows)]
-    names = ['Sequence', 'Object'] if has_objects else ['Sequence']
-    return _table(heading, f'{note}Click a heading to sort.', names, rows, text, 'sortable')
+        heading, names = f'{heading} and object', [*names, 'Object']
+    if 'J-Recall' in rows[0]:
+        note += ' Recall: frames above 50. Decay: first quarter less last quarter.'
+    note += ' Click a heading to sort.'
+    return _table(heading, note, names, [with_mean(row) for row in rows], text, 'sortable')
 
 
-def _other_tables(metrics: Mapping[str, Any]) -> str:
+def _other_tables(metrics: Mapping[str, Any], note: str = 'In percent.') -> str:
     tables = []
     for key, name in (('per_joint', 'joint'), ('per_class', 'class'), ('per_threshold', 'overlap')):
         if rows := metrics.get(key):
             tables.append(_table(
-                f'By {name}', 'In percent, over all sequences.', [name.capitalize()], rows,
+                f'By {name}', f'{note} Over all sequences.', [name.capitalize()], rows,
                 lambda row, name=name: f'<th scope="row">{_escape(row.get(name, "?"))}</th>'))
     return ''.join(tables)
 
@@ -446,7 +494,8 @@ def _table(heading, note, names, rows, text, kind=''):
         for column in columns:
             value = row.get(column)
             shown = str(value) if isinstance(value, int) else _percent(value)
-            is_share = not isinstance(value, int) and not column.endswith(('-Recall', '-Decay'))
+            is_share = not isinstance(value, (int, _Difference)) and not column.endswith(
+                ('-Recall', '-Decay'))
             exact = repr(float(value)) if _is_number(value) else ''
             cells.append(
                 f'<td class="value" data-value="{exact}">{shown}'
@@ -470,17 +519,24 @@ def _table(heading, note, names, rows, text, kind=''):
 def _sequences(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView]) -> str:
     if not sequences:
         return ''
-    cards = []
-    for index, view in enumerate(sequences):
-        legend = ''.join(
-            f'<span>{_swatch(colour)}{_escape(name)}</span>' for name, colour in view.legend)
-        cards.append(
-            f'<article class="card sequence" id="sequence-{index}"><header>'
-            f'<h3>{_escape(view.name)}</h3><span class="muted">{_numbers_of(view, rows)}</span>'
-            f'<span class="legend"><span class="muted">{view.heading}</span>{legend}</span>'
-            f'</header><div class="columns">{_player(view)}{_chart(view)}</div></article>'
-        )
-    return f'<section><h2>Over time</h2>{"".join(cards)}</section>'
+    cards = ''.join(
+        _card(index, view, _numbers_of(view, rows), {'': view})
+        for index, view in enumerate(sequences))
+    return f'<section><h2>Over time</h2>{cards}</section>'
+
+
+def _card(
+    index: int, view: SequenceView, numbers: str, players: Mapping[str, SequenceView]
+) -> str:
+    """A sequence: numbers (as HTML), legend and chart of the view, and frames as `_player` has."""
+    legend = ''.join(
+        f'<span>{_swatch(colour)}{_escape(name)}</span>' for name, colour in view.legend)
+    return (
+        f'<article class="card sequence" id="sequence-{index}"><header>'
+        f'<h3>{_escape(view.name)}</h3><span class="muted">{numbers}</span>'
+        f'<span class="legend"><span class="muted">{view.heading}</span>{legend}</span>'
+        f'</header><div class="columns">{_player(players)}{_chart(view)}</div></article>'
+    )
 
 
 def _numbers_of(view: SequenceView, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -494,17 +550,27 @@ def _numbers_of(view: SequenceView, rows: Sequence[Mapping[str, Any]]) -> str:
         if isinstance(value, float) and 'J-Mean' not in row)
 
 
-def _player(view: SequenceView) -> str:
+def _player(views: Mapping[str, SequenceView]) -> str:
+    """Frames to play: of one view, or the same ones of several beside each other.
+
+    Args:
+      views: by their captions, which are HTML.
+    """
+    view = next(iter(views.values()))
     if not view.frames:
         return ''
-    uris = [_data_uri(frame, view.name) for frame in view.frames]
+    uris = [_data_uri(frame, view.name) for view in views.values() for frame in view.frames]
     numbers = [int(number) for number in view.frame_numbers]
+    pictures = ''.join(
+        f'<figure><img src="{uri}" alt="Labels of {_escape(view.name)} over a frame">'
+        f'<figcaption>{caption}</figcaption></figure>'
+        for caption, uri in zip(views, uris[::len(numbers)]))
     return (
         f'<div class="player" data-rate="{float(view.frames_per_second)}" '
-        f'data-numbers="{json.dumps(numbers)}"><img src="{uris[0]}" '
-        f'alt="Labels of {_escape(view.name)} over a frame"><div class="controls" hidden>'
+        f'data-numbers="{json.dumps(numbers)}"><div class="pictures">{pictures}</div>'
+        '<div class="controls" hidden>'
         '<button type="button" aria-label="Play">&#9654;</button><input type="range" min="0" '
-        f'max="{len(uris) - 1}" value="0" aria-label="Frame of {_escape(view.name)}">'
+        f'max="{len(numbers) - 1}" value="0" aria-label="Frame of {_escape(view.name)}">'
         f'<output>frame {numbers[0]}</output></div>'
         f'<script type="application/json">{json.dumps(uris)}</script></div>'
     )
@@ -603,12 +669,118 @@ def _flatten(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str,
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f'{prefix}{key}.')
-        elif isinstance(value, (list, tuple)):
-            yield f'{prefix}{key}', ', '.join(map(str, value))
-        elif isinstance(value, float):
-            yield f'{prefix}{key}', f'{value:.6g}'
         else:
-            yield f'{prefix}{key}', str(value)
+            yield f'{prefix}{key}', _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ', '.join(map(str, value))
+    return f'{value:.6g}' if isinstance(value, float) else str(value)
+
+
+class _Difference(float):
+    """What is shown with its sign; NaN where there is none."""
+
+
+def _comparison_page(
+    comparison: Mapping[str, Any], sequences: Sequence[Sequence[SequenceView]]
+) -> str:
+    runs, tables = comparison['runs'], comparison['tables']
+    letters = string.ascii_uppercase[:len(runs)]
+    names = [_escape(run['name']) for run in runs]
+    swatches = [_swatch(colour) for colour in distinct_colours(len(runs))]
+    captions = [
+        f'{swatch}<b>{letter}</b> {name}' for swatch, letter, name in zip(swatches, letters, names)]
+    note = 'In percent. ' + ', '.join(
+        f'{letter}: {name}' for letter, name in zip(letters, names)) + '.'
+    merged = [_merged(views, letters) for views in sequences]
+    facts = list(dict.fromkeys(key for run in runs for key in run if key != 'name'))
+    described = [(fact, [run.get(fact) for run in runs]) for fact in facts]
+    differing = [(row['setting'], row['values']) for row in comparison['settings']]
+    overall = [
+        {'measure': row['measure'], **_columns(row, letters)} for row in tables['summary']]
+    by_sequence = _beside(
+        [row for row in tables['per_sequence'] if row['measure'] in comparison['measures']],
+        letters)
+    cards = []
+    for index, (views, view) in enumerate(zip(sequences, merged)):
+        players = {
+            f'{caption} <span class="muted">{_numbers_of(view, rows)}</span>': view
+            for caption, view, rows in zip(captions, views, comparison['per_sequence'])}
+        cards.append(_card(index, view, '', players))
+    subtitle = _subtitle({}, comparison['per_sequence'][0])
+    return _document(f'Comparison of {len(runs)} runs', subtitle, [
+        _notices({'warnings': comparison['warnings']}),
+        _facts('Runs', captions, described, ''),
+        _facts('Settings that differ', captions, differing, 'None.'),
+        _table('Overall', note, ['Measure'], overall, lambda row: (
+            f'<th scope="row">{_escape(row["measure"])}</th>')) if overall else '',
+        _results(by_sequence, merged, note),
+        _other_tables({key: _beside(rows, letters) for key, rows in tables.items()}, note),
+        f'<section class="compared"><h2>Over time</h2>{"".join(cards)}</section>' if cards else '',
+    ])
+
+
+def _columns(row: Mapping[str, Any], letters: str, prefix: str = '') -> dict[str, Any]:
+    """What a row of `comparison.compare` has of each run, and the differences to the first."""
+    differences = [math.nan if value is None else value for value in row['differences']]
+    return {
+        **{f'{prefix}{letter}': value for letter, value in zip(letters, row['values'])},
+        **{f'{prefix}{letter}\xa0\N{MINUS SIGN}\xa0{letters[0]}': _Difference(value)
+           for letter, value in zip(letters[1:], differences)},
+    }
+
+
+def _beside(rows: Sequence[Mapping[str, Any]], letters: str) -> list[dict[str, Any]]:
+    """Rows of one measure each as rows that have all measures, those of the runs side by side."""
+    subjects = {}
+    for row in rows:
+        subject = {key: value for key, value in row.items()
+                   if key not in ('measure', 'values', 'differences')}
+        subjects.setdefault(tuple(subject.items()), subject).update(
+            _columns(row, letters, f'{row["measure"]}, '))
+    return list(subjects.values())
+
+
+def _merged(views: Sequence[SequenceView], letters: str) -> SequenceView:
+    """One view for several runs: each measure has a line for each run, the mean of its lines."""
+    first = views[0]
+    lines = tuple(zip(letters, distinct_colours(len(views))))
+    measures = []
+    for measures_of_runs in zip(*(view.measures for view in views)):
+        measure = measures_of_runs[0]
+        values = [_mean_line(other.values) for other in measures_of_runs]
+        meaning = measure.meaning + (', mean' if len(measure.lines) > 1 else '')
+        measures.append(Measure(measure.name, meaning, np.stack(values), lines))
+    legend = dict(entry for view in views for entry in view.legend)
+    return dataclasses.replace(first, measures=tuple(measures), legend=tuple(legend.items()))
+
+
+def _mean_line(values: np.ndarray) -> np.ndarray:
+    """`[O, T]` -> `[T]`, the mean of what is not NaN."""
+    count = np.count_nonzero(~np.isnan(values), axis=0)
+    return np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _facts(
+    heading: str, captions: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], none: str
+) -> str:
+    """A table of text: a row's name, and what each run has there; `none` where there is no row."""
+    head = ''.join(f'<th scope="col">{caption}</th>' for caption in captions)
+    body = ''.join(
+        f'<tr><th scope="row">{_escape(name)}</th>'
+        + ''.join(f'<td>{_escape(_text(value))}</td>' for value in values) + '</tr>'
+        for name, values in rows)
+    table = (
+        f'<div class="card scroll"><table class="results beside"><thead><tr><th></th>{head}</tr>'
+        f'</thead><tbody>{body}</tbody></table></div>')
+    return f'<section><h2>{heading}</h2>{table if rows else f"<p>{none}</p>"}</section>'
+
+
+def with_mean(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of a table of objects with 'J&F-Mean' added; others as they are."""
+    return {'J&F-Mean': _mean_of(row), **row} if 'J-Mean' in row else row
 
 
 def _mean_of(row: Mapping[str, Any]) -> float | None:
@@ -622,7 +794,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _percent(value: Any) -> str:
-    return f'{100 * value:z.1f}'.replace('-', '&minus;') if _is_number(value) else '&ndash;'
+    sign = '+' if isinstance(value, _Difference) else ''
+    shown = f'{100 * value:{sign}z.1f}' if _is_number(value) else '&ndash;'
+    return shown.replace('-', '&minus;')
 
 
 def _bar(value: Any) -> str:
@@ -748,6 +922,11 @@ table.results .value { text-align: right; }
 table.results thead th { color: var(--muted); font-size: 13px; font-weight: 600; }
 table.results tbody tr { border-top: 1px solid var(--rule); }
 table.results tbody tr:hover { background: color-mix(in srgb, var(--accent) 7%, transparent); }
+table.results.beside td {
+  font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 13px;
+  white-space: normal; overflow-wrap: anywhere;
+}
+table.results.sortable thead .value { white-space: normal; overflow-wrap: normal; }
 table.results td .bar { min-width: 60px; margin-top: 3px; }
 table.results button {
   all: unset; cursor: pointer; color: var(--muted); font-size: 13px; font-weight: 600;
@@ -773,6 +952,12 @@ table.results button:focus-visible { outline: 2px solid var(--accent); outline-o
   align-items: start;
 }
 .columns > :only-child { grid-column: 1 / -1; }
+.compared .columns { grid-template-columns: minmax(0, 1fr); }
+.pictures {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 14px;
+}
+figure { margin: 0; }
+figcaption:not(:empty) { margin-top: 4px; overflow-wrap: anywhere; }
 .player img { display: block; width: 100%; border-radius: 6px; background: var(--track); }
 .controls { display: flex; align-items: center; gap: 12px; margin-top: 8px; }
 .controls[hidden] { display: none; }
@@ -837,7 +1022,7 @@ _SCRIPT = '''
 for (const player of document.querySelectorAll('.player')) {
   const sources = JSON.parse(player.querySelector('script').textContent);
   const numbers = JSON.parse(player.dataset.numbers);
-  const picture = player.querySelector('img');
+  const pictures = player.querySelectorAll('img');
   const button = player.querySelector('button');
   const slider = player.querySelector('input');
   const output = player.querySelector('output');
@@ -849,14 +1034,14 @@ for (const player of document.querySelectorAll('.player')) {
 
   const show = index => {
     slider.value = index;
-    picture.src = sources[index];
+    pictures.forEach((picture, run) => picture.src = sources[run * numbers.length + index]);
     output.textContent = 'frame ' + numbers[index];
     cursor.setAttribute('transform', `translate(${left + numbers[index] * step})`);
   };
   const play = on => {
     clearInterval(timer);
     timer = on ? setInterval(
-      () => show((Number(slider.value) + 1) % sources.length), 1000 / player.dataset.rate) : null;
+      () => show((Number(slider.value) + 1) % numbers.length), 1000 / player.dataset.rate) : null;
     button.textContent = on ? '\\u275a\\u275a' : '\\u25b6\\ufe0e';
     button.setAttribute('aria-label', on ? 'Pause' : 'Play');
   };

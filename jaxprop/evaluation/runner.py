@@ -261,10 +261,10 @@ def evaluate(
         try:
             if (reason := _skipped_path(output, name)).exists():
                 raise DataError(json.loads(reason.read_text())['reason'])
-            record = json.loads(_record_path(output, name).read_text())
+            record = json.loads(record_path(output, name).read_text())
             if parallel.is_writer():
-                sequence, path = open_sequence(), _prediction_path(output, benchmark, name)
-                chosen = _evenly(sequence.num_frames, report_frames)
+                sequence, path = open_sequence(), prediction_path(output, benchmark, name)
+                chosen = evenly(sequence.num_frames, report_frames)
                 previews.append(benchmark.shown(path, sequence, record, chosen))
             records[name] = record
         except DataError as error:
@@ -365,7 +365,7 @@ def label_sequences(
     groups = {}
     for name, open_sequence in sequences:
         _skipped_path(output, name).unlink(missing_ok=True)
-        if not _record_path(output, name).exists():
+        if not record_path(output, name).exists():
             try:
                 sequence = open_sequence()
                 seen = input_size(*sequence.size, labeller.input)
@@ -487,10 +487,10 @@ class _Work:
             'seconds': self.seconds,
             **self.benchmark.record(self.partial, sequence, self.objects, self.taken),
         }
-        path = _prediction_path(self.output, self.benchmark, self.name)
+        path = prediction_path(self.output, self.benchmark, self.name)
         _remove(path)
         self.partial.rename(path)
-        write_json(_record_path(self.output, self.name), record)
+        write_json(record_path(self.output, self.name), record)
 
     def _wait(self, what, future):
         started = time.time()
@@ -512,12 +512,13 @@ def _prepare(frame, frame_size, labeller):
     return resize_frame(frame, input_size(*frame_size, labeller.input))
 
 
-def _prediction_path(output, benchmark, name):
+def prediction_path(output: pathlib.Path, benchmark: Benchmark, name: str) -> pathlib.Path:
+    """Where the predictions of a finished sequence are."""
     return output / benchmark.folder / f'{name}{benchmark.suffix}'
 
 
 def _partial_path(output, benchmark, name):
-    path = _prediction_path(output, benchmark, name)
+    path = prediction_path(output, benchmark, name)
     return path.with_name(f'.{path.name}.partial')
 
 
@@ -528,7 +529,8 @@ def _remove(path):
         path.unlink(missing_ok=True)
 
 
-def _record_path(output, name):
+def record_path(output: pathlib.Path, name: str) -> pathlib.Path:
+    """Where the record of a finished sequence is, as its benchmark made it."""
     return output / 'sequences' / f'{name}.json'
 
 
@@ -536,7 +538,7 @@ def _skipped_path(output, name):
     return output / 'skipped' / f'{name}.json'
 
 
-def _evenly(num_frames, count):
+def evenly(num_frames: int, count: int) -> list[int]:
     """At most `count` numbers of frames, the first and the last among them."""
     chosen = np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int)
     return np.unique(chosen).tolist()

@@ -123,7 +123,7 @@ def draw_figure(study: Mapping[str, Any], rows: Sequence[Row]) -> 'Figure':
     Args:
       study: 'columns', 'pivot' and 'measures' as for `write_table`; 'curves', the names of the
         labels that tell curves apart; 'panels', each with 'label', 'title', 'x', what is on its
-        axis, and 'log', whether that axis is logarithmic.
+        axis, and optionally 'log', whether that axis is logarithmic.
       rows: as for `write_table`, with the labels 'panel', a panel's 'label', and 'x', a number.
 
     Raises:
@@ -167,11 +167,12 @@ def draw_figure(study: Mapping[str, Any], rows: Sequence[Row]) -> 'Figure':
                 *zip(*sorted(points)), **looks[method], linestyle=styles[kind], linewidth=1.5,
                 label=_join(method, kind))
             shown |= {method, kind}
-        if panel['log']:
+        if panel.get('log'):
             axes.set_xscale('log')
         ticks = sorted({row['labels']['x'] for row in members})
         axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
         axes.minorticks_off()
+        axes.tick_params(labelsize='small')
         axes.set(title=_plain(f'({label}) {panel["title"]}'), xlabel=_plain(panel['x']))
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)
@@ -192,8 +193,9 @@ def _write(output, study, rows, title, notes, caption=''):
     marks = any(
         row['marked'] and _value(row, key) is not None
         for row in rows for key, _ in study['measures'])
+    compared = ', and in parentheses as published' if _any_published(rows) else ''
     notes = [
-        'In percent: measured, and in parentheses as published; -: none.',
+        f'In percent: measured{compared}; -: none.',
         *(['† settings were chosen on the split that is reported here.'] if marks else []),
         *notes]
     for suffix, text in (
@@ -235,7 +237,7 @@ def _markdown(study, rows, title, notes, caption) -> str:
     for labels, cells in lines:
         table.append([*labels, *(
             f'{measured} {published}'.rstrip()
-            for row in cells for measured, published in _texts(study, row))])
+            for _, texts in cells for measured, published in texts)])
     table = [[_escape_markdown(text) for text in texts] for texts in table]
     widths = [max(3, *map(len, column)) for column in zip(*table)]
     # Labels to the left, numbers to the right.
@@ -261,7 +263,7 @@ def _page(study, rows, title, notes, caption, picture) -> str:
         body += '<tr>' if labels[:1] == previous else '<tr class="first">'
         previous = labels[:1]
         body += ''.join(f'<td>{html.escape(label)}</td>' for label in labels)
-        body += ''.join(_html_cells(study, row) for row in cells) + '</tr>\n'
+        body += ''.join(_html_cells(study, *cell) for cell in cells) + '</tr>\n'
     if any(row['report'] for row in rows):
         notes = [*notes, 'Measured numbers lead to the reports of their cells.']
     title, caption = html.escape(title), html.escape(caption)
@@ -294,9 +296,11 @@ style-src 'unsafe-inline'">
 '''
 
 
-def _html_cells(study: Mapping[str, Any], row: Row | None) -> str:
+def _html_cells(
+    study: Mapping[str, Any], row: Row | None, texts: Sequence[tuple[str, str]]
+) -> str:
     cells = ''
-    for (key, _), (measured, published) in zip(study['measures'], _texts(study, row)):
+    for (key, _), (measured, published) in zip(study['measures'], texts):
         text = html.escape(measured)
         if row and row['report'] and _value(row, key) is not None:
             # Names of folders may hold what means something in an address.
@@ -312,9 +316,9 @@ def _html_cells(study: Mapping[str, Any], row: Row | None) -> str:
 
 def _grid(
     study: Mapping[str, Any], rows: Sequence[Row]
-) -> tuple[list[str], list[str], list[tuple[list[str], list[Row | None]]]]:
-    """The headings of labels and of measures, and the lines: labels and cells."""
-    pivot = study.get('pivot')
+) -> tuple[list[str], list[str], list[tuple[list[str], list[tuple[Row | None, list]]]]]:
+    """The headings of labels and of measures, and the lines: labels, and rows with their texts."""
+    pivot, compared = study.get('pivot'), _any_published(rows)
     names = [name for name in study['columns'] if name != pivot]
     groups, lines = {}, []
     for row in rows:
@@ -329,11 +333,14 @@ def _grid(
     headings = [
         f'{group} {heading}'.strip() for group in groups for _, heading in study['measures']]
     return names, headings, [
-        (labels, [cells.get(group) for group in groups]) for labels, cells in lines]
+        (labels, [(row, _texts(study, row, compared)) for row in map(cells.get, groups)])
+        for labels, cells in lines]
 
 
-def _texts(study: Mapping[str, Any], row: Row | None) -> list[tuple[str, str]]:
-    """For each measure of a cell what was measured and, in parentheses, published."""
+def _texts(
+    study: Mapping[str, Any], row: Row | None, compared: bool
+) -> list[tuple[str, str]]:
+    """For each measure of a cell what was measured and, if compared, what was published."""
     if row is None:
         return [('-', '')] * len(study['measures'])
     texts = []
@@ -344,19 +351,21 @@ def _texts(study: Mapping[str, Any], row: Row | None) -> list[tuple[str, str]]:
         else:
             measured = index == 0 and row['note'].split(': ')[0] or '-'
         known = f'({published:.1f})' if _is_number(published) else '(-)'
-        texts.append((measured, '' if (measured, known) == ('-', '(-)') else known))
+        nothing = not compared or (measured, known) == ('-', '(-)')
+        texts.append((measured, '' if nothing else known))
     return texts
 
 
 def _name_curves(study: Mapping[str, Any], rows: Iterable[Row], chosen: Iterable[Row]) -> str:
-    """The curves of the chosen rows, with their number where it isn't all of a curve."""
-    def name(row):
-        return f'({row["labels"]["panel"]}) {_join(*_curve(study, row))}'
+    """The curves of the chosen rows and their panels, with counts where it isn't all points."""
+    def place(row):
+        return _join(*_curve(study, row)), row['labels']['panel']
 
-    totals = collections.Counter(map(name, rows))
-    return '; '.join(
-        curve if count == totals[curve] else f'{curve} at {count} of {totals[curve]} points'
-        for curve, count in collections.Counter(map(name, chosen)).items())
+    totals, panels = collections.Counter(map(place, rows)), collections.defaultdict(list)
+    for (curve, panel), count in collections.Counter(map(place, chosen)).items():
+        total = totals[curve, panel]
+        panels[curve].append(panel if count == total else f'{panel}: {count} of {total} points')
+    return '; '.join(f'{curve} ({", ".join(names)})' for curve, names in panels.items())
 
 
 def _curve(study: Mapping[str, Any], row: Row) -> tuple[str, str]:
@@ -384,13 +393,17 @@ def _value(row: Row, key: str) -> float | None:
     return value if _is_number(value) else None
 
 
+def _any_published(rows: Iterable[Row]) -> bool:
+    return any(row['published'] for row in rows)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and math.isfinite(value)
 
 
 def _plain(text: str) -> str:
-    """The text for matplotlib, which would read formulas in it."""
-    return text.replace('$', r'\$')
+    """The text for matplotlib, which would read formulas in it, and write only UTF-8."""
+    return text.replace('$', r'\$').encode(errors='replace').decode()
 
 
 def _escape_markdown(text: str) -> str:
@@ -407,7 +420,7 @@ _STYLE = '''
   :root { --text: #e5e8ee; --page: #12151b; --muted: #98a1b1; --rule: #2d333f; }
 }
 body {
-  max-width: 1160px; margin: 0 auto; padding: 36px 20px 64px; background: var(--page);
+  max-width: 1280px; margin: 0 auto; padding: 36px 20px 64px; background: var(--page);
   color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
 }
@@ -415,7 +428,7 @@ h1 { margin: 0 0 20px; font-size: 24px; line-height: 1.25; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; border-bottom: 2px solid var(--text); }
 thead { border-top: 2px solid var(--text); }
-th, td { padding: 4px 14px; text-align: left; vertical-align: bottom; }
+th, td { padding: 4px 10px; text-align: left; vertical-align: top; }
 th { font-weight: 600; }
 tr { break-inside: avoid; }
 tbody tr { border-top: 1px solid var(--rule); }
@@ -423,12 +436,19 @@ tbody tr.first { border-top-color: var(--muted); }
 .value { text-align: right; font-variant-numeric: tabular-nums; }
 td.value { white-space: nowrap; }
 .note, .published, figcaption, ul { color: var(--muted); }
-.note { white-space: normal; }
+.note { display: inline-block; width: max-content; max-width: 16em; white-space: normal; }
 .published { display: inline-block; min-width: 3.2em; }
 a { color: inherit; text-decoration: underline dotted var(--muted); text-underline-offset: 3px; }
 ul { margin: 14px 0; padding-left: 18px; font-size: 14px; }
 figure { margin: 0 0 28px; }
 img { display: block; max-width: 100%; background: #fff; }
 figcaption { margin-top: 8px; }
-@media print { body { padding: 0; font-size: 10pt; } .scroll { overflow: visible; } }
+@media print {
+  body { padding: 0; font-size: 8pt; }
+  ul { font-size: 8pt; }
+  th, td { padding: 2px 4px; }
+  .scroll { overflow: visible; }
+  .note { width: auto; }
+  a { text-decoration: none; }
+}
 '''

@@ -10,14 +10,16 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from jaxprop import labels
+from jaxprop import labels, regions
 from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import codecs, runner
-from jaxprop.propagation import PropagationConfig
+from jaxprop.evaluation.batch import extract_features
+from jaxprop.propagation import PropagationConfig, init_context, propagate_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=3)
@@ -159,6 +161,45 @@ def test_labels_of_padding_never_win(min_max):
     found = labels.decode(padded, np.append(values, 99), (20, 28), min_max)
     np.testing.assert_array_equal(found, expected)
     assert set(np.unique(expected)) == {0, 2, 7}
+
+
+def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
+    """Single pixels far from their objects count, which soft labels do not show."""
+    sequence = sequences()[1]
+    config = PropagationConfig(
+        aggregation='per_frame', num_neighbors=3, num_context=2, restriction='track',
+        restrict_first=True, softmax='frame')
+    tracker = dataclasses.replace(labeller(), propagation=config)
+    frames = np.stack([sequence.read_frame(t) for t in range(6)])
+    variables = runner.video_variables(sequence.read_frame, 8, tracker)
+    ids = sequence.read_label(0).copy()
+    ids[2, 2], ids[-3, -3] = 1, 2
+    found = np.stack(list(runner.label_frames(frames, ids, tracker, variables)))
+
+    network = tracker.network.model
+    features = np.concatenate([
+        extract_features(network, variables, batch, color_space='rgb')
+        for batch in np.split(frames, 2)])
+    values = labels.label_values(ids)
+    # A cell is four pixels here, and boxes are of labels with eight.
+    classes = np.searchsorted(values, ids).repeat(2, axis=0).repeat(2, axis=1)
+    exact = regions.first_boxes(classes, values.size)
+    step = jax.jit(functools.partial(propagate_step, config=config))
+
+    def label(boxes):
+        context = init_context(
+            features[0], labels.encode(ids, values, (16, 20)), config=config, boxes=boxes)
+        predictions = [ids]
+        for frame in features[1:]:
+            context, soft = step(context, frame)
+            predictions.append(labels.decode(soft, values, (64, 80)))
+        return np.stack(predictions)
+
+    assert np.mean(found != label(exact)) < 1e-3 < 1e-2 < np.mean(found != label(None))
+    sizes = codecs.Sizes((64, 80), (64, 80), (16, 20), (4.0, 4.0))
+    void = np.where(ids == 0, 255, ids)
+    for first in (ids, void):
+        np.testing.assert_array_equal(codecs.MaskCodec().boxes(first, sizes), exact)
 
 
 def test_no_video_at_a_time_is_refused(tmp_path):

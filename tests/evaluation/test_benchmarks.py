@@ -142,6 +142,13 @@ def test_lost_joints_and_frame_0_are_settings(follower, clip, tmp_path):
         assert row['points'] == joints * (NUM_FRAMES - 1) + given
         written = positions_of(output, clip.name)
         assert np.isnan(written[1:, 4]).all() and not np.isnan(written[:, :4]).any()
+        files = {path.relative_to(output).parts[0]: strictly(path)
+                 for path in output.rglob('*.json')}
+        assert len(files) == 4
+        for lost, distances in files['sequences']['distances'].items():
+            np.testing.assert_array_equal(
+                np.array(distances, np.float64), jhmdb.normalized_distances(
+                    written, positions, lost=lost, count_first=True))
     skip, wrong, first = found.values()
     assert wrong['PCK@0.2'] == skip['PCK@0.2, lost joints wrong']
     assert skip['PCK@0.2'] == wrong['PCK@0.2, lost joints left out'] < first['PCK@0.2']
@@ -179,6 +186,14 @@ def test_goes_on_and_lists_what_is_bad(follower, clip, finished, tmp_path):
 
 def masks_of(output, name='videos7'):
     return np.stack([read_mask(path) for path in sorted((output / 'masks' / name).iterdir())])
+
+
+def strictly(path):
+    """What a file of JSON holds, read as the standard has it: without NaN and Infinity."""
+    def refuse(name):
+        raise AssertionError(f'{path} holds {name}')
+
+    return json.loads(path.read_text(), parse_constant=refuse)
 
 
 @pytest.fixture(scope='module')
