@@ -35,6 +35,7 @@ from jaxprop.evaluation.benchmarks import Benchmark, Objects
 from jaxprop.evaluation.codecs import KeypointCodec, MaskCodec
 from jaxprop.files import claim, replacing, write_json
 from jaxprop.models import (
+    VGG16,
     ResNet,
     describe_pretrained,
     estimate_batch_statistics,
@@ -44,6 +45,7 @@ from jaxprop.propagation import PropagationConfig
 
 # Frames from which an untrained network's batch statistics are taken, evenly over the video.
 _STATISTICS_FRAMES = 8
+ARCHITECTURES = {'resnet': ResNet, 'vgg16': VGG16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Network:
     `jaxprop.color.network_input` names it.
     """
 
-    model: ResNet
+    model: ResNet | VGG16
     variables: Mapping[str, Any]
     trained: bool
     description: Mapping[str, Any]
@@ -133,16 +135,25 @@ class Labeller:
         }
 
 
-def load_network(name: str, *, seed: int = 0, **attributes: Any) -> Network:
+def load_network(
+    name: str, *, architecture: str = 'resnet', seed: int = 0, **attributes: Any
+) -> Network:
     """A shipped network or a saved one by its path; 'untrained' for one with random weights.
 
     Args:
       name: as `load_pretrained` takes it, or 'untrained'.
+      architecture: of the untrained network, 'resnet' or 'vgg16'; a saved one's is in its file.
       seed: of the random weights.
-      **attributes: of the `ResNet`, in place of the saved ones.
+      **attributes: of the `ResNet` or `VGG16`, in place of the saved ones.
+
+    Raises:
+      ValueError: an unknown architecture, or as `load_pretrained`.
     """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f'architecture is {architecture!r}; it must be one of {tuple(ARCHITECTURES)}')
     if name == 'untrained':
-        model = ResNet(**attributes)
+        model = ARCHITECTURES[architecture](**attributes)
         variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
         return Network(model, variables, False, {'name': name, 'seed': seed, **_attributes(model)})
     model, variables = load_pretrained(name, **attributes)

@@ -235,7 +235,7 @@ def check_images(images: jax.Array) -> None:
 
 
 def estimate_batch_statistics(
-    model: ResNet, variables: Mapping[str, Any], images: jax.Array
+    model: nn.Module, variables: Mapping[str, Any], images: jax.Array
 ) -> dict[str, Any]:
     """Puts the batch statistics of exactly these images in place of the running ones.
 
@@ -244,13 +244,14 @@ def estimate_batch_statistics(
     `model.apply(result, images)` equals what training computes from these images.
 
     Args:
-      model: the network; its `frozen_until` and `norm_axis_name` are without effect.
+      model: a `ResNet` or `VGG16`; its `frozen_until` and `norm_axis_name` are without effect.
       variables: `params` and `batch_stats`.
       images: `[B, H, W, 3]`, as the network gets them.
 
     Returns:
       `variables` with new `batch_stats`.
     """
-    model = model.clone(norm_momentum=0.0, norm_axis_name=None, frozen_until=None)
+    frozen = {'frozen_until': None} if hasattr(model, 'frozen_until') else {}
+    model = model.clone(norm_momentum=0.0, norm_axis_name=None, **frozen)
     _, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
     return {**variables, **updates}

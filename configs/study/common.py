@@ -1,0 +1,198 @@
+"""What the tables and figures of the study share: methods with their factors, bases and cells.
+
+McKee et al., "Transfer of Representations to Video Label Propagation: Implementation Factors
+Matter", BMVC 2022. A cell is an evaluation: changes to the base, the config itself. What no cell
+changes can be changed for all of them on the command line.
+"""
+
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs.eval import davis_imagenet, davis_uvc, jhmdb_crw, vip_crw
+
+# Where the study chose its temperatures, k, n and localization: Figure 4 and its tables.
+DAVIS = 'davis/val'
+VIP = 'vip/val'  # k and n of its own rows there: Figure 5.
+
+
+class Method(NamedTuple):
+    """A method of the study.
+
+    Attributes:
+      network: its checkpoint, the name in `networks`. 'rotation', 'moco' and 'imagenet' are those
+        before the fine-tuning of Table 3.
+      inverse_temperatures: 1/T by aggregation, the best of Figure 4.
+      changes: how its features are compared, and what of the network a checkpoint does not say.
+    """
+
+    network: str
+    inverse_temperatures: dict[str, float]
+    changes: dict[str, Any] = {}
+
+
+_LIGHTNESS = {'propagation.normalize_features': False, 'input.color': 'lightness'}
+METHODS = {
+    'Rotation': Method('rotation_finetuned', {'per-frame': 40, 'overall': 1}),
+    'MoCo': Method('moco_finetuned', {'per-frame': 50, 'overall': 1}),
+    'ImageNet': Method('imagenet_finetuned', {'per-frame': 40, 'overall': 1}),
+    # In Tables 4 and 5 and the figures the study's own, of res3; else the released one, of res4.
+    'UVC': Method('uvc', {'per-frame': 1, 'overall': 1}, _LIGHTNESS),
+    'CRW': Method('crw', {'per-frame': 50, 'overall': 20}, {'network.padding': 'reflect'}),
+    'UVC+': Method('uvc_plus', {'per-frame': 1, 'overall': 1}, _LIGHTNESS),
+}
+FIGURE_METHODS = ('ImageNet', 'Rotation', 'MoCo', 'UVC', 'CRW')
+
+AGGREGATIONS = {
+    'per-frame': {
+        'propagation.aggregation': 'per_frame', 'propagation.softmax': 'frame',
+        'propagation.padding': 'mask'},
+    'overall': {
+        'propagation.aggregation': 'overall', 'propagation.softmax': 'neighbors',
+        'propagation.padding': 'repeat_first'},
+}
+# The radius is the base's.
+LOCALIZATIONS = {
+    'none': {'propagation.restriction': 'none'},
+    'fixed region': {'propagation.restriction': 'radius'},
+    'track': {
+        'propagation.restriction': 'track', 'propagation.restrict_first': True,
+        'propagation.as_released': ('signed_stop', 'corner_cells')},
+}
+DAVIS_MEASURES = (
+    ('J&F-Mean', 'J&F'), ('J-Mean', 'JM'), ('J-Recall', 'JO'), ('F-Mean', 'FM'),
+    ('F-Recall', 'FO'))
+
+
+def davis(name: str, title: str) -> ConfigDict:
+    """DAVIS as in Tables 1 to 4: short side 480, per frame, k = 5, n = 7, no localization."""
+    config = davis_imagenet.per_frame(davis_imagenet.get_config(), inverse_temperature=40)
+    return _base(config, name, title)
+
+
+def vip(name: str, title: str) -> ConfigDict:
+    """VIP: 560x560, overall, T = 1, k = 10, n = 1, no localization, UVC's label maps."""
+    config = vip_crw.get_config()
+    config.propagation.update(temperature=1.0, num_context=1, restriction='none')
+    config.labels = davis_uvc.get_config().labels
+    config.labels.resize_first = placeholder(str)
+    return _base(config, name, title)
+
+
+def jhmdb(name: str, title: str) -> ConfigDict:
+    """JHMDB: 320x320, overall, T = 1, k = 10, n = 7, no localization."""
+    config = jhmdb_crw.get_config()
+    config.propagation.update(temperature=1.0, restriction='none')
+    return _base(config, name, title)
+
+
+def factors(method: str, aggregation: str) -> dict[str, Any]:
+    """The changes of a method: aggregation, the best temperature for it, what is compared."""
+    known = METHODS[method]
+    temperature = 1 / known.inverse_temperatures[aggregation]
+    return {
+        **AGGREGATIONS[aggregation], 'propagation.temperature': temperature, **known.changes}
+
+
+def released(
+    config: ConfigDict,
+    sections: tuple[str, ...] = ('network', 'input', 'propagation', 'labels'),
+) -> dict[str, Any]:
+    """The changes that make these sections those of a config in configs/eval.
+
+    But for what the base says: sizes that are not square, as DAVIS's native size at 480p is a
+    short side of 480 too, and the radius around a target cell.
+    """
+    left_out = {'network.name', 'network.seed', 'input.upsample'}
+    if config.input.resize != 'square':
+        left_out |= {'input.resize', 'input.size'}
+    if config.propagation.restriction not in ('square', 'predicted'):
+        left_out.add('propagation.radius')
+    changes = {
+        f'{section}.{name}': value
+        for section in sections for name, value in config[section].items()
+    }
+    return {name: value for name, value in changes.items() if name not in left_out}
+
+
+def cell(
+    labels: dict[str, Any],
+    network: str,
+    changes: dict[str, Any],
+    published: dict[str, float | None],
+    chosen_on: str = '',
+    factors: str = '',
+) -> dict[str, Any]:
+    """A cell of a published method; `factors` names the method that own networks have it from."""
+    published = {key: value for key, value in published.items() if value is not None}
+    return {
+        'labels': labels, 'network': network, 'changes': changes, 'published': published,
+        'chosen_on': chosen_on, 'factors': factors}
+
+
+def templates(cells: list[dict[str, Any]], **labels: str) -> list[dict[str, Any]]:
+    """The cells of own networks: those with `factors`, each once, with these labels.
+
+    What a method's network is and sees is left out: an own network has that itself.
+    """
+    found = []
+    for one in cells:
+        template = {
+            'labels': {
+                name: text for name, text in {**one['labels'], **labels}.items()
+                if name != 'method'},
+            'factors': one['factors'],
+            'changes': {
+                name: value for name, value in one['changes'].items()
+                if name.split('.')[0] != 'network' and name != 'input.color'},
+            'chosen_on': one['chosen_on'],
+        }
+        if one['factors'] and template not in found:
+            found.append(template)
+    return found
+
+
+def add_study(
+    config: ConfigDict,
+    cells: list[dict[str, Any]],
+    own_cells: list[dict[str, Any]],
+    own_factors: str = 'CRW',
+    **study: Any,
+) -> ConfigDict:
+    """Puts a study into the config of its base."""
+    config.networks = {one['network']: '' for one in cells}
+    config.own = ('uvc_plus_davis',)
+    config.own_factors = own_factors
+    # What all cells leave at the base's value stays open to the command line.
+    varied = {
+        name for one in cells for name, value in one['changes'].items()
+        if value != _get(config, name)}
+    if 'input.resize' in varied:
+        varied.add('input.size')  # Which says nothing alone.
+
+    def finished(one, left_out=()):
+        changes = {name: value for name, value in one['changes'].items() if name in varied}
+        return {
+            **{key: value for key, value in one.items() if key not in left_out},
+            'changes': changes}
+
+    config.study = {
+        'kind': 'table', 'pivot': '', 'curves': (), 'panels': (), **study,
+        'cells': tuple(finished(one, ('factors',)) for one in cells),
+        'own_cells': tuple(map(finished, own_cells)),
+    }
+    return config
+
+
+def _base(config, name, title):
+    config.name, config.title = name, title
+    # So that cells can change them.
+    config.propagation.update(context_step=1, kept_frames=(), as_released=())
+    return config
+
+
+def _get(config, name):
+    for part in name.split('.'):
+        config = config[part]
+    return config

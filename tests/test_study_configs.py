@@ -1,0 +1,196 @@
+"""The study's configs: every cell is an evaluation that can be run, with the published numbers."""
+
+import collections
+import importlib
+import pathlib
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs.study import common
+from jaxprop.evaluation import benchmarks, runner
+from tests.support import shared
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NAMES = sorted(
+    path.stem for path in (ROOT / 'configs/study').glob('*.py') if path.stem != 'common')
+TABLES = [name for name in NAMES if name.startswith('table')]
+RECORDS = {
+    'davis': {'objects': [1], 'J': [[0.5] * 3], 'F': [[0.5] * 3]},
+    'category': {'confusion': [np.eye(20).tolist()] * 2},
+    'instance': {'matches': [{
+        'classes': [1], 'scores': [0.5], 'overlaps': [0.5], 'num_true': [0, 1] + [0] * 18}] * 2},
+    'jhmdb': {'joint_names': ['face'], 'distances': {
+        lost: [[0.1]] * 2 for lost in ('skip', 'wrong')}},
+}
+
+
+def load(name):
+    return importlib.import_module(f'configs.study.{name}').get_config()
+
+
+def resolved(config, changes):
+    """The evaluation of a cell. A change that the base doesn't have is an error."""
+    config = ConfigDict({
+        name: value for name, value in config.items() if name not in ('study', 'networks')})
+    config = config.copy_and_resolve_references().lock()
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            assert name in config
+            config[name] = ConfigDict(value)
+        else:
+            config.update_from_flattened_dict({name: value})
+    return config
+
+
+def without_weights(name, *, architecture='resnet', seed, **attributes):
+    model = runner.ARCHITECTURES[architecture](**attributes)
+    return runner.Network(model, {}, False, {'name': name})
+
+
+def summary_keys(config):
+    """What the results of an evaluation have in their summary."""
+    kind = config.dataset.kind
+    if kind == 'davis':
+        benchmark = benchmarks.Objects()
+    elif kind == 'jhmdb':
+        benchmark = benchmarks.Keypoints(**config.measure)
+    else:
+        kind = config.dataset.annotation
+        benchmark = {'category': benchmarks.Parts, 'instance': benchmarks.Instances}[kind](
+            **config.measure)
+    return set(benchmark.results({'video': RECORDS[kind]})['summary'])
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_cell_can_be_run(name, monkeypatch):
+    monkeypatch.setattr(runner, 'load_network', without_weights)
+    config = load(name)
+    study = config.study
+    assert config.name == name and study.kind in name
+    measures = set(dict(study.measures))
+    needed = {*study.columns, *study.curves, *filter(None, [study.pivot])}
+    needed |= {'panel', 'x'} if study.kind == 'figure' else set()
+    summaries, seen = {}, []
+    for cell in (*study.cells, *study.own_cells):
+        changed = resolved(config, cell['changes'])
+        runner.Labeller.from_config(changed)
+        key = (changed.dataset.kind, changed.dataset.get('annotation'))
+        if key not in summaries:
+            summaries[key] = summary_keys(changed)
+        assert set(cell.get('published', ())) <= measures & summaries[key]
+        assert measures & summaries[key]
+        labels = dict(cell['labels'])
+        if study.kind == 'figure':
+            x = labels.pop('x')
+            assert isinstance(x, (int, float))
+            [panel] = [panel for panel in study.panels if panel['label'] == labels['panel']]
+            stands_for = {
+                '1/T': 1 / changed.propagation.temperature,
+                'n': changed.propagation.num_context, 'k': changed.propagation.num_neighbors}
+            assert stands_for[panel['x']] == pytest.approx(x)
+        assert all(isinstance(text, str) and text for text in labels.values())
+        own = 'network' not in cell
+        assert set(cell['labels']) == needed - ({'method'} if own else set())
+        if own:
+            assert set(cell) == {'labels', 'changes', 'chosen_on', 'factors'}
+        else:
+            assert set(cell) == {'labels', 'network', 'changes', 'published', 'chosen_on'}
+            assert config.networks[cell['network']] == ''
+        seen.append((cell.get('factors'), *sorted(cell['labels'].items())))
+    assert measures == set().union(*summaries.values()) & measures
+    # A row for each network and cell.
+    assert len(set(seen)) == len(seen)
+    assert {cell['network'] for cell in study.cells} == set(config.networks)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_own_networks_take_what_the_command_line_says(name):
+    config = load(name)
+    config.input.update(resize='short_side', size=240)
+    config.propagation.radius = 6.0
+    config.dataset.names = ('dog',)
+    own_cells = [
+        cell for cell in config.study.own_cells if cell['factors'] == config.own_factors]
+    assert own_cells
+    for cell in own_cells:
+        changed = resolved(config, cell['changes'])
+        assert changed.propagation.radius == 6 and changed.dataset.names == ('dog',)
+        # Table 1 is about sizes.
+        assert (changed.input.size == 240) == (name != 'table1')
+        # The shipped network is a ResNet18 up to res3.
+        assert changed.network.output in ('res2', 'res3') and changed.network.depth == 18
+        assert changed.input.color is None
+
+
+def test_a_slip_in_a_change_is_an_error():
+    config = common.davis('table', 'Table')
+    cell = common.cell({'method': 'CRW'}, 'crw', {'propagation.temprature': 1.0}, {})
+    with pytest.raises(KeyError, match='temprature'):
+        common.add_study(config, [cell], [])
+
+
+def test_factors_of_released_systems():
+    config = load('table6')
+    for start, name in (
+        ('UVC', 'davis_uvc_track'), ('CRW', 'davis_crw'), ('VFS', 'davis_vfs'),
+        ('MAST', 'davis_mast'), ('CorrFlow', 'davis_corrflow'),
+    ):
+        expected = importlib.import_module(f'configs.eval.{name}').get_config()
+        [cell] = [
+            cell for cell in config.study.cells if cell['labels']['method'].split()[0] == start
+            and ('upsampled' not in cell['labels']['method'])
+            and cell['labels']['localization'] != 'none']
+        changed = resolved(config, cell['changes'])
+        for section in ('propagation', 'labels'):
+            for key, value in expected[section].items():
+                assert changed[section][key] == value, (name, key)
+        assert changed.network.max_pool == expected.network.max_pool
+        assert changed.input.color == expected.input.color
+        assert changed.input.multiple == expected.input.multiple
+
+
+def published_rows(name):
+    """The rows of a published table: dicts of texts by their headings."""
+    text = shared('reference', 'published_tables.md').read_text(encoding='utf-8')
+    _, _, text = text.partition(f'## Table {name.removeprefix("table")}:')
+    lines = [line for line in text.split('\n## ')[0].splitlines() if line.startswith('|')]
+    heading, _, *rows = ([part.strip() for part in line.strip('|').split('|')] for line in lines)
+    assert all(len(row) == len(heading) for row in rows)
+    return [dict(zip(heading, (text.replace('*', '') for text in row))) for row in rows]
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_published_values(name):
+    def item(labels, more={}):
+        # Only the first row of a part says its grid.
+        return sorted((key, text[0] if key == 'part' else text)
+                      for key, text in {**labels, **more}.items())
+
+    study = load(name).study
+    headings = {heading: key for key, heading in study.measures}
+    expected = collections.Counter()
+    for row in published_rows(name):
+        if name == 'table4':  # Headings are values of a label here.
+            numbers = [
+                ({'aggregation': heading}, 'J&F-Mean', row.pop(heading))
+                for heading in ('per-frame', 'overall')]
+        elif name == 'table7':
+            numbers = [
+                ({'annotation': annotation}, key, row.pop(key))
+                for annotation, key in (('parts', 'mIoU'), ('instances', 'AP^r_vol'))]
+        else:
+            numbers = [({}, key, row.pop(heading)) for heading, key in headings.items()]
+        labels = {
+            {'model': 'method', 'network': 'method'}.get(heading, heading): text
+            for heading, text in row.items()}
+        for more, key, number in numbers:
+            if number != '-':
+                expected[(*item(labels, more), key, float(number))] += 1
+    found = collections.Counter()
+    for cell in study.cells:
+        for key, number in cell['published'].items():
+            found[(*item(cell['labels']), key, number)] += 1
+    assert found == expected
+    assert sum(found.values()) > 10
