@@ -25,7 +25,7 @@ def get_config():
         # The factors in the order in which they are chosen, so many times over.
         'order': ('temperature', 'num_neighbors', 'num_context', 'radius'),
         'rounds': 1,
-        'values': {
+        'candidates': {
             'temperature': (0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.2, 1.0),
             'num_neighbors': (5, 10, 20, 40),
             'num_context': (4, 7, 10, 20),

@@ -209,7 +209,7 @@ def _advance(config, codec, sizes, context, features, values):
     return context, codec.decode(label, values, sizes)
 
 
-def _start(config, context, features, first_label, is_first, boxes):
+def _start(config, context, features, first_label, is_first, boxes=None):
     """The context of a video that begins; `context`, if there is one, where none does.
 
     Returns:

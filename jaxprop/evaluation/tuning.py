@@ -5,7 +5,7 @@ split is kept, the others being what was best so far; then the next factor.
 """
 
 import pathlib
-from collections.abc import Mapping
+import string
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -51,14 +51,15 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
         return study.report_row(one, output)
 
     chosen, tried = dict(start), []
+    panels = dict(zip(tuning['order'], string.ascii_lowercase))
     tuned_on = study.split_name(splits['on']['dataset'])
     for number in range(1, tuning['rounds'] + 1):
         for name in tuning['order']:
             # What is best so far comes first: of equal scores it stays.
-            values = list(dict.fromkeys((chosen[name], *tuning['values'][name])))
+            values = list(dict.fromkeys((chosen[name], *tuning['candidates'][name])))
             cells = [
                 cell('on', {**chosen, name: value}, {
-                    'round': number, 'panel': name, 'x': value}, tuned_on)
+                    'round': number, 'factor': name, 'panel': panels[name], 'x': value}, tuned_on)
                 for value in values]
             study.run_cells(cells, output, opener)
             rows = [row(one) for one in cells]
@@ -86,14 +87,14 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
     }
     if parallel.is_writer():
         write_json(output / 'chosen.json', result)
-        _write_reports(config, output, tried, rows, result)
+        _write_reports(config, output, panels, tried, rows, result)
     return result
 
 
 def _check(tuning, splits, opener):
     for name in tuning['order']:
-        if not tuning['values'].get(name):
-            raise ValueError(f'tuning.values.{name} is empty: name values to choose from')
+        if not tuning['candidates'].get(name):
+            raise ValueError(f'tuning.candidates.{name} is empty: name values to choose from')
     names = [
         {name for name, _ in opener.dataset(ConfigDict(split['dataset']))}
         for split in splits.values()]
@@ -103,19 +104,18 @@ def _check(tuning, splits, opener):
             'reported must not be what was chosen on')
 
 
-def _write_reports(config, output, tried, rows, result):
+def _write_reports(config, output, panels, tried, rows, result):
     measures = ((result['measure'], result['measure'].removesuffix('-Mean')),)
     notes = study.notes(config)[0].partition('; ')[2]
-    order: Mapping[str, str] = {
-        'temperature': 'T', 'num_neighbors': 'k', 'num_context': 'n', 'radius': 'radius'}
+    symbols = {'temperature': 'T', 'num_neighbors': 'k', 'num_context': 'n'}
     panels = tuple(
-        {'label': name, 'x': order.get(name, name), 'title': name, 'log': name == 'temperature'}
-        for name in config.tuning.order)
+        {'label': label, 'x': symbols.get(name, name), 'title': name, 'log': name == 'temperature'}
+        for name, label in panels.items())
     study_report.write_figure(
         output / 'search',
-        {'kind': 'figure', 'measures': measures, 'columns': ('round', 'panel', 'x'), 'pivot': '',
+        {'kind': 'figure', 'measures': measures, 'columns': ('round', 'factor', 'x'), 'pivot': '',
          'curves': ('round',), 'panels': panels},
-        [{**row, 'report': f"../{row['report']}"} for row in tried],
+        [{**row, 'report': f"../{row['report']}"} for row in tried],  # All of them were run.
         title=f'{config.title}: values tried',
         notes=(notes, 'Factor by factor, from left to right, each with the best so far.'))
     study_report.write_table(

@@ -155,7 +155,7 @@ def tuning_config():
     config.tuning = importlib.import_module('configs.study.tune').get_config().tuning
     config.tuning.update(
         on={'split': 'train'}, report={'split': 'other'}, order=('num_neighbors', 'radius'))
-    config.tuning.values = ConfigDict({'num_neighbors': (1, 5), 'radius': (2.0, 3.0, 6.0)})
+    config.tuning.candidates = ConfigDict({'num_neighbors': (1, 5), 'radius': (2.0, 3.0, 6.0)})
     return config
 
 
