@@ -218,7 +218,8 @@ def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
             if not container.streams.video:
                 raise DataError(f'{path}: holds no video')
             stream = container.streams.video[0]
-            stream.thread_type = 'AUTO'
+            # Frames decoded in several threads at once are not always marked as corrupt.
+            stream.thread_type = 'SLICE'
             for packet in container.demux(stream):
                 num_packets += packet.size > 0
                 for frame in packet.decode():
