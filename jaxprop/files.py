@@ -27,14 +27,22 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text as it is, in UTF-8, by `replacing`.
+
+    Names of files may hold bytes that are no text, which UTF-8 can't write: '?' stands for them.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding='utf-8', errors='replace', newline='')
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a value as JSON, by `replacing`.
 
     JSON has finite numbers only: NaN is written as null, infinity as the string 'Infinity' or
     '-Infinity'. `np.array(values, np.float64)` makes numbers of all of them again.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
+    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
 
 
 def claim(

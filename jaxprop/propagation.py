@@ -392,21 +392,18 @@ def _predict(context, features, config):
         label = _attend(features, context, config)
     else:
         slots, grid = np.arange(config.num_slots), (height, width)
-        size = 1
-        search_free = functools.partial(_search_dense, queries, frames, searched, None, config)
-        search_restricted = functools.partial(
-            _search_dense, queries, frames, searched, grid, config)
+        search = functools.partial(_search_dense, queries, frames, searched)
+        restricted, size = functools.partial(search, grid, config), 1
         if free < config.num_slots and windowed.is_used(grid, config):
             size = windowed.group_size(config.num_slots - free)
-
-            def search_restricted(first):
-                return windowed.search(
-                    features, context.features, searched, first, size, config)
-
+            restricted = functools.partial(
+                windowed.search, features, context.features, searched, num_frames=size,
+                config=config)
         parts = [
-            _search_slots(search, group, several, numbers, searched, height * width)
-            for search, group, several in (
-                (search_free, slots[:free], 1), (search_restricted, slots[free:], size))
+            _search_slots(search_group, group, several, numbers, searched, height * width)
+            for search_group, group, several in (
+                (functools.partial(search, None, config), slots[:free], 1),
+                (restricted, slots[free:], size))
             if group.size]
         label = _copy_labels(parts, labels, context.valid, config)
     return label.reshape(height, width, -1)

@@ -8,6 +8,7 @@ starts from CRW's factors; any network by `--config.network.name`.
 from ml_collections import ConfigDict
 
 from configs.eval import davis_crw
+from configs.study import common
 
 
 def get_config():
@@ -20,8 +21,7 @@ def get_config():
         'on': {'split': 'train'},
         'report': {'split': 'val'},
         'measure': 'J&F-Mean',
-        'reported': (('J&F-Mean', 'J&F'), ('J-Mean', 'JM'), ('J-Recall', 'JO'),
-                     ('F-Mean', 'FM'), ('F-Recall', 'FO')),
+        'reported': common.DAVIS_MEASURES,
         # The factors in the order in which they are chosen, so many times over.
         'order': ('temperature', 'num_neighbors', 'num_context', 'radius'),
         'rounds': 1,
@@ -32,6 +32,6 @@ def get_config():
             'radius': (6.0, 9.0, 12.0, 15.0, 20.0),
         },
         # CRW's temperature is the one that the study's Figure 4 found best on val.
-        'start_chosen_on': 'davis/val',
+        'start_chosen_on': common.DAVIS,
     })
     return config

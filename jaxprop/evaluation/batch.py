@@ -85,10 +85,10 @@ def label_videos(
       ValueError: features of a first frame that are not finite; the message names the video.
     """
     videos = iter(videos)
-    put = functools.partial(parallel.put, first=first_device)
-    variables = put(_stack([labeller.network.variables] * num_devices))
+    variables = parallel.put(
+        _stack([labeller.network.variables] * num_devices), first=first_device)
     rows = [
-        _label_row(videos, labeller, codec, variables, num_labels, num_devices, put, first_device)
+        _label_row(videos, labeller, codec, variables, num_labels, num_devices, first_device)
         for _ in range(videos_per_device)
     ]
     while rows:
@@ -100,13 +100,13 @@ def label_videos(
                 yield step
 
 
-def _label_row(
-        videos, labeller, codec, variables, num_labels, num_devices, put, first_device):
+def _label_row(videos, labeller, codec, variables, num_labels, num_devices, first_device):
     """`label_videos` of one row. Arrays on the devices are `[D, ...]`."""
     network, config = labeller.network, labeller.propagation
     playing: list[Video | None] = [None] * num_devices
     values = np.zeros((num_devices, num_labels), np.int32)
     context, waiting = None, []
+    put = functools.partial(parallel.put, first=first_device)
     map_devices = functools.partial(
         parallel.local_map, num_devices=num_devices, first=first_device)
     extract = map_devices(_extract, static=(0, 1))
@@ -181,6 +181,11 @@ def extract_features(model, variables, frames, *, color_space):
     return model.apply(variables, color.network_input(frames, color_space))
 
 
+def put_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A network's variables as `compute_features` takes them, on the first device."""
+    return parallel.put(_stack([variables]))
+
+
 def compute_features(
     frames: list[np.ndarray], labeller: 'Labeller', variables: Mapping[str, Any]
 ) -> list[np.ndarray]:
@@ -189,11 +194,11 @@ def compute_features(
     Args:
       frames: uint8 RGB of the network's input size, at most `labeller.feature_batch`.
       labeller: the factors.
-      variables: of the network.
+      variables: of the network, from `put_variables`.
     """
     extract = parallel.local_map(_extract, 1, static=(0, 1))
     features = extract(
-        labeller.network.model, labeller.color, parallel.put(_stack([variables])),
+        labeller.network.model, labeller.color, variables,
         parallel.put(_stack_frames({0: frames}, 1, labeller.feature_batch)))
     return [np.asarray(feature[0]) for feature in features[:len(frames)]]
 

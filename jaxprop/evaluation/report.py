@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from jaxprop.data.sequences import davis_palette
-from jaxprop.files import replacing
+from jaxprop.files import write_text
 
 _MEASURES = (('J', 'Region similarity'), ('F', 'Boundary accuracy'))
 ACCENT = (42, 98, 201)
@@ -298,7 +298,7 @@ def write_report(
     page = _page(metrics, [
         sequence.view if isinstance(sequence, SequenceReport) else sequence
         for sequence in sequences])
-    _write(path, page)
+    write_text(path, page)
 
 
 def write_comparison(
@@ -330,13 +330,7 @@ def write_comparison(
             raise ValueError(
                 f'the views of {", ".join(view.name for view in views)} are not of the same '
                 f'frames of one sequence in {len(runs)} runs')
-    _write(path, _comparison_page(comparison, sequences))
-
-
-def _write(path: str | os.PathLike, page: str) -> None:
-    with replacing(path) as temporary:
-        # Names of files may hold bytes that are no text, which UTF-8 can't write.
-        temporary.write_text(page, encoding='utf-8', errors='replace')
+    write_text(path, _comparison_page(comparison, sequences))
 
 
 def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceView]) -> str:
@@ -353,29 +347,42 @@ def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceView]) -> str:
 
 def _document(title: str, subtitle: str, parts: Sequence[str]) -> str:
     """A page of a title, a subtitle and sections, the latter two as HTML."""
-    title, parts = _escape(title), '\n'.join(parts)
+    parts = '\n'.join(parts)
+    return document(title, f'''<main>
+<header>
+<h1>{_escape(title)}</h1>
+<p class="muted">{subtitle}</p>
+</header>
+{parts}
+</main>
+''', _STYLE, _SCRIPT)
+
+
+def document(title: str, body: str, style: str, script: str = '') -> str:
+    """An HTML file that needs nothing else.
+
+    Args:
+      title: a text.
+      body: HTML, its title's heading too.
+      style, script: CSS, and JavaScript that runs after the body.
+    """
+    allowed = "img-src data:; style-src 'unsafe-inline'"
+    if script:
+        allowed += "; script-src 'unsafe-inline'"
+        script = f'<script>{script}</script>\n'
     # The security policy makes browsers refuse whatever would come from outside the file.
     return f'''<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; {allowed}">
 <link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{_STYLE}</style>
+<title>{_escape(title)}</title>
+<style>{style}</style>
 </head>
 <body>
-<main>
-<header>
-<h1>{title}</h1>
-<p class="muted">{subtitle}</p>
-</header>
-{parts}
-</main>
-<script>{_SCRIPT}</script>
-</body>
+{body}{script}</body>
 </html>
 '''
 
@@ -496,7 +503,7 @@ def _table(heading, note, names, rows, text, kind=''):
             shown = str(value) if isinstance(value, int) else _percent(value)
             is_share = not isinstance(value, (int, _Difference)) and not column.endswith(
                 ('-Recall', '-Decay'))
-            exact = repr(float(value)) if _is_number(value) else ''
+            exact = repr(float(value)) if is_number(value) else ''
             cells.append(
                 f'<td class="value" data-value="{exact}">{shown}'
                 f'{_bar(value) if is_share else ""}</td>')
@@ -786,21 +793,22 @@ def with_mean(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _mean_of(row: Mapping[str, Any]) -> float | None:
     """J&F of a row of the table."""
     values = [row.get('J-Mean'), row.get('F-Mean')]
-    return sum(values) / 2 if all(map(_is_number, values)) else None
+    return sum(values) / 2 if all(map(is_number, values)) else None
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether there is something to show: a number that is finite."""
     return isinstance(value, (int, float, np.number)) and math.isfinite(value)
 
 
 def _percent(value: Any) -> str:
     sign = '+' if isinstance(value, _Difference) else ''
-    shown = f'{100 * value:{sign}z.1f}' if _is_number(value) else '&ndash;'
+    shown = f'{100 * value:{sign}z.1f}' if is_number(value) else '&ndash;'
     return shown.replace('-', '&minus;')
 
 
 def _bar(value: Any) -> str:
-    filled = min(max(100 * value, 0), 100) if _is_number(value) else 0
+    filled = min(max(100 * value, 0), 100) if is_number(value) else 0
     return f'<span class="bar"><i style="width:{filled:.1f}%"></i></span>'
 
 

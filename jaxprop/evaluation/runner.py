@@ -8,7 +8,6 @@ import collections
 import concurrent.futures
 import csv
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import pathlib
@@ -16,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -257,7 +257,7 @@ def evaluate(
     if videos_per_device < 1:
         raise ValueError(f'videos_per_device is {videos_per_device}; it must be at least 1')
     # Opening checks every file: once for labelling and for the report.
-    sequences = [(name, functools.cache(open_sequence)) for name, open_sequence in sequences]
+    sequences = [(name, opened_once(open_sequence)) for name, open_sequence in sequences]
     settings = {
         'dataset': dict(dataset), 'network': labeller.network.description, **labeller.settings(),
         **benchmark.settings()}
@@ -509,6 +509,24 @@ class _Work:
             return future.result()
         finally:
             self.waits[what] += time.time() - started
+
+
+def opened_once(open_sequence: Callable[[], Any]) -> Callable[[], Any]:
+    """The function, which keeps what it opened, and the error of what it could not open."""
+    lock, opened = threading.Lock(), []
+
+    def once():
+        with lock:
+            if not opened:
+                try:
+                    opened.append(open_sequence())
+                except DataError as error:
+                    opened.append(error)
+        if isinstance(opened[0], DataError):
+            raise opened[0]
+        return opened[0]
+
+    return once
 
 
 def prepared_frame(sequence: LabelledSequence, index: int, labeller: Labeller) -> np.ndarray:

@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxprop import parallel
-from jaxprop.data.sequences import DataError, LabelledSequence
+from jaxprop.data.sequences import LabelledSequence
 from jaxprop.evaluation import runner, study_report
-from jaxprop.evaluation.batch import compute_features
+from jaxprop.evaluation.batch import compute_features, put_variables
 from jaxprop.evaluation.benchmarks import Benchmark
 
 # What an evaluation's features depend on.
@@ -168,10 +168,12 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path, opener: Opener) -> No
     with tqdm(total=len(unfinished), unit='cell', dynamic_ncols=True, disable=not groups) as bar:
         for group in groups.values():
             dataset = ConfigDict(group[0].config['dataset'])
-            # Opened once for all: opening checks every file.
-            sequences = datasets.setdefault(str(dataset), [
-                (name, _opened_once(open_sequence))
-                for name, open_sequence in opener.dataset(dataset)])
+            if str(dataset) not in datasets:
+                # Opened once for all: opening checks every file.
+                datasets[str(dataset)] = [
+                    (name, runner.opened_once(open_sequence))
+                    for name, open_sequence in opener.dataset(dataset)]
+            sequences = datasets[str(dataset)]
             runs = _runs(group, output, opener)
             for name, open_sequence in parallel.own_part(sequences):
                 bar.set_description(name)
@@ -207,13 +209,17 @@ def split_name(dataset: Mapping[str, Any]) -> str:
 
 def notes(config: ConfigDict) -> list[str]:
     """What a report says of all cells: data and input of the config that they change."""
-    dataset, size = config.dataset, config.input
+    dataset = config.dataset
     names = ', '.join(dataset.get('names', ())) or 'all sequences'
-    height = {'native': 'their own size', 'short_side': f'short side {size.size}'}.get(
+    return [f'Reported on {split_name(dataset)} ({names}); {input_note(config)}']
+
+
+def input_note(config: ConfigDict) -> str:
+    """What a report says of the frames' size."""
+    size = config.input
+    shown = {'native': 'their own size', 'short_side': f'short side {size.size}'}.get(
         size.resize, f'{size.resize} {size.size}')
-    return [
-        f'Reported on {split_name(dataset)} ({names}); frames: {height}, unless a row says '
-        'otherwise.']
+    return f'frames: {shown}, unless a row says otherwise.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,8 +273,8 @@ class _Features:
         with self.lock:
             sequence, labeller = self.open_sequence(), self.labeller
             if self.variables is None:
-                self.variables = runner.video_variables(
-                    sequence.read_frame, sequence.num_frames, labeller)
+                self.variables = put_variables(runner.video_variables(
+                    sequence.read_frame, sequence.num_frames, labeller))
             while len(self.known) < stop:
                 count = min(labeller.feature_batch, sequence.num_frames - len(self.known))
                 frames = [
@@ -276,24 +282,6 @@ class _Features:
                     for i in range(count)]
                 self.known += compute_features(frames, labeller, self.variables)
         return self.known[start:stop]
-
-
-def _opened_once(open_sequence):
-    """The function, which keeps what it opened, and the error of what it could not open."""
-    lock, opened = threading.Lock(), []
-
-    def once():
-        with lock:
-            if not opened:
-                try:
-                    opened.append(open_sequence())
-                except DataError as error:
-                    opened.append(error)
-        if isinstance(opened[0], DataError):
-            raise opened[0]
-        return opened[0]
-
-    return once
 
 
 def _metrics_path(cell, output):

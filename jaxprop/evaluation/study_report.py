@@ -6,7 +6,6 @@ import csv
 import html
 import io
 import itertools
-import math
 import pathlib
 import re
 import typing
@@ -14,9 +13,8 @@ import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from jaxprop.files import replacing
+from jaxprop.evaluation.report import document, is_number
+from jaxprop.files import replacing, write_text
 
 if typing.TYPE_CHECKING:  # Who writes only tables need not load it.
     from matplotlib.figure import Figure
@@ -50,9 +48,10 @@ def write_table(
         `measured` and its heading; optionally 'pivot', the name of a label: rows that agree in all
         other columns become one, with a group of measures for each value of this label.
       rows: of each cell 'labels', texts by name; 'measured', fractions by the keys of measures, or
-        None; 'published', percentages likewise; 'note', why there is no number, or ''; 'marked',
-        whether settings were chosen on the reported split; 'report', the path, relative to
-        `output`, of the cell's own report, or ''; 'frames' and 'sequences', their numbers.
+        None; 'published', percentages likewise; 'note', why there is no number, a warning of those
+        there are, or ''; 'marked', whether settings were chosen on the reported split; 'report',
+        the path, relative to `output`, of the cell's own report, or ''; 'frames' and 'sequences',
+        their numbers.
       title: of the table.
       notes: lines beneath it.
 
@@ -60,8 +59,10 @@ def write_table(
       ValueError: a row lacks a label that the study names.
     """
     _check_labels(study, rows)
-    not_run = dict.fromkeys(row['note'] for row in rows if row['note'])
-    _write(output, study, rows, title, [*(f'Not run: {note}' for note in not_run), *notes])
+    said = dict.fromkeys(
+        row['note'] if row['measured'] else f'Not run: {row["note"]}'
+        for row in rows if row['note'])
+    _write(output, study, rows, title, [*said, *notes])
 
 
 def write_figure(
@@ -98,18 +99,18 @@ def write_figure(
             f'{_name_curves(study, rows, marked)}.')
     else:
         caption = 'No settings were chosen on the split that is reported here.'
-    not_run = collections.defaultdict(list)
+    said = collections.defaultdict(list)
     for row in rows:
         if row['note']:
-            not_run[row['note']].append(row)
+            said['' if row['measured'] else 'Not run, ', row['note']].append(row)
     for name in ('figure.png', 'figure.svg'):
         with replacing(output / name) as temporary:
             figure.savefig(temporary, dpi=200)
     beside = [name for name in ('panel', 'x', *study['curves']) if name not in study['columns']]
     _write(
         output, {**study, 'columns': (*beside, *study['columns'])}, rows, title,
-        [*(f'Not run, {_name_curves(study, rows, chosen)}: {note}'
-           for note, chosen in not_run.items()), *notes],
+        [*(f'{start}{_name_curves(study, rows, chosen)}: {note}'
+           for (start, note), chosen in said.items()), *notes],
         caption)
 
 
@@ -139,7 +140,7 @@ def draw_figure(study: Mapping[str, Any], rows: Sequence[Row]) -> 'Figure':
         panel, x = row['labels']['panel'], row['labels']['x']
         if panel not in panels:
             raise ValueError(f'the panel of a row is {panel!r}; the study has {list(panels)}')
-        if not _is_number(x):
+        if not is_number(x):
             raise ValueError(f'x of a row in panel {panel} is {x!r}; it must be a number')
 
     methods = dict.fromkeys(_curve(study, row)[0] for row in rows)
@@ -205,9 +206,7 @@ def _write(output, study, rows, title, notes, caption=''):
             study, rows, title, notes, caption,
             (output / 'figure.svg').read_bytes() if caption else b'')),
     ):
-        with replacing(output / f'table.{suffix}') as temporary:
-            # Names of files may hold bytes that are no text, which UTF-8 can't write.
-            temporary.write_text(text, encoding='utf-8', errors='replace', newline='')
+        write_text(output / f'table.{suffix}', text)
 
 
 def _csv(study: Mapping[str, Any], rows: Sequence[Row]) -> str:
@@ -266,24 +265,11 @@ def _page(study, rows, title, notes, caption, picture) -> str:
         body += ''.join(_html_cells(study, *cell) for cell in cells) + '</tr>\n'
     if any(row['report'] for row in rows):
         notes = [*notes, 'Measured numbers lead to the reports of their cells.']
-    title, caption = html.escape(title), html.escape(caption)
     figure = (
         f'<figure><img src="data:image/svg+xml;base64,{base64.b64encode(picture).decode()}" '
-        f'alt="{title}"><figcaption>{caption}</figcaption></figure>') if caption else ''
-    # The security policy makes browsers refuse whatever would come from outside the file.
-    return f'''<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
+        f'alt="{html.escape(title)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    ) if caption else ''
+    return document(title, f'''<h1>{html.escape(title)}</h1>
 {figure}
 <div class="scroll"><table>
 <thead><tr>{head}</tr></thead>
@@ -291,9 +277,7 @@ style-src 'unsafe-inline'">
 {body}</tbody>
 </table></div>
 <ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>
-</body>
-</html>
-'''
+''', _STYLE)
 
 
 def _html_cells(
@@ -349,8 +333,9 @@ def _texts(
         if value is not None:
             measured = f'{100 * value:z.1f}{"†" if row["marked"] else ""}'
         else:
-            measured = index == 0 and row['note'].split(': ')[0] or '-'
-        known = f'({published:.1f})' if _is_number(published) else '(-)'
+            is_told = index == 0 and not row['measured']
+            measured = is_told and row['note'].split(': ')[0] or '-'
+        known = f'({published:.1f})' if is_number(published) else '(-)'
         nothing = not compared or (measured, known) == ('-', '(-)')
         texts.append((measured, '' if nothing else known))
     return texts
@@ -390,15 +375,11 @@ def _check_labels(
 def _value(row: Row, key: str) -> float | None:
     """What was measured, None where it is no number."""
     value = (row['measured'] or {}).get(key)
-    return value if _is_number(value) else None
+    return value if is_number(value) else None
 
 
 def _any_published(rows: Iterable[Row]) -> bool:
     return any(row['published'] for row in rows)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
 
 
 def _plain(text: str) -> str:

@@ -106,7 +106,7 @@ def _check(tuning, splits, opener):
 
 def _write_reports(config, output, panels, tried, rows, result):
     measures = ((result['measure'], result['measure'].removesuffix('-Mean')),)
-    notes = study.notes(config)[0].partition('; ')[2]
+    sizes = study.input_note(config)
     symbols = {'temperature': 'T', 'num_neighbors': 'k', 'num_context': 'n'}
     panels = tuple(
         {'label': label, 'x': symbols.get(name, name), 'title': name, 'log': name == 'temperature'}
@@ -117,12 +117,12 @@ def _write_reports(config, output, panels, tried, rows, result):
          'curves': ('round',), 'panels': panels},
         [{**row, 'report': f"../{row['report']}"} for row in tried],  # All of them were run.
         title=f'{config.title}: values tried',
-        notes=(notes, 'Factor by factor, from left to right, each with the best so far.'))
+        notes=(sizes, 'Factor by factor, from left to right, each with the best so far.'))
     study_report.write_table(
         output,
         {'kind': 'table', 'measures': tuple(config.tuning.reported),
          'columns': ('split', 'settings', *config.tuning.order), 'pivot': ''},
         rows, title=config.title,
         notes=(
-            notes, f"Chosen by {result['measure']}; every value tried is in search/table.html.",
+            sizes, f"Chosen by {result['measure']}; every value tried is in search/table.html.",
             f"The chosen settings: {result['flags']}"))

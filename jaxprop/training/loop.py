@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from jaxprop import color, parallel
 from jaxprop.data.pipeline import BatchIterator, CombinedIterator, DatasetConfig, make_iterator
-from jaxprop.files import claim, replacing, write_json
+from jaxprop.files import claim, write_json, write_text
 from jaxprop.models import (
     ResNet,
     estimate_batch_statistics,
@@ -396,8 +396,7 @@ def _cut(path, step):
         if entry and entry['step'] <= step:
             kept.append(line)
             last = entry
-    with replacing(path) as temporary:
-        temporary.write_text(''.join(kept))
+    write_text(path, ''.join(kept))
     return last
 
 

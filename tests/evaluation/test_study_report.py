@@ -290,3 +290,17 @@ def test_figure_with_its_numbers(tmp_path):
     write_figure(
         tmp_path, FIGURE, [row for row in rows if row['measured'] is None], title='A figure')
     assert 'Nothing was measured.' in Page(tmp_path / 'table.html').text
+
+
+@pytest.mark.parametrize('write, study, labels', [
+    (write_table, TABLE, {'method': 'a', 'localization': 'none', 'aggregation': 'overall'}),
+    (write_figure, FIGURE, {'method': 'a', 'aggregation': 'overall', 'panel': 'a', 'x': 1}),
+])
+def test_a_warning_of_a_measured_cell_is_no_reason(tmp_path, write, study, labels):
+    """It stands beneath, and in no place of a number, a missing one's neither."""
+    warning = '1 of 3 sequences were skipped.'
+    last = study['measures'][-1][0]
+    write(tmp_path, study, [make_row(labels, {last: 0.5}, {}, note=warning)], title='')
+    text = (tmp_path / 'table.md').read_text()
+    assert text.count(warning) == 1 and 'Not run' not in text
+    assert '50.0' in text and f'| {warning}' not in text
