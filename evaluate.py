@@ -29,23 +29,27 @@ from jaxprop.evaluation import benchmarks, comparison, runner, study, tuning
 
 ROOT = pathlib.Path(__file__).resolve().parent
 CONFIG = config_flags.DEFINE_config_file(
-    'config', str(ROOT / 'configs/eval/synthetic.py'), 'The evaluation; see configs/eval.')
+    'config', str(ROOT / 'configs/eval/synthetic.py'), 'The evaluation; see configs/eval.'
+)
 OUTPUT = flags.DEFINE_string(
-    'output', None, 'Folder for the results; output/ and the name of the config if not given.')
+    'output', None, 'Folder for the results; output/ and the name of the config if not given.'
+)
 COMPARE = flags.DEFINE_multi_string(
-    'compare', [], 'Output of a finished run, twice or more: these are compared instead.')
+    'compare', [], 'Output of a finished run, twice or more: these are compared instead.'
+)
 COORDINATOR = flags.DEFINE_string(
-    'coordinator', None, 'HOST:PORT of process 0, or JAX_COORDINATOR_ADDRESS.')
+    'coordinator', None, 'HOST:PORT of process 0, or JAX_COORDINATOR_ADDRESS.'
+)
 NUM_PROCESSES = flags.DEFINE_integer(
-    'num_processes', None, 'How many processes, or JAX_NUM_PROCESSES.')
+    'num_processes', None, 'How many processes, or JAX_NUM_PROCESSES.'
+)
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, or JAX_PROCESS_ID.')
 # What each dataset's folders hold.
 FOLDERS = {
     'davis': {'root': 'JPEGImages, Annotations and ImageSets'},
     'jhmdb': {'root': 'Rename_Images, joint_positions and splits'},
     'vip': {'root': 'Images, Annotations and lists: VIP_Fine'},
-    'badja': {
-        'root': 'JPEGImages and Annotations of DAVIS', 'folder': 'the annotations NAME.json'},
+    'badja': {'root': 'JPEGImages and Annotations of DAVIS', 'folder': 'the annotations NAME.json'},
 }
 
 
@@ -57,18 +61,21 @@ def open_dataset(dataset):
         return [(s.name, lambda s=s: s) for s in synthetic_sequences(**settings)]
     if kind not in FOLDERS:
         raise app.UsageError(
-            f"dataset.kind is {kind!r}; it must be 'synthetic' or one of {tuple(FOLDERS)}")
+            f"dataset.kind is {kind!r}; it must be 'synthetic' or one of {tuple(FOLDERS)}"
+        )
     for name, holds in FOLDERS[kind].items():
         if not settings[name]:
             raise app.UsageError(
                 f'dataset.{name} is empty: say --config.dataset.{name}=FOLDER, the folder that '
-                f'holds {holds}')
+                f'holds {holds}'
+            )
     root, names = settings['root'], settings['names']
     if kind == 'davis':
         year = settings['year']
         names = names or davis_names(root, year, settings['split'])
         opened = functools.partial(
-            davis_sequence, root, year=year, resolution=settings['resolution'])
+            davis_sequence, root, year=year, resolution=settings['resolution']
+        )
     elif kind == 'jhmdb':
         names = names or jhmdb_names(root, settings['split'], settings['list'] or None)
         opened = functools.partial(jhmdb_sequence, root)
@@ -78,7 +85,8 @@ def open_dataset(dataset):
     else:
         names = names or badja_names(settings['folder'])
         opened = functools.partial(
-            badja_sequence, settings['folder'], root, resolution=settings['resolution'])
+            badja_sequence, settings['folder'], root, resolution=settings['resolution']
+        )
     return [(name, functools.partial(opened, name=name)) for name in names]
 
 
@@ -97,15 +105,20 @@ def compare(folders, output, report_frames):
     """Compares finished runs, and prints the scores over all."""
     try:
         compared = comparison.compare(
-            folders, output, study.Opener(open_dataset, open_benchmark),
-            report_frames=report_frames)
+            folders, output, study.Opener(open_dataset, open_benchmark), report_frames=report_frames
+        )
     except ValueError as error:
         raise app.UsageError(str(error)) from error
     names = [run['name'] for run in compared['runs']]
     for row in compared['tables']['summary']:
-        print(f"{row['measure']:36} " + '  '.join(
-            f'{name} {value:.3f}' for name, value in zip(names, row['values'])
-            if value is not None))
+        print(
+            f'{row["measure"]:36} '
+            + '  '.join(
+                f'{name} {value:.3f}'
+                for name, value in zip(names, row['values'])
+                if value is not None
+            )
+        )
     for warning in compared['warnings']:
         print(f'note: {warning}')
     print(f'comparison: {output / "comparison.html"}')
@@ -129,24 +142,37 @@ def main(arguments):
         return
     benchmark = open_benchmark(config)
     metrics = runner.evaluate(
-        open_dataset(config.dataset), runner.Labeller.from_config(config), output,
-        benchmark=benchmark, title=config.title, dataset=config.dataset.to_dict(),
-        skip_bad=config.skip_bad, report_frames=config.report_frames, **config.batch)
+        open_dataset(config.dataset),
+        runner.Labeller.from_config(config),
+        output,
+        benchmark=benchmark,
+        title=config.title,
+        dataset=config.dataset.to_dict(),
+        skip_bad=config.skip_bad,
+        report_frames=config.report_frames,
+        **config.batch,
+    )
     if not parallel.is_writer():
         return
 
     def print_row(heading, row):
-        print(f'{heading:36} ' + '  '.join(
-            f"{name.removesuffix('-Mean')} {row[name]:.3f}"
-            for name in benchmark.printed if row.get(name) is not None))
+        print(
+            f'{heading:36} '
+            + '  '.join(
+                f'{name.removesuffix("-Mean")} {row[name]:.3f}'
+                for name in benchmark.printed
+                if row.get(name) is not None
+            )
+        )
 
     for row in metrics['per_sequence']:
-        print_row(f"{row['sequence']:24} " + (f"object {row['object']}" if 'object' in row else ''),
-                  row)
+        print_row(
+            f'{row["sequence"]:24} ' + (f'object {row["object"]}' if 'object' in row else ''), row
+        )
     if metrics['summary']:
         print_row('all', metrics['summary'])
     for skipped in metrics['skipped']:
-        print(f"skipped {skipped['sequence']}: {skipped['reason']}")
+        print(f'skipped {skipped["sequence"]}: {skipped["reason"]}')
     for warning in metrics['warnings']:
         print(f'note: {warning}')
     if not metrics['network']['trained']:

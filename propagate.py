@@ -22,8 +22,10 @@ from jaxprop.evaluation import report, runner
 from jaxprop.files import write_json
 
 CONFIG = config_flags.DEFINE_config_file(
-    'config', str(pathlib.Path(__file__).resolve().parent / 'configs/eval/synthetic.py'),
-    'The network and the factors; see configs/eval. The dataset of the config is not used.')
+    'config',
+    str(pathlib.Path(__file__).resolve().parent / 'configs/eval/synthetic.py'),
+    'The network and the factors; see configs/eval. The dataset of the config is not used.',
+)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder for the results.', required=True)
 
 
@@ -50,9 +52,14 @@ def main(arguments):
         write_video(output / 'overlay.mp4', overlays(), video.frames_per_second or 24)
     except DataError as error:
         sys.exit(f'propagate.py: {error}')
-    write_json(output / 'settings.json', {
-        'network': {'trained': labeller.network.trained, **labeller.network.description},
-        **labeller.settings(), 'provenance': runner.provenance()})
+    write_json(
+        output / 'settings.json',
+        {
+            'network': {'trained': labeller.network.trained, **labeller.network.description},
+            **labeller.settings(),
+            'provenance': runner.provenance(),
+        },
+    )
     if not labeller.network.trained:
         print('note: the network is untrained: random weights, batch statistics from this video')
     print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')

@@ -16,13 +16,17 @@ from jaxprop import parallel
 
 ROOT = pathlib.Path(__file__).resolve().parent
 CONFIG = config_flags.DEFINE_config_file(
-    'config', str(ROOT / 'configs/train/small_rotation.py'), 'The run; see configs/train.')
+    'config', str(ROOT / 'configs/train/small_rotation.py'), 'The run; see configs/train.'
+)
 WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Folder of the run; output/train/ and the name of the config if not given.')
+    'workdir', None, 'Folder of the run; output/train/ and the name of the config if not given.'
+)
 COORDINATOR = flags.DEFINE_string(
-    'coordinator', None, 'HOST:PORT of process 0, or JAX_COORDINATOR_ADDRESS.')
+    'coordinator', None, 'HOST:PORT of process 0, or JAX_COORDINATOR_ADDRESS.'
+)
 NUM_PROCESSES = flags.DEFINE_integer(
-    'num_processes', None, 'How many processes, or JAX_NUM_PROCESSES.')
+    'num_processes', None, 'How many processes, or JAX_NUM_PROCESSES.'
+)
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, or JAX_PROCESS_ID.')
 
 

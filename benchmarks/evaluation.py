@@ -47,10 +47,15 @@ def open_cut(open_sequence):
     """The first frames of a sequence."""
     sequence = open_sequence()
     count = min(FRAMES.value, sequence.num_frames) or sequence.num_frames
-    return dataclasses.replace(sequence, num_frames=count, **{
-        name: getattr(sequence, name)[:count]
-        for name in ('frame_names', 'classes', 'positions', 'scales')
-        if getattr(sequence, name, None) is not None})
+    return dataclasses.replace(
+        sequence,
+        num_frames=count,
+        **{
+            name: getattr(sequence, name)[:count]
+            for name in ('frame_names', 'classes', 'positions', 'scales')
+            if getattr(sequence, name, None) is not None
+        },
+    )
 
 
 def run_evaluation(sequences, config, labeller, benchmark):
@@ -58,13 +63,22 @@ def run_evaluation(sequences, config, labeller, benchmark):
     with tempfile.TemporaryDirectory() as folder:
         folder, start = pathlib.Path(folder), time.perf_counter()
         runner.evaluate(
-            sequences, labeller, folder, benchmark=benchmark, title=config.title,
-            dataset=config.dataset.to_dict(), report_frames=config.report_frames, **config.batch)
+            sequences,
+            labeller,
+            folder,
+            benchmark=benchmark,
+            title=config.title,
+            dataset=config.dataset.to_dict(),
+            report_frames=config.report_frames,
+            **config.batch,
+        )
         seconds = time.perf_counter() - start
         records = [json.loads(path.read_text()) for path in (folder / 'sequences').iterdir()]
         hashes = {
             str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in (folder / benchmark.folder).rglob('*') if path.is_file()}
+            for path in (folder / benchmark.folder).rglob('*')
+            if path.is_file()
+        }
     return seconds, records, hashes
 
 
@@ -80,8 +94,11 @@ def measure_stages(sequences, labeller, benchmark, num_labels, num_frames, folde
     start = parallel.local_map(batch._start, count, static=(0,), donate=(1,))
     advance = parallel.local_map(propagate, count, static=(0,), donate=(1,))
     decode = parallel.local_map(type(codec).decode, count, static=(0, 3))
-    variables = parallel.put(batch._stack([
-        runner.video_variables(s.read_frame, s.num_frames, labeller) for s in sequences]))
+    variables = parallel.put(
+        batch._stack(
+            [runner.video_variables(s.read_frame, s.num_frames, labeller) for s in sequences]
+        )
+    )
     firsts = [benchmark.first(sequence) for sequence in sequences]
     objects = [benchmark.objects(first) for first in firsts]
     paths = [folder / sequence.name for sequence in sequences]
@@ -95,12 +112,22 @@ def measure_stages(sequences, labeller, benchmark, num_labels, num_frames, folde
 
     for begin in range(0, num_frames, labeller.feature_batch):
         chosen = range(begin, min(begin + labeller.feature_batch, num_frames))
-        frames = timed('reading and resizing', lambda: {
-            device: [runner.prepared_frame(s, t, labeller) for t in chosen]
-            for device, s in enumerate(sequences)})
-        features = timed('features', lambda: extract(
-            model, labeller.color, variables,
-            parallel.put(batch._stack_frames(frames, count, labeller.feature_batch))))
+        frames = timed(
+            'reading and resizing',
+            lambda: {
+                device: [runner.prepared_frame(s, t, labeller) for t in chosen]
+                for device, s in enumerate(sequences)
+            },
+        )
+        features = timed(
+            'features',
+            lambda: extract(
+                model,
+                labeller.color,
+                variables,
+                parallel.put(batch._stack_frames(frames, count, labeller.feature_batch)),
+            ),
+        )
         for t, current in zip(chosen, features):
             if t == 0:  # Once a video: in no stage.
                 seen = input_size(*size, labeller.input)
@@ -110,14 +137,16 @@ def measure_stages(sequences, labeller, benchmark, num_labels, num_frames, folde
                 values = np.zeros((count, num_labels), np.int32)
                 for device, first in enumerate(firsts):
                     soft, own = codec.encode(first, sizes)
-                    labels[device][..., :own.size], values[device, :own.size] = soft, own
+                    labels[device][..., : own.size], values[device, : own.size] = soft, own
                 values, *inputs = parallel.put((values, labels, np.ones(count, bool)))
                 context, _ = jax.block_until_ready(start(config, None, current, *inputs))
                 predictions = [codec.given(first) for first in firsts]
             else:
                 context, label = timed('propagation', advance, config, context, current)
-                found = timed('decoding', lambda: jax.tree.map(
-                    np.asarray, decode(codec, label, values, sizes)))
+                found = timed(
+                    'decoding',
+                    lambda: jax.tree.map(np.asarray, decode(codec, label, values, sizes)),
+                )
                 predictions = [jax.tree.map(lambda a: a[device], found) for device in range(count)]
             for own, *arguments, prediction in zip(taken, paths, sequences, objects, predictions):
                 own.append(timed(STAGES[-1], benchmark.take, *arguments, t, prediction))
@@ -135,7 +164,8 @@ def measure(num_devices):
     labeller, benchmark = runner.Labeller.from_config(config), evaluate.open_benchmark(config)
     sequences = [
         (name, functools.partial(open_cut, opened))
-        for name, opened in evaluate.open_dataset(config.dataset)]
+        for name, opened in evaluate.open_dataset(config.dataset)
+    ]
     compiling, _, first_hashes = run_evaluation(sequences, config, labeller, benchmark)
     whole, records, hashes = run_evaluation(sequences, config, labeller, benchmark)
     total, labelling = (sum(record[of] for record in records) for of in ('num_frames', 'seconds'))
@@ -151,15 +181,22 @@ def measure(num_devices):
     for num_frames in (min(labeller.feature_batch + 1, shortest), shortest):  # The first compiles.
         with tempfile.TemporaryDirectory() as folder:
             stages = measure_stages(
-                group, labeller, benchmark, num_labels, num_frames, pathlib.Path(folder))
+                group, labeller, benchmark, num_labels, num_frames, pathlib.Path(folder)
+            )
     return {
         'device': jax.devices()[0].device_kind,
         'numbers': {
-            'devices': num_devices, 'frames': total, 'seconds, with compiling': compiling,
-            'seconds': whole, 'frames a second': total / whole, 'peak memory, MiB': peak / 2**10,
-            'seconds a frame': whole / total, '  labelling': labelling / total,
+            'devices': num_devices,
+            'frames': total,
+            'seconds, with compiling': compiling,
+            'seconds': whole,
+            'frames a second': total / whole,
+            'peak memory, MiB': peak / 2**10,
+            'seconds a frame': whole / total,
+            '  labelling': labelling / total,
             **{f'    {stage}': value for stage, value in stages.items()},
-            '    sum of these stages': sum(stages.values()), '    videos in step': len(group),
+            '    sum of these stages': sum(stages.values()),
+            '    videos in step': len(group),
         },
         'hashes': {'first': first_hashes, 'second': hashes},
     }
@@ -172,8 +209,11 @@ def main(_):
     for number in DEVICES.value:
         xla = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={number}'
         done = subprocess.run(
-            [sys.executable, *sys.argv, f'--measure={number}'], stdout=subprocess.PIPE, text=True,
-            env={**os.environ, 'XLA_FLAGS': xla})
+            [sys.executable, *sys.argv, f'--measure={number}'],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'XLA_FLAGS': xla},
+        )
         if done.returncode:
             sys.exit(done.returncode)  # It has said why.
         results[number] = json.loads(done.stdout.splitlines()[-1])
@@ -182,14 +222,16 @@ def main(_):
     first = results[DEVICES.value[0]]
     print(f'{evaluate.CONFIG.value.name} on {first["device"]}')
     for name in first['numbers']:
-        print(f'{name:26}' + ''.join(f"{r['numbers'][name]:10.4g}" for r in results.values()))
+        print(f'{name:26}' + ''.join(f'{r["numbers"][name]:10.4g}' for r in results.values()))
     expected, are_identical = first['hashes']['first'], True
     for number, result in results.items():
         for run, found in result['hashes'].items():
             if names := sorted(dict(expected.items() ^ found.items())):
                 are_identical = False
-                print(f'masks: in the {run} run on {number} devices {len(names)} differ from '
-                      f'the first run on {DEVICES.value[0]}: {", ".join(names)}')
+                print(
+                    f'masks: in the {run} run on {number} devices {len(names)} differ from '
+                    f'the first run on {DEVICES.value[0]}: {", ".join(names)}'
+                )
     if not are_identical:
         sys.exit(1)
     print('masks: identical')

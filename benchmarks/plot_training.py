@@ -1,6 +1,6 @@
 """Draws every term of the loss over the steps of one or several runs, one after the other.
 
-    python benchmarks/plot_training.py RUN [RUN ...] --output=curve.png
+python benchmarks/plot_training.py RUN [RUN ...] --output=curve.png
 """
 
 import json
@@ -14,8 +14,17 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 OUTPUT = flags.DEFINE_string('output', 'curve.png', 'The picture.')
 # What is logged beside the terms of the loss.
-_OTHER = {'step', 'epoch', 'learning_rate', 'unreadable', 'examples_per_second', 'wait_share',
-          'gradient_norm', 'loss', 'video/loss'}
+_OTHER = {
+    'step',
+    'epoch',
+    'learning_rate',
+    'unreadable',
+    'examples_per_second',
+    'wait_share',
+    'gradient_norm',
+    'loss',
+    'video/loss',
+}
 
 
 def main(arguments):
@@ -32,8 +41,9 @@ def main(arguments):
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, 2.2 * rows), layout='constrained', squeeze=False)
-    for axis in axes.flat[len(names):]:
+        rows, columns, figsize=(2.6 * columns, 2.2 * rows), layout='constrained', squeeze=False
+    )
+    for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     for axis, name in zip(axes.flat, names):
         axis.plot([e['step'] for e in entries], [e.get(name) for e in entries], linewidth=1)

@@ -52,8 +52,11 @@ class Case:
 
     def config(self):
         return PropagationConfig(
-            num_context=self.num_context, num_neighbors=self.num_neighbors, radius=self.radius,
-            implementation='windowed' if self.path == 'windowed' else 'dense')
+            num_context=self.num_context,
+            num_neighbors=self.num_neighbors,
+            radius=self.radius,
+            implementation='windowed' if self.path == 'windowed' else 'dense',
+        )
 
 
 BASE = Case(height=40, width=70, num_context=10, radius=8.0, repeats=2)
@@ -64,21 +67,31 @@ GROWTH = {
     'height': (20, 40, 60),
     'batch': (1, 2, 4),
 }
-TITLES = {'num_context': 'context frames n', 'radius': 'radius', 'num_neighbors': 'neighbours k',
-          'height': 'grid rows (7/4 as many columns)', 'batch': 'videos in the batch'}
+TITLES = {
+    'num_context': 'context frames n',
+    'radius': 'radius',
+    'num_neighbors': 'neighbours k',
+    'height': 'grid rows (7/4 as many columns)',
+    'batch': 'videos in the batch',
+}
 
 
 def floor_operations(case):
     """Operations of the affinities that the restriction allows, the free frame 0 included."""
     config = case.config()
     # The pairs of rows, and of columns, at each offset.
-    rows, columns = (
-        side - np.abs(np.arange(1 - side, side)) for side in (case.height, case.width))
-    offsets = np.stack(np.meshgrid(
-        np.arange(1 - case.height, case.height), np.arange(1 - case.width, case.width),
-        indexing='ij'), axis=-1)
+    rows, columns = (side - np.abs(np.arange(1 - side, side)) for side in (case.height, case.width))
+    offsets = np.stack(
+        np.meshgrid(
+            np.arange(1 - case.height, case.height),
+            np.arange(1 - case.width, case.width),
+            indexing='ij',
+        ),
+        axis=-1,
+    )
     inside = affinity.distance_mask(
-        np.zeros((1, 2)), offsets.reshape(-1, 2), config.radius, config.restriction)
+        np.zeros((1, 2)), offsets.reshape(-1, 2), config.radius, config.restriction
+    )
     allowed = np.sum(np.outer(rows, columns)[np.reshape(inside, offsets.shape[:-1])])
     free = config.free_slots * (case.height * case.width) ** 2
     pairs = (config.num_slots - config.free_slots) * int(allowed) + free
@@ -111,7 +124,8 @@ def measure(function, repeats):
         seconds.append(time.perf_counter() - start)
         processor_seconds.append(time.process_time() - processor_start)
     return {
-        'seconds': min(seconds), 'processor_seconds': min(processor_seconds),
+        'seconds': min(seconds),
+        'processor_seconds': min(processor_seconds),
         'mebibytes': mebibytes('VmHWM:') - before if status.exists() else math.nan,
     }
 
@@ -121,12 +135,12 @@ def inputs(case):
     rng = np.random.default_rng(0)
     num_slots = case.num_context + 1
     grid = case.height, case.width
-    features = rng.standard_normal(
-        (case.batch, num_slots + 1, *grid, case.channels), np.float32)
+    features = rng.standard_normal((case.batch, num_slots + 1, *grid, case.channels), np.float32)
     np.maximum(features, 0, out=features)
     features /= np.linalg.norm(features, axis=-1, keepdims=True)
     labels = np.eye(LABELS, dtype=np.float32)[
-        rng.integers(LABELS, size=(case.batch, num_slots, *grid))]
+        rng.integers(LABELS, size=(case.batch, num_slots, *grid))
+    ]
     return features, labels
 
 
@@ -134,8 +148,11 @@ def measure_jax(case):
     features, labels = inputs(case)
     num_slots = case.num_context + 1
     context = Context(
-        jnp.array(features[:, :-1]), jnp.array(labels),
-        jnp.ones((case.batch, num_slots), bool), jnp.full(case.batch, num_slots))
+        jnp.array(features[:, :-1]),
+        jnp.array(labels),
+        jnp.ones((case.batch, num_slots), bool),
+        jnp.full(case.batch, num_slots),
+    )
     target = jnp.array(features[:, -1])
     del features, labels
     step = functools.partial(propagate_step, config=case.config())
@@ -187,20 +204,29 @@ def measure_torch(case, chunk=128):
 
 def run_alone(case):
     """The measurement of a case in a process of its own."""
-    command = [sys.executable, str(pathlib.Path(__file__).resolve()),
-               f'--measure={json.dumps(dataclasses.asdict(case))}']
+    command = [
+        sys.executable,
+        str(pathlib.Path(__file__).resolve()),
+        f'--measure={json.dumps(dataclasses.asdict(case))}',
+    ]
     result = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+    )
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def compare_paths(case, rate):
     """Every path on the same inputs."""
     floor = floor_operations(case) / rate
-    print(f'grid {case.height}x{case.width}, {case.channels} channels, n={case.num_context}, '
-          f'k={case.num_neighbors}, radius {case.radius:g}: floor {floor:.3f} s '
-          f'({floor_operations(case) / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s)')
+    print(
+        f'grid {case.height}x{case.width}, {case.channels} channels, n={case.num_context}, '
+        f'k={case.num_neighbors}, radius {case.radius:g}: floor {floor:.3f} s '
+        f'({floor_operations(case) / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s)'
+    )
     paths = ['windowed', 'dense']
     if importlib.util.find_spec('torch'):
         paths.append('torch')
@@ -209,53 +235,70 @@ def compare_paths(case, rate):
         row = run_alone(dataclasses.replace(case, path=path))
         rows.append({'path': path, 'floor_seconds': floor, **row})
         np.testing.assert_allclose(row['label'], rows[0]['label'], atol=1e-4)
-        print(f'{path:9} {row["seconds"]:8.3f} s   {row["processor_seconds"]:8.3f} processor s   '
-              f'{row["mebibytes"]:7.1f} MiB   {row["seconds"] / floor:5.1f} x floor   '
-              f'{row["seconds"] / rows[0]["seconds"]:5.1f} x windowed', flush=True)
-    return [{'case': dataclasses.asdict(dataclasses.replace(case, path=row['path'])),
-             **{name: value for name, value in row.items() if name != 'label'}} for row in rows]
+        print(
+            f'{path:9} {row["seconds"]:8.3f} s   {row["processor_seconds"]:8.3f} processor s   '
+            f'{row["mebibytes"]:7.1f} MiB   {row["seconds"] / floor:5.1f} x floor   '
+            f'{row["seconds"] / rows[0]["seconds"]:5.1f} x windowed',
+            flush=True,
+        )
+    return [
+        {
+            'case': dataclasses.asdict(dataclasses.replace(case, path=row['path'])),
+            **{name: value for name, value in row.items() if name != 'label'},
+        }
+        for row in rows
+    ]
 
 
 def compare_growth(base, growth, rate):
     """Windowed and dense steps as one factor at a time changes."""
     run = functools.cache(run_alone)
     rows = []
-    print(f'\nGrowth, from grid {base.height}x{base.width}, n={base.num_context}, '
-          f'k={base.num_neighbors}, radius {base.radius:g}; seconds a step (MiB)')
+    print(
+        f'\nGrowth, from grid {base.height}x{base.width}, n={base.num_context}, '
+        f'k={base.num_neighbors}, radius {base.radius:g}; seconds a step (MiB)'
+    )
     print(f'{"":15} {"":>6} {"floor":>8} {"windowed":>18} {"dense":>18}')
     for factor, values in growth.items():
         for value in values:
             case = dataclasses.replace(base, **{factor: value})
             if factor == 'height':
                 case = dataclasses.replace(case, width=value * 7 // 4)
-            row = {'factor': factor, 'value': value,
-                   'floor_seconds': floor_operations(case) / rate}
+            row = {'factor': factor, 'value': value, 'floor_seconds': floor_operations(case) / rate}
             for path in ('windowed', 'dense'):
                 measured = dict(run(dataclasses.replace(case, path=path)))
                 del measured['label']
                 row[path] = measured
             rows.append(row)
-            print(f'{factor:15} {value:6g} {row["floor_seconds"]:8.3f} ' + ' '.join(
-                f'{row[path]["seconds"]:8.3f} ({row[path]["mebibytes"]:7.1f})'
-                for path in ('windowed', 'dense')), flush=True)
+            print(
+                f'{factor:15} {value:6g} {row["floor_seconds"]:8.3f} '
+                + ' '.join(
+                    f'{row[path]["seconds"]:8.3f} ({row[path]["mebibytes"]:7.1f})'
+                    for path in ('windowed', 'dense')
+                ),
+                flush=True,
+            )
     return rows
 
 
 def plot(rows, path):
     import matplotlib
+
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
     factors = list(dict.fromkeys(row['factor'] for row in rows))
     figure, panels = pyplot.subplots(
-        2, len(factors), figsize=(3 * len(factors), 5.5), sharey='row', layout='constrained')
+        2, len(factors), figsize=(3 * len(factors), 5.5), sharey='row', layout='constrained'
+    )
     for factor, (upper, lower) in zip(factors, panels.T):
         chosen = [row for row in rows if row['factor'] == factor]
         values = [row['value'] for row in chosen]
         for name, color in (('windowed', 'tab:blue'), ('dense', 'tab:orange')):
             for panel, what in ((upper, 'seconds'), (lower, 'mebibytes')):
                 panel.plot(
-                    values, [row[name][what] for row in chosen], 'o-', color=color, label=name)
+                    values, [row[name][what] for row in chosen], 'o-', color=color, label=name
+                )
         upper.plot(values, [row['floor_seconds'] for row in chosen], 'k--', label='floor')
         lower.set_xlabel(TITLES[factor])
         for panel in (upper, lower):

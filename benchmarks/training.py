@@ -30,7 +30,8 @@ from jaxprop.training.step import make_train_step
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # For the configs, which import each other.
 CONFIG = config_flags.DEFINE_config_file(
-    'config', str(ROOT / 'configs/train/small_rotation.py'), 'The run; see configs/train.')
+    'config', str(ROOT / 'configs/train/small_rotation.py'), 'The run; see configs/train.'
+)
 STEPS = flags.DEFINE_integer('steps', 12, 'Timed steps.', lower_bound=1)
 _WARM_UP = 4  # Steps until nothing is compiled and the queues are as they stay.
 
@@ -98,8 +99,10 @@ def main(arguments):
             config.data.root = str(folder / 'videos')
         rate, waited = run_rate(config, folder / 'run')
         alone = {'input': input_rate(config), 'step': step_rate(config)}
-    print(f'{config.name} on {jax.device_count()} x {jax.devices()[0].device_kind}, batches of '
-          f'{config.data.batch_size}:')
+    print(
+        f'{config.name} on {jax.device_count()} x {jax.devices()[0].device_kind}, batches of '
+        f'{config.data.batch_size}:'
+    )
     print(f'  training    {rate:8.1f} examples/s, {100 * waited:.1f} % of the time without input')
     for name, value in alone.items():
         print(f'  {name} alone {value:9.1f} examples/s, {value / rate:.2f} x training')

@@ -28,9 +28,7 @@ def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:
     Computed in full float32 where the inputs are: on accelerators a reduced-precision product
     exchanges nearly tied neighbours.
     """
-    return jnp.einsum(
-        '...qc,...kc->...qk', targets, context, precision=jax.lax.Precision.HIGHEST
-    )
+    return jnp.einsum('...qc,...kc->...qk', targets, context, precision=jax.lax.Precision.HIGHEST)
 
 
 def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
@@ -38,9 +36,7 @@ def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.einsum('...qk,...kl->...ql', weights, labels, precision=jax.lax.Precision.HIGHEST)
 
 
-def distance_mask(
-    targets: jax.Array, context: jax.Array, radius: float, shape: str
-) -> jax.Array:
+def distance_mask(targets: jax.Array, context: jax.Array, radius: float, shape: str) -> jax.Array:
     """Which context cells lie within `radius` of each target cell, strictly.
 
     Args:

@@ -11,20 +11,22 @@ _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 # Linear sRGB to CIE XYZ, every row divided by the D65 white point (0.950456, 1, 1.088754).
-_RGB_TO_XYZ = np.array([
-    [0.412453, 0.357580, 0.180423],
-    [0.212671, 0.715160, 0.072169],
-    [0.019334, 0.119193, 0.950227],
-]) / np.array([[0.950456], [1.0], [1.088754]])
+_RGB_TO_XYZ = np.array(
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+) / np.array([[0.950456], [1.0], [1.088754]])
 _XYZ_TO_RGB = np.linalg.inv(_RGB_TO_XYZ)
 
 # OpenCV's 8-bit conversion to Lab is in fixed point: linear light and XYZ in so many steps from 0
 # to 1, the matrix in 4096ths. Without these roundings dark colours differ by up to three levels.
 _STEPS = 255 * 8
 _LEVELS = np.arange(256) / 255
-_FIXED_LINEAR = np.round(_STEPS * np.where(
-    _LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4
-)).astype(np.float32)
+_FIXED_LINEAR = np.round(
+    _STEPS * np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4)
+).astype(np.float32)
 _FIXED_RGB_TO_XYZ = np.round(4096 * _RGB_TO_XYZ) / 4096
 
 # Below this relative luminance the cube root of CIE Lab gives way to a line.
@@ -99,11 +101,14 @@ def lab8_to_rgb(lab: jax.Array) -> jax.Array:
     _check_channels(lab)
     lab = jnp.asarray(lab, jnp.float32)
     y = (lab[..., 0] / 2.55 + 16) / 116
-    root = jnp.stack([
-        y + (lab[..., 1] - 128) / 500,
-        y,
-        y - (lab[..., 2] - 128) / 200,
-    ], axis=-1)
+    root = jnp.stack(
+        [
+            y + (lab[..., 1] - 128) / 500,
+            y,
+            y - (lab[..., 2] - 128) / 200,
+        ],
+        axis=-1,
+    )
     xyz = jnp.where(root > _DARK ** (1 / 3), root**3, (root - 16 / 116) / _SLOPE)
     linear = jnp.clip(_mix(xyz, _XYZ_TO_RGB), 0, 1)
     # The power is never taken at 0, where its gradient is infinite.

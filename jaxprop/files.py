@@ -77,7 +77,8 @@ def claim(
         if differing:
             raise ValueError(
                 f'{path.parent} holds results of other settings: {"; ".join(differing)}. Name '
-                'another folder, or remove this one')
+                'another folder, or remove this one'
+            )
     if write:
         write_json(path, settings)
 

@@ -11,8 +11,7 @@ import numpy as np
 
 
 def cell_centers(height: int, width: int) -> np.ndarray:
-    """Coordinates of every cell of a grid, float32 `[height, width, 2]`; (i, j): (i + .5, j + .5).
-    """
+    """Coordinates of every cell of a grid, float32 `[height, width, 2]`; (i, j): (i + .5, j + .5)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns], axis=-1).astype(np.float32) + 0.5
 
@@ -62,9 +61,9 @@ def box_of_spread(coordinates: jax.Array, frame_size: tuple[int, int]) -> jax.Ar
     deviation = jnp.mean(jnp.abs(coordinates - center[..., None, :]), axis=-2)
     half = 2 * jax.lax.stop_gradient(deviation)
     frame_size = jnp.asarray(frame_size, jnp.float32)
-    return jnp.concatenate([
-        jnp.clip(center - half, 0, frame_size), jnp.clip(center + half, 0, frame_size)
-    ], axis=-1)
+    return jnp.concatenate(
+        [jnp.clip(center - half, 0, frame_size), jnp.clip(center + half, 0, frame_size)], axis=-1
+    )
 
 
 def crop(images: jax.Array, boxes: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -87,9 +87,7 @@ def encode_keypoints(
     return jnp.concatenate([background, joints], axis=-1)
 
 
-def decode_keypoints(
-    labels: jax.Array, cell: tuple[float, float], num_cells: int = 3
-) -> jax.Array:
+def decode_keypoints(labels: jax.Array, cell: tuple[float, float], num_cells: int = 3) -> jax.Array:
     """Positions of joints from soft labels: the mean of each joint's strongest cells.
 
     x = cell width * sum_c w_c x_c / sum_c w_c over the `num_cells` cells with the largest values
@@ -118,11 +116,11 @@ def decode_keypoints(
     height, width = labels.shape[-3:-1]
     if not 1 <= num_cells <= height * width:
         raise ValueError(
-            f'num_cells is {num_cells}; it must be 1 to {height * width}, the cells of the grid')
+            f'num_cells is {num_cells}; it must be 1 to {height * width}, the cells of the grid'
+        )
     _check_cell(cell)
     joints = jnp.moveaxis(labels[..., 1:], -1, -3)
-    values, cells = jax.lax.top_k(
-        joints.reshape(*joints.shape[:-2], height * width), num_cells)
+    values, cells = jax.lax.top_k(joints.reshape(*joints.shape[:-2], height * width), num_cells)
     total = jnp.sum(values, axis=-1, keepdims=True)
     weights = values / jnp.where(total > 0, total, jnp.nan)
     position = jnp.stack([cells % width, cells // width], axis=-1)

@@ -193,9 +193,7 @@ def _nearest(source, target):
 def _check_values(values):
     values = jnp.asarray(values, jnp.int32)
     if values.ndim != 1 or values.size < 1:
-        raise ValueError(
-            f'values are {list(values.shape)}; they must be [L], the background first'
-        )
+        raise ValueError(f'values are {list(values.shape)}; they must be [L], the background first')
     return values
 
 

@@ -38,7 +38,8 @@ def initialize(
         if num_processes is not None or process_id is not None:
             raise ValueError(
                 f'num_processes is {num_processes}, process_id {process_id}, but there is no '
-                'coordinator: give HOST:PORT of process 0')
+                'coordinator: give HOST:PORT of process 0'
+            )
         return
 
     def number(value, name):
@@ -58,7 +59,7 @@ def is_writer() -> bool:
 
 def own_part(values: Sequence[Any]) -> Sequence[Any]:
     """Those of the values that fall to this process of the run."""
-    return values[jax.process_index()::jax.process_count()]
+    return values[jax.process_index() :: jax.process_count()]
 
 
 def stop_requested(step: int) -> bool:
@@ -77,7 +78,8 @@ def wait_for_all() -> None:
     from orbax.checkpoint import multihost  # Its import takes seconds.
 
     multihost.get_barrier_sync_fn()(
-        key=f'jaxprop.{next(_num_waits)}', timeout_ms=_WAIT_MILLISECONDS)
+        key=f'jaxprop.{next(_num_waits)}', timeout_ms=_WAIT_MILLISECONDS
+    )
 
 
 @functools.cache
@@ -97,8 +99,12 @@ def local_map(
       first: the first one of the devices.
     """
     return jax.pmap(
-        function, AXIS, devices=jax.local_devices()[first:first + num_devices],
-        static_broadcasted_argnums=static, donate_argnums=donate)
+        function,
+        AXIS,
+        devices=jax.local_devices()[first : first + num_devices],
+        static_broadcasted_argnums=static,
+        donate_argnums=donate,
+    )
 
 
 def replicate(tree: Any) -> Any:
@@ -110,8 +116,10 @@ def replicate(tree: Any) -> Any:
 def unreplicate(tree: Any) -> Any:
     """The first device's copy, as NumPy arrays: `[devices, ...]` -> `[...]`."""
     # addressable_data moves no array between devices, as indexing does.
-    return jax.tree.map(lambda value: value[0], jax.device_get(
-        jax.tree.map(lambda value: value.addressable_data(0), tree)))
+    return jax.tree.map(
+        lambda value: value[0],
+        jax.device_get(jax.tree.map(lambda value: value.addressable_data(0), tree)),
+    )
 
 
 def split(batch: Any) -> Any:
@@ -126,7 +134,8 @@ def split(batch: Any) -> Any:
         if len(values) % devices:
             raise ValueError(
                 f'a batch of {len(values)} examples in a process; it must be a multiple of its '
-                f'{devices} devices')
+                f'{devices} devices'
+            )
         return values.reshape(devices, -1, *values.shape[1:])
 
     return jax.tree.map(reshape, batch)
@@ -134,7 +143,7 @@ def split(batch: Any) -> Any:
 
 def put(tree: Any, first: int = 0) -> Any:
     """Puts the entries of arrays `[D, ...]` on D of this process's devices, one on each."""
-    devices = jax.local_devices()[first:first + len(jax.tree.leaves(tree)[0])]
+    devices = jax.local_devices()[first : first + len(jax.tree.leaves(tree)[0])]
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
     return jax.device_put(tree, sharding)
@@ -163,6 +172,7 @@ def prefetch(iterator: ResumableIterator, size: int = 2) -> Iterator[tuple[Any, 
     Yields:
       A sharded batch, and the iterator's state just after it.
     """
+
     def load():
         batch = shard(next(iterator))
         return batch, iterator.get_state()

@@ -137,7 +137,8 @@ class PropagationConfig:
                 "or use restriction='none'"
             )
         if self.restriction == 'predicted' and not (
-            self.num_neighbors is None and self.softmax == 'region'
+            self.num_neighbors is None
+            and self.softmax == 'region'
             and (self.restrict_first or not self.keep_first)
         ):
             raise ValueError(
@@ -145,8 +146,11 @@ class PropagationConfig:
                 f'restrict_first=True with keep_first; this is {self}'
             )
         if self.restriction == 'track' and not (
-            self.aggregation == 'per_frame' and self.num_neighbors is not None
-            and self.num_context > 0 and self.keep_first and self.restrict_first
+            self.aggregation == 'per_frame'
+            and self.num_neighbors is not None
+            and self.num_context > 0
+            and self.keep_first
+            and self.restrict_first
         ):
             raise ValueError(
                 "restriction='track' needs aggregation='per_frame', num_neighbors, num_context of "
@@ -228,9 +232,9 @@ def init_context(
         features = affinity.l2_normalize(features)
     num_held = config.first_queued + config.queue_length
     valid = np.ones(num_held, bool)
-    valid[int(config.keep_first):config.first_queued] = False
+    valid[int(config.keep_first) : config.first_queued] = False
     if config.padding != 'repeat_first':
-        valid[int(config.keep_first):] = False
+        valid[int(config.keep_first) :] = False
         if config.num_context and (config.padding == 'first_once' or not config.keep_first):
             # Pushes go round from the queue's first place, so the last one holds its oldest frame.
             valid[-1] = True
@@ -277,8 +281,10 @@ def propagate_step(
     boxes = None
     if config.restriction == 'track':
         boxes = regions.next_boxes(
-            _pixel_classes(label), context.boxes[_latest(context.time, config)],
-            'signed_stop' in config.as_released)
+            _pixel_classes(label),
+            context.boxes[_latest(context.time, config)],
+            'signed_stop' in config.as_released,
+        )
 
     def take(held, frame):
         for place, number in enumerate(config.kept_frames, int(config.keep_first)):
@@ -359,7 +365,8 @@ def _used(context, config):
         queued = config.first_queued + (context.time - 2 - ages) % config.queue_length
         used = jnp.concatenate([jnp.arange(config.first_queued), queued])
         context = jax.tree.map(lambda held: held[used], context._replace(time=None))._replace(
-            time=context.time)
+            time=context.time
+        )
     else:
         # In the order of the slots, which go round.
         ages = (context.time - 2 - ages) % max(config.queue_length, 1)
@@ -368,8 +375,10 @@ def _used(context, config):
     if config.kept_frames:
         is_twice = jnp.any(queued[:, None] == np.array(config.kept_frames), axis=-1)
         context = context._replace(
-            valid=context.valid.at[config.first_queued:].set(
-                context.valid[config.first_queued:] & ~is_twice))
+            valid=context.valid.at[config.first_queued :].set(
+                context.valid[config.first_queued :] & ~is_twice
+            )
+        )
     return context, jnp.concatenate([jnp.array(kept, jnp.int32), queued])
 
 
@@ -384,8 +393,7 @@ def _predict(context, features, config):
     searched = context.valid | (config.aggregation == 'per_frame')
     free = config.free_slots
     if config.restriction == 'track':
-        label = _copy_tracked(
-            queries, frames, labels, context, numbers, (height, width), config)
+        label = _copy_tracked(queries, frames, labels, context, numbers, (height, width), config)
     elif config.restriction == 'predicted':
         label = _attend_predicted(queries, context, numbers, config)
     elif config.num_neighbors is None:
@@ -397,14 +405,21 @@ def _predict(context, features, config):
         if free < config.num_slots and windowed.is_used(grid, config):
             size = windowed.group_size(config.num_slots - free)
             restricted = functools.partial(
-                windowed.search, features, context.features, searched, num_frames=size,
-                config=config)
+                windowed.search,
+                features,
+                context.features,
+                searched,
+                num_frames=size,
+                config=config,
+            )
         parts = [
             _search_slots(search_group, group, several, numbers, searched, height * width)
             for search_group, group, several in (
                 (functools.partial(search, None, config), slots[:free], 1),
-                (restricted, slots[free:], size))
-            if group.size]
+                (restricted, slots[free:], size),
+            )
+            if group.size
+        ]
         label = _copy_labels(parts, labels, context.valid, config)
     return label.reshape(height, width, -1)
 
@@ -419,8 +434,7 @@ def _search_slots(search, slots, size, numbers, valid, num_cells):
     groups = slots.reshape(-1, size)
     is_first = jnp.all(numbers[groups] == 0, axis=-1)
     is_searched = valid[groups]
-    is_repeat = is_first[1:] & is_first[:-1] & jnp.all(
-        is_searched[1:] == is_searched[:-1], axis=-1)
+    is_repeat = is_first[1:] & is_first[:-1] & jnp.all(is_searched[1:] == is_searched[:-1], axis=-1)
     is_repeat = jnp.concatenate([jnp.zeros(1, bool), is_repeat])
 
     def step(before, group):
@@ -428,11 +442,11 @@ def _search_slots(search, slots, size, numbers, valid, num_cells):
         found = jax.lax.cond(
             is_repeat,
             lambda: before._replace(cells=before.cells + size * num_cells),
-            lambda: search(first))
+            lambda: search(first),
+        )
         return found, found
 
-    nothing = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(search, slots[0]))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(search, slots[0]))
     _, found = jax.lax.scan(step, nothing, (jnp.asarray(groups[:, 0]), is_repeat))
     return jax.tree.map(lambda x: rearrange(x, 'g l ... -> (g l) ...'), found)
 
@@ -447,8 +461,7 @@ def _search_dense(queries, frames, valid, grid, config, slot):
         allowed = logits
         if grid is not None:
             allowed = jnp.where(_allowed(index, grid, config), logits, -jnp.inf)
-        found = affinity.select_neighbors(
-            logits, allowed, config.num_neighbors, config.softmax)
+        found = affinity.select_neighbors(logits, allowed, config.num_neighbors, config.softmax)
         return found._replace(cells=found.cells + slot * len(frame))
 
     found = _map_queries(search, queries, config.query_chunk)
@@ -479,7 +492,9 @@ def _attend(features, context, config):
     slots, free = np.arange(config.num_slots), config.free_slots
     parts = [
         jax.lax.map(functools.partial(attend_slot, is_free=is_free), jnp.asarray(group))
-        for group, is_free in ((slots[:free], True), (slots[free:], False)) if group.size]
+        for group, is_free in ((slots[:free], True), (slots[free:], False))
+        if group.size
+    ]
     log_sums, copied = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
     return _combine(log_sums, copied, context.valid, config)
 
@@ -495,8 +510,10 @@ def _attend_predicted(queries, context, numbers, config):
             return jax.lax.cond(
                 steps[slot] > 0,
                 lambda: regions.predict_offsets(
-                    query, cells[index], context.features[slot], steps[slot], config),
-                lambda: jnp.zeros((len(index), 2), query.dtype))
+                    query, cells[index], context.features[slot], steps[slot], config
+                ),
+                lambda: jnp.zeros((len(index), 2), query.dtype),
+            )
 
         return _map_queries(search, queries, config.query_chunk)
 
@@ -511,8 +528,14 @@ def _attend_predicted(queries, context, numbers, config):
     def attend_slot(slot):
         def attend(query, index):
             return regions.attend_predicted(
-                query, cells[index], context.features[slot], context.labels[slot],
-                offsets[slot][index], label_offsets[slot][index], config)
+                query,
+                cells[index],
+                context.features[slot],
+                context.labels[slot],
+                offsets[slot][index],
+                label_offsets[slot][index],
+                config,
+            )
 
         return _map_queries(attend, queries, config.query_chunk)
 
@@ -531,7 +554,7 @@ def _combine(log_sums, copied, valid, config):
 
 def _copy_tracked(queries, frames, labels, context, numbers, grid, config):
     """The label `[N, L]` of each query where a class comes from its box and goes into its box."""
-    before = config.first_queued + jnp.argmax(numbers[config.first_queued:])
+    before = config.first_queued + jnp.argmax(numbers[config.first_queued :])
     corner_cells = 'corner_cells' in config.as_released
     coordinates = (regions.corner_cells if corner_cells else regions.center_cells)(grid)
 
@@ -540,8 +563,12 @@ def _copy_tracked(queries, frames, labels, context, numbers, grid, config):
         return affinity.expected_coordinates(weights, coordinates)
 
     target = regions.target_boxes(
-        _map_queries(follow, frames[before], config.query_chunk), harden(labels[before]),
-        context.boxes[before], grid, 'signed_stop' in config.as_released)
+        _map_queries(follow, frames[before], config.query_chunk),
+        harden(labels[before]),
+        context.boxes[before],
+        grid,
+        'signed_stop' in config.as_released,
+    )
     # Where boxes are of no use, classes come from everywhere; but from frame 0 they never do.
     is_free = regions.is_lost(labels, context.boxes, target).at[0].set(False)
 
@@ -559,8 +586,11 @@ def _copy_tracked(queries, frames, labels, context, numbers, grid, config):
             def copy_class(source_target_label):
                 source, is_target, label = source_target_label
                 found = affinity.select_neighbors(
-                    logits, jnp.where(source, logits, -jnp.inf), config.num_neighbors,
-                    config.softmax)
+                    logits,
+                    jnp.where(source, logits, -jnp.inf),
+                    config.num_neighbors,
+                    config.softmax,
+                )
                 copied = jnp.sum(_weights(found, config) * label[found.cells], axis=-1)
                 return jnp.where(is_target[index], copied, 0)
 
@@ -591,7 +621,8 @@ def _copy_labels(parts, labels, valid, config):
     if config.aggregation == 'overall':
         logits, cells = (
             jnp.concatenate([rearrange(x, 'm n k -> n (m k)') for x in several], axis=-1)
-            for several in list(zip(*parts))[:2])
+            for several in list(zip(*parts))[:2]
+        )
         logits, order = jax.lax.top_k(logits, config.num_neighbors)
         cells = jnp.take_along_axis(cells, order, axis=-1)
         if config.softmax == 'neighbors':
@@ -602,8 +633,7 @@ def _copy_labels(parts, labels, valid, config):
     else:
         found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
         weights = _weights(found, config) * (valid / jnp.sum(valid))[:, None, None]
-        weights, cells = (
-            rearrange(x, 'm n k -> n (m k)') for x in (weights, found.cells))
+        weights, cells = (rearrange(x, 'm n k -> n (m k)') for x in (weights, found.cells))
     selected = labels.reshape(-1, labels.shape[-1])[cells]
     return jnp.sum(weights[..., None] * selected, axis=1)
 
@@ -628,9 +658,7 @@ def _map_queries(function, queries, chunk):
     index = jnp.minimum(jnp.arange(num_chunks * chunk), num_queries - 1)
     index = index.reshape(num_chunks, chunk)
     results = jax.lax.map(lambda i: function(queries[i], i), index)
-    return jax.tree.map(
-        lambda x: rearrange(x, 'c q ... -> (c q) ...')[:num_queries], results
-    )
+    return jax.tree.map(lambda x: rearrange(x, 'c q ... -> (c q) ...')[:num_queries], results)
 
 
 def _allowed(index, grid, config):
@@ -659,12 +687,24 @@ def _check(features, label, config):
     window = height * width
     if config.restriction in ('radius', 'square'):
         reach = math.ceil(config.radius) - 1
-        offsets = np.stack(np.meshgrid(
-            *(np.arange(-min(reach, side // 2), min(reach, (side - 1) // 2) + 1)
-              for side in (height, width)), indexing='ij'), axis=-1).reshape(-1, 2)
+        offsets = np.stack(
+            np.meshgrid(
+                *(
+                    np.arange(-min(reach, side // 2), min(reach, (side - 1) // 2) + 1)
+                    for side in (height, width)
+                ),
+                indexing='ij',
+            ),
+            axis=-1,
+        ).reshape(-1, 2)
         with jax.ensure_compile_time_eval():
-            window = int(jnp.sum(affinity.distance_mask(
-                np.zeros((1, 2)), offsets, config.radius, config.restriction)))
+            window = int(
+                jnp.sum(
+                    affinity.distance_mask(
+                        np.zeros((1, 2)), offsets, config.radius, config.restriction
+                    )
+                )
+            )
     candidates = window
     if config.aggregation == 'overall':
         free = config.free_slots

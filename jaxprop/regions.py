@@ -59,9 +59,7 @@ def first_boxes(classes: jax.Array, num_labels: int) -> jax.Array:
     return _complete(_expand(boxes, 3, size) // STRIDE, present, size // STRIDE)
 
 
-def next_boxes(
-    classes: jax.Array, before: jax.Array, signed_stop: bool = False
-) -> jax.Array:
+def next_boxes(classes: jax.Array, before: jax.Array, signed_stop: bool = False) -> jax.Array:
     """The box of each class in a frame that has been labelled, see `_box_around`.
 
     Its middle is found by mean shift within 20 pixels over the class's pixels, it is 0.3 times
@@ -98,9 +96,15 @@ def next_boxes(
             return points, jax.lax.dynamic_slice(is_label, corner, side).reshape(-1)
 
         center = _mean_shift(start, neighbors, bandwidth, signed_stop)
-        spread = jnp.stack([
-            jnp.sum(row_counts * jnp.abs(rows - center[0])),
-            jnp.sum(column_counts * jnp.abs(columns - center[1]))]) / total
+        spread = (
+            jnp.stack(
+                [
+                    jnp.sum(row_counts * jnp.abs(rows - center[0])),
+                    jnp.sum(column_counts * jnp.abs(columns - center[1])),
+                ]
+            )
+            / total
+        )
         return _box_around(center, spread, size), jnp.any(is_label)
 
     boxes, present = jax.vmap(box)(jnp.arange(len(before)))
@@ -163,6 +167,7 @@ def is_lost(labels: jax.Array, sources: jax.Array, target: jax.Array) -> jax.Arr
     Returns:
       `[M]` boolean.
     """
+
     def is_small(boxes):
         return jnp.any(boxes[..., 2:] - boxes[..., :2] < 3, axis=-1)
 
@@ -209,12 +214,14 @@ def _mean_shift(start, neighbors, bandwidth, signed_stop):
       neighbors: a function of a place that gives points `[P, 2]`, and which of them count, `[P]`;
         all within the bandwidth among them.
     """
+
     def move(_, state):
         center, is_over = state
         points, counts = neighbors(center)
         squared = jnp.sum(jnp.square(points - center), axis=-1)
         weights = jnp.where(
-            counts & (squared <= bandwidth**2), jnp.exp(-squared / (2 * _SIGMA**2)), 0)
+            counts & (squared <= bandwidth**2), jnp.exp(-squared / (2 * _SIGMA**2)), 0
+        )
         total = jnp.sum(weights)
         moved = jnp.sum(weights[:, None] * points, axis=0) / jnp.where(total > 0, total, 1)
         step = moved - center
@@ -226,8 +233,7 @@ def _mean_shift(start, neighbors, bandwidth, signed_stop):
 
 
 def _box_around(center, spread, size):
-    """The box that reaches twice the mean distance from its middle to each side, cut to the grid.
-    """
+    """The box that reaches twice the mean distance from its middle to each side, cut to the grid."""
     low, high = jnp.maximum(center - 2 * spread, 0), jnp.minimum(center + 2 * spread, size)
     return jnp.concatenate([low, high]).astype(jnp.int32)
 
@@ -356,14 +362,14 @@ def attend_predicted(
 def _square(radius):
     """Offsets `[P, 2]` with both sides below the radius."""
     reach = math.ceil(radius) - 1
-    return np.mgrid[-reach:reach + 1, -reach:reach + 1].reshape(2, -1).T
+    return np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
 
 
 def _corners(cells, offset, radius):
     """The cells `[Q, P, 2]` around all places of a window, and where between them, `[Q, 2]`."""
     whole = jnp.floor(offset)
     reach = math.ceil(radius) - 1
-    around = np.mgrid[-reach:reach + 2, -reach:reach + 2].reshape(2, -1).T
+    around = np.mgrid[-reach : reach + 2, -reach : reach + 2].reshape(2, -1).T
     return (cells + whole.astype(jnp.int32))[:, None] + around, offset - whole
 
 

@@ -22,10 +22,7 @@ _TILE = 10
 
 def is_possible(config) -> bool:
     """Whether a `PropagationConfig` asks for nothing outside the windows."""
-    return (
-        config.restriction in ('radius', 'square')
-        and config.softmax != 'frame'
-    )
+    return config.restriction in ('radius', 'square') and config.softmax != 'frame'
 
 
 def is_used(grid: tuple[int, int], config) -> bool:
@@ -69,14 +66,15 @@ def search(
 
     def search_tile(queries, inside, corner, window):
         keys = jax.lax.dynamic_slice(
-            frames, (first, *corner, 0), (num_frames, *window, frames.shape[-1]))
-        logits = affinity.affinity(
-            queries, rearrange(keys, 'm h w c -> (m h w) c')) / config.temperature
+            frames, (first, *corner, 0), (num_frames, *window, frames.shape[-1])
+        )
+        logits = (
+            affinity.affinity(queries, rearrange(keys, 'm h w c -> (m h w) c')) / config.temperature
+        )
         logits = rearrange(logits, 'q (m k) -> q m k', m=num_frames)
         allowed = jnp.where(inside[:, None] & valid[:, None], logits, -jnp.inf)
         logits, allowed = (x.reshape(len(x), num_lists, -1) for x in (logits, allowed))
-        found = affinity.select_neighbors(
-            logits, allowed, config.num_neighbors, config.softmax)
+        found = affinity.select_neighbors(logits, allowed, config.num_neighbors, config.softmax)
         candidates = found.cells + allowed.shape[-1] * jnp.arange(num_lists)[:, None]
         frame, row, column = jnp.unravel_index(candidates, (num_frames, *window))
         cells = ((first + frame) * height + corner[0] + row) * width + corner[1] + column
@@ -104,8 +102,10 @@ def attend(
     def attend_tile(queries, inside, corner, window):
         keys, label_there = (
             rearrange(
-                jax.lax.dynamic_slice(x, (*corner, 0), (*window, x.shape[-1])), 'h w c -> (h w) c')
-            for x in (frame, label))
+                jax.lax.dynamic_slice(x, (*corner, 0), (*window, x.shape[-1])), 'h w c -> (h w) c'
+            )
+            for x in (frame, label)
+        )
         logits = affinity.affinity(queries, keys) / config.temperature
         allowed = jnp.where(inside, logits, -jnp.inf)
         log_sums = logsumexp(allowed, axis=-1)
@@ -133,7 +133,8 @@ def _map_tiles(function, features, config):
         start, corner = start_and_corner
         queries = jax.lax.dynamic_slice(features, (*start, 0), (*tile, channels))
         inside = affinity.distance_mask(
-            start + tile_cells, corner + window_cells, config.radius, config.restriction)
+            start + tile_cells, corner + window_cells, config.radius, config.restriction
+        )
         return function(queries.reshape(-1, channels), inside, corner, window)
 
     results = jax.lax.map(do_tile, (jnp.asarray(starts), jnp.asarray(corners)))
@@ -159,5 +160,5 @@ def _tiles(grid, tile):
     place = np.zeros(grid, np.int32)
     for number, (row, column) in enumerate(starts):
         cells = np.arange(tile[0] * tile[1]).reshape(tile) + number * tile[0] * tile[1]
-        place[row:row + tile[0], column:column + tile[1]] = cells
+        place[row : row + tile[0], column : column + tile[1]] = cells
     return starts.astype(np.int32), place.reshape(-1)

@@ -32,10 +32,15 @@ def moving_disc(size: tuple[int, int], num_frames: int) -> tuple[Scene, np.ndarr
     for index in range(num_frames):
         column, row, unit, angle = disc.place(index / max(num_frames - 1, 1), size)
         # The inverse of Layer.coordinates, where a pixel's centre is half a pixel from its corner.
-        points.append(np.stack([
-            column + unit * (np.cos(angle) * u - np.sin(angle) * v) - 0.5,
-            row + unit * (np.sin(angle) * u + np.cos(angle) * v) - 0.5,
-        ], axis=-1))
+        points.append(
+            np.stack(
+                [
+                    column + unit * (np.cos(angle) * u - np.sin(angle) * v) - 0.5,
+                    row + unit * (np.sin(angle) * u + np.cos(angle) * v) - 0.5,
+                ],
+                axis=-1,
+            )
+        )
     return scene, np.stack(points)
 
 
@@ -56,17 +61,25 @@ def write_jhmdb(
     for index in range(num_frames):
         Image.fromarray(scene.frame(index)).save(frames / f'{index + 1:05d}.png')
     positions = points.transpose(2, 1, 0) + 1
-    scipy_io.savemat(joints / 'joint_positions.mat', {
-        'pos_img': positions, 'pos_world': positions / 100, 'scale': np.ones((1, num_frames)),
-        'viewpoint': 'S',
-    })
+    scipy_io.savemat(
+        joints / 'joint_positions.mat',
+        {
+            'pos_img': positions,
+            'pos_world': positions / 100,
+            'scale': np.ones((1, num_frames)),
+            'viewpoint': 'S',
+        },
+    )
     (root / 'splits' / f'{action}_test_split1.txt').write_text(
-        f'training_{clip}.avi 1 \n{clip}.avi 2 \n')
+        f'training_{clip}.avi 1 \n{clip}.avi 2 \n'
+    )
     return points
 
 
 def write_vip(
-    root: pathlib.Path, name: str = 'videos7', num_frames: int = 3,
+    root: pathlib.Path,
+    name: str = 'videos7',
+    num_frames: int = 3,
     size: tuple[int, int] = (96, 128),
 ) -> tuple[np.ndarray, np.ndarray]:
     """One validation video: a disc whose halves are the parts 13 and 4, and beside it a part 4.

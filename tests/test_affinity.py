@@ -54,12 +54,23 @@ def test_soft_copy_sums_weighted_labels():
         assert found[m, q, l] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize('shape, radius, count', [
-    ('radius', 1, 1), ('radius', 1.01, 5), ('radius', 2, 9), ('radius', 5, 69),
-    ('radius', 5.01, 81), ('radius', 12, 437), ('radius', 12.01, 441),
-    ('square', 1, 1), ('square', 2, 9), ('square', 2.5, 25), ('square', 12, 529),
-    ('square', 12.5, 625),
-])
+@pytest.mark.parametrize(
+    'shape, radius, count',
+    [
+        ('radius', 1, 1),
+        ('radius', 1.01, 5),
+        ('radius', 2, 9),
+        ('radius', 5, 69),
+        ('radius', 5.01, 81),
+        ('radius', 12, 437),
+        ('radius', 12.01, 441),
+        ('square', 1, 1),
+        ('square', 2, 9),
+        ('square', 2.5, 25),
+        ('square', 12, 529),
+        ('square', 12.5, 625),
+    ],
+)
 def test_distance_mask_counts(shape, radius, count):
     context = np.indices((31, 31)).reshape(2, -1).T
     mask = affinity.distance_mask(np.array([[15, 15]]), context, radius, shape)
@@ -108,9 +119,9 @@ def test_select_neighbors(softmax, num_neighbors):
     assert found.logits.shape == found.cells.shape == (2, 3, size)
     for m, q in np.ndindex(2, 3):
         order = [k for k in np.argsort(-logits[m, q]) if inside[m, q, k]][:size]
-        np.testing.assert_array_equal(found.cells[m, q, :len(order)], order)
-        np.testing.assert_array_equal(found.logits[m, q, :len(order)], logits[m, q, order])
-        assert np.all(np.isneginf(found.logits[m, q, len(order):]))
+        np.testing.assert_array_equal(found.cells[m, q, : len(order)], order)
+        np.testing.assert_array_equal(found.logits[m, q, : len(order)], logits[m, q, order])
+        assert np.all(np.isneginf(found.logits[m, q, len(order) :]))
         if softmax != 'neighbors':
             over = logits[m, q] if softmax == 'frame' else logits[m, q][inside[m, q]]
             expected = np.log(np.sum(np.exp(over, dtype=np.float64)))

@@ -47,10 +47,15 @@ def test_lab_of_a_real_frame_is_opencvs_to_one_level():
 def test_lab_of_known_colours():
     # Lightness and the two axes of white, black and the primaries (D65), from CIE's tables.
     rgb = np.array([[255, 255, 255], [0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-    cie = np.array([
-        [100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [87.73, -86.18, 83.18],
-        [32.30, 79.19, -107.86],
-    ])
+    cie = np.array(
+        [
+            [100, 0, 0],
+            [0, 0, 0],
+            [53.24, 80.09, 67.20],
+            [87.73, -86.18, 83.18],
+            [32.30, 79.19, -107.86],
+        ]
+    )
     expected = cie * [2.55, 1, 1] + [0, 128, 128]
     np.testing.assert_allclose(rgb_to_lab8(rgb), expected, atol=1)
 
@@ -113,22 +118,26 @@ def test_lightness_input_follows_the_released_steps():
 
 def test_network_input():
     images = _colours()
+    np.testing.assert_array_equal(color.network_input(images, 'rgb'), color.normalize_rgb(images))
     np.testing.assert_array_equal(
-        color.network_input(images, 'rgb'), color.normalize_rgb(images))
-    np.testing.assert_array_equal(
-        color.network_input(images, 'lightness'), color.lightness_input(images))
+        color.network_input(images, 'lightness'), color.lightness_input(images)
+    )
     np.testing.assert_allclose(
-        color.network_input(images, 'rgb_unit'), images / np.float32(255), atol=1e-6)
+        color.network_input(images, 'rgb_unit'), images / np.float32(255), atol=1e-6
+    )
 
 
-@pytest.mark.parametrize('call, message', [
-    (lambda: color.network_input(np.zeros((2, 2, 3), np.uint8), 'bgr'), "'bgr'"),
-    (lambda: color.network_input(np.zeros((2, 2, 1), np.uint8), 'rgb_unit'), '2, 2, 1'),
-    (lambda: color.normalize_rgb(np.zeros((3, 2, 2), np.uint8)), '3, 2, 2'),
-    (lambda: color.rgb_to_lab8(np.zeros((2, 2, 3), np.float32)), 'float32'),
-    (lambda: color.lightness_input(np.zeros((2, 2, 4), np.uint8)), '2, 2, 4'),
-    (lambda: color.lab8_to_rgb(np.zeros((2, 2))), '2, 2'),
-])
+@pytest.mark.parametrize(
+    'call, message',
+    [
+        (lambda: color.network_input(np.zeros((2, 2, 3), np.uint8), 'bgr'), "'bgr'"),
+        (lambda: color.network_input(np.zeros((2, 2, 1), np.uint8), 'rgb_unit'), '2, 2, 1'),
+        (lambda: color.normalize_rgb(np.zeros((3, 2, 2), np.uint8)), '3, 2, 2'),
+        (lambda: color.rgb_to_lab8(np.zeros((2, 2, 3), np.float32)), 'float32'),
+        (lambda: color.lightness_input(np.zeros((2, 2, 4), np.uint8)), '2, 2, 4'),
+        (lambda: color.lab8_to_rgb(np.zeros((2, 2))), '2, 2'),
+    ],
+)
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -31,7 +31,8 @@ def test_numbers_that_json_does_not_have(tmp_path):
     values = np.array([[np.nan, np.inf], [-np.inf, 0.1]])
     write_json(tmp_path / 'a.json', {'a': (values.tolist(), values[0, 0]), 'b': {'c': np.inf}})
     (found, nothing), inner = json.loads(
-        (tmp_path / 'a.json').read_text(), parse_constant=refuse).values()
+        (tmp_path / 'a.json').read_text(), parse_constant=refuse
+    ).values()
     assert nothing is None and inner == {'c': 'Infinity'}
     np.testing.assert_array_equal(np.array(found, np.float64), values)
     claim(tmp_path / 'b.json', {'a': np.nan, 'b': -np.inf})

@@ -10,15 +10,18 @@ from jaxprop import geometry
 def test_cell_centers():
     centers = geometry.cell_centers(2, 3)
     assert centers.tolist() == [
-        [[0.5, 0.5], [0.5, 1.5], [0.5, 2.5]], [[1.5, 0.5], [1.5, 1.5], [1.5, 2.5]]
+        [[0.5, 0.5], [0.5, 1.5], [0.5, 2.5]],
+        [[1.5, 0.5], [1.5, 1.5], [1.5, 2.5]],
     ]
 
 
 def test_box_of_size():
-    coordinates = jnp.asarray([
-        [[3.0, 5.0], [5.0, 6.0]],  # inside
-        [[0.5, 9.5], [0.5, 9.5]],  # in a corner: moved, not made smaller
-    ])
+    coordinates = jnp.asarray(
+        [
+            [[3.0, 5.0], [5.0, 6.0]],  # inside
+            [[0.5, 9.5], [0.5, 9.5]],  # in a corner: moved, not made smaller
+        ]
+    )
     boxes = geometry.box_of_size(coordinates, (4, 3), (8, 10))
     np.testing.assert_allclose(boxes, [[2, 4, 6, 7], [0, 7, 4, 10]])
     with pytest.raises(ValueError, match=r'size is \(9, 3\)'):
@@ -48,9 +51,8 @@ def slow_crop(image, box, size):
             top, left = int(y), int(x)
             bottom, right = min(top + 1, image.shape[0] - 1), min(left + 1, image.shape[1] - 1)
             v, u = y - top, x - left
-            result[i, j] = (
-                (1 - v) * ((1 - u) * image[top, left] + u * image[top, right])
-                + v * ((1 - u) * image[bottom, left] + u * image[bottom, right])
+            result[i, j] = (1 - v) * ((1 - u) * image[top, left] + u * image[top, right]) + v * (
+                (1 - u) * image[bottom, left] + u * image[bottom, right]
             )
     return result
 
@@ -58,9 +60,9 @@ def slow_crop(image, box, size):
 def test_crop_against_loop():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(4, 7, 9, 2)).astype(np.float32)
-    boxes = np.array([
-        [0, 0, 7, 9], [1.3, 2.6, 5.3, 7.1], [-1, -2, 4, 3.5], [3.2, 4.1, 3.2, 4.1]
-    ], np.float32)
+    boxes = np.array(
+        [[0, 0, 7, 9], [1.3, 2.6, 5.3, 7.1], [-1, -2, 4, 3.5], [3.2, 4.1, 3.2, 4.1]], np.float32
+    )
     result = geometry.crop(jnp.asarray(images), jnp.asarray(boxes), (5, 4))
     for image, box, cropped in zip(images, boxes, result):
         np.testing.assert_allclose(cropped, slow_crop(image, box, (5, 4)), atol=1e-5)
@@ -75,7 +77,8 @@ def test_crop_identities():
     # A ramp knows where it is sampled: the gradient of its mean is the mean of the box's edges.
     ramp = jnp.broadcast_to(jnp.arange(8.0)[None, None, :, None], (1, 6, 8, 1))
     gradient = jax.jit(jax.grad(lambda box: jnp.mean(geometry.crop(ramp, box, (3, 3)))))(
-        jnp.asarray([[1.2, 2.3, 4.1, 6.4]]))
+        jnp.asarray([[1.2, 2.3, 4.1, 6.4]])
+    )
     np.testing.assert_allclose(gradient, [[0, 0.5, 0, 0.5]], atol=1e-5)
 
 
@@ -83,20 +86,26 @@ def test_crop_gradients():
     images = jax.random.normal(jax.random.key(0), (2, 5, 6, 2))
     boxes = jnp.asarray([[0.3, 1.1, 4.2, 5.3], [1.4, 0.6, 3.7, 4.9]])
     jax.test_util.check_grads(
-        jax.jit(lambda *arguments: geometry.crop(*arguments, (3, 4))), (images, boxes), order=1,
-        modes=['rev'], eps=1e-3, atol=2e-2, rtol=2e-2)
+        jax.jit(lambda *arguments: geometry.crop(*arguments, (3, 4))),
+        (images, boxes),
+        order=1,
+        modes=['rev'],
+        eps=1e-3,
+        atol=2e-2,
+        rtol=2e-2,
+    )
 
 
-@pytest.mark.parametrize('shape, rows, columns', [
-    ((12, 24), slice(4, 12), slice(0, 16)), ((30, 15), slice(0, 16), slice(4, 12))
-])
+@pytest.mark.parametrize(
+    'shape, rows, columns',
+    [((12, 24), slice(4, 12), slice(0, 16)), ((30, 15), slice(0, 16), slice(4, 12))],
+)
 def test_resize_and_pad(shape, rows, columns):
     images = jax.random.uniform(jax.random.key(0), (2, *shape, 3))
     result = geometry.resize_and_pad(images, 16)
     assert result.shape == (2, 16, 16, 3)
     middle = result[:, rows, columns]
-    np.testing.assert_allclose(
-        middle, jax.image.resize(images, middle.shape, 'linear'), atol=1e-6)
+    np.testing.assert_allclose(middle, jax.image.resize(images, middle.shape, 'linear'), atol=1e-6)
     # A mirror at the outermost row or column.
     if shape[0] < shape[1]:
         np.testing.assert_array_equal(result[:, 3], result[:, 5])

@@ -13,11 +13,24 @@ GRID = (12, 16)
 CELL = (6.0, 8.0)
 # In cells: inside, at the borders and outside, where rounding and cutting towards zero differ, and
 # a joint that is not there.
-CELLS = np.array([
-    (5.2, 7.9), (5.5, 3.5), (1.49, 0.4), (0.6, 0.5), (0.0, 0.0), (-0.4, 1.5), (-1.2, 4.0),
-    (15.4, 11.2), (15.6, 6.0), (16.2, 6.0), (17.6, 3.0), (3.0, 14.0), (-3.7, 2.0),
-    (np.nan, np.nan),
-])
+CELLS = np.array(
+    [
+        (5.2, 7.9),
+        (5.5, 3.5),
+        (1.49, 0.4),
+        (0.6, 0.5),
+        (0.0, 0.0),
+        (-0.4, 1.5),
+        (-1.2, 4.0),
+        (15.4, 11.2),
+        (15.6, 6.0),
+        (16.2, 6.0),
+        (17.6, 3.0),
+        (3.0, 14.0),
+        (-3.7, 2.0),
+        (np.nan, np.nan),
+    ]
+)
 encode = jax.jit(encode_keypoints, static_argnames=('grid', 'cell', 'method', 'sigma'))
 
 
@@ -45,7 +58,8 @@ def slow_labels(cells, grid, method, sigma):
 
 
 @pytest.mark.parametrize(
-    'method, sigma', [('stamp', 0.5), ('stamp', 0.8), ('cell', 0.5), ('gaussian', 0.7)])
+    'method, sigma', [('stamp', 0.5), ('stamp', 0.8), ('cell', 0.5), ('gaussian', 0.7)]
+)
 def test_labels_equal_a_slow_computation(method, sigma):
     encoded = encode(CELLS * CELL[::-1], GRID, CELL, method, sigma)
     expected = slow_labels(CELLS, GRID, method, sigma)
@@ -69,14 +83,16 @@ def test_the_stamp_of_the_released_code():
 def slow_decode(maps, cell, num_cells):
     positions = np.full((maps.shape[-1] - 1, 2), np.nan)
     for joint in range(1, maps.shape[-1]):
-        cells = [(maps[y, x, joint], x, y) for y in range(maps.shape[0])
-                 for x in range(maps.shape[1])]
+        cells = [
+            (maps[y, x, joint], x, y) for y in range(maps.shape[0]) for x in range(maps.shape[1])
+        ]
         best = sorted(cells, reverse=True)[:num_cells]
         total = sum(value for value, _, _ in best)
         if total > 0:
             positions[joint - 1] = [
                 sum(c[0] * c[1] for c in best) / total * cell[1],
-                sum(c[0] * c[2] for c in best) / total * cell[0]]
+                sum(c[0] * c[2] for c in best) / total * cell[0],
+            ]
     return positions
 
 

@@ -84,14 +84,17 @@ def test_resize_takes_leading_axes():
         np.testing.assert_allclose(resize(one, (3, 4), 'bilinear'), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize('present, expected', [
-    ([0], [0]),
-    ([4], [0, 4]),
-    ([7, 2, 0], [0, 2, 7]),
-    ([0, 255], [0, 255]),
-    ([0, 3, 255], [0, 3]),
-    ([3, 255, 300], [0, 3, 300]),
-])
+@pytest.mark.parametrize(
+    'present, expected',
+    [
+        ([0], [0]),
+        ([4], [0, 4]),
+        ([7, 2, 0], [0, 2, 7]),
+        ([0, 255], [0, 255]),
+        ([0, 3, 255], [0, 3]),
+        ([3, 255, 300], [0, 3, 300]),
+    ],
+)
 def test_label_values(present, expected):
     ids = np.resize(np.array(present), (2, 3))
     values = labels.label_values(ids)
@@ -193,8 +196,7 @@ def test_decode_of_a_video_is_that_of_its_frames():
     soft = np.random.default_rng(7).random((2, 3, 4, 3), np.float32)
     video = decode(soft, [0, 1, 2], (10, 14), True, (9, 12))
     for frame, expected in zip(soft, video):
-        np.testing.assert_array_equal(decode(frame, [0, 1, 2], (10, 14), True, (9, 12)),
-                                      expected)
+        np.testing.assert_array_equal(decode(frame, [0, 1, 2], (10, 14), True, (9, 12)), expected)
 
 
 def test_a_real_mask_goes_through_the_feature_grid_as_with_opencv():
@@ -212,19 +214,22 @@ def test_a_real_mask_goes_through_the_feature_grid_as_with_opencv():
     assert np.mean(actual == ids) > 0.97
 
 
-@pytest.mark.parametrize('call, message', [
-    (lambda: labels.resize_matrix(4, 2, 'cubic'), "'cubic'"),
-    (lambda: labels.resize_matrix(0, 2, 'area'), 'at least 1'),
-    (lambda: labels.resize(np.zeros((4, 4)), (2, 2), 'area'), 'H, W, L'),
-    (lambda: labels.resize(np.zeros((4, 4, 1)), (2, 2, 1), 'area'), 'height, width'),
-    (lambda: labels.label_values(np.zeros((2, 2))), 'float64'),
-    (lambda: labels.label_values(np.zeros((2, 2, 3), int)), '2, 2, 3'),
-    (lambda: labels.label_values(np.full((2, 2), -1)), '-1'),
-    (lambda: labels.encode(np.zeros((2, 2, 3), int), [0], (1, 1)), '2, 2, 3'),
-    (lambda: labels.encode(np.zeros((2, 2), int), 0, (1, 1)), 'values'),
-    (lambda: labels.decode(np.zeros((2, 2, 3)), [0, 1], (4, 4)), '2 values'),
-    (lambda: labels.decode(np.zeros((2, 3)), [0, 1, 2], (4, 4)), '2, 3'),
-])
+@pytest.mark.parametrize(
+    'call, message',
+    [
+        (lambda: labels.resize_matrix(4, 2, 'cubic'), "'cubic'"),
+        (lambda: labels.resize_matrix(0, 2, 'area'), 'at least 1'),
+        (lambda: labels.resize(np.zeros((4, 4)), (2, 2), 'area'), 'H, W, L'),
+        (lambda: labels.resize(np.zeros((4, 4, 1)), (2, 2, 1), 'area'), 'height, width'),
+        (lambda: labels.label_values(np.zeros((2, 2))), 'float64'),
+        (lambda: labels.label_values(np.zeros((2, 2, 3), int)), '2, 2, 3'),
+        (lambda: labels.label_values(np.full((2, 2), -1)), '-1'),
+        (lambda: labels.encode(np.zeros((2, 2, 3), int), [0], (1, 1)), '2, 2, 3'),
+        (lambda: labels.encode(np.zeros((2, 2), int), 0, (1, 1)), 'values'),
+        (lambda: labels.decode(np.zeros((2, 2, 3)), [0, 1], (4, 4)), '2 values'),
+        (lambda: labels.decode(np.zeros((2, 3)), [0, 1, 2], (4, 4)), '2, 3'),
+    ],
+)
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from jaxprop.propagation import (
-    PropagationConfig, harden, init_context, min_max_normalize, propagate_step, propagate_video)
+    PropagationConfig,
+    harden,
+    init_context,
+    min_max_normalize,
+    propagate_step,
+    propagate_video,
+)
 from tests.support import shared
 
 GRID = (5, 7)
@@ -34,8 +40,9 @@ def _video(num_frames=6, grid=GRID, seed=0):
 
 
 def _config(**settings):
-    return PropagationConfig(**{
-        'num_context': 2, 'num_neighbors': 3, 'temperature': 0.1, 'radius': 2.5, **settings})
+    return PropagationConfig(
+        **{'num_context': 2, 'num_neighbors': 3, 'temperature': 0.1, 'radius': 2.5, **settings}
+    )
 
 
 def _propagate_by_steps(features, first_label, config):
@@ -52,6 +59,7 @@ def _assert_close(found, expected):
 
 
 # The oracle: physical lists of context frames, every pair of cells, sums in float64.
+
 
 def _oracle_frames(time, config):
     """The context of frame `time`: (number of the frame, whether the restriction binds it)."""
@@ -88,7 +96,7 @@ def _oracle_label(features, known, time, target, config):
                 every.append(entry)
                 if not bound or _oracle_inside(cell, target, config):
                     allowed.append(entry)
-        selected = sorted(allowed, key=lambda entry: -entry[0])[:config.num_neighbors]
+        selected = sorted(allowed, key=lambda entry: -entry[0])[: config.num_neighbors]
         domain = {'neighbors': selected, 'region': allowed, 'frame': every}[config.softmax]
         highest = max(logit for logit, _ in domain)
         denominator = sum(np.exp(logit - highest) for logit, _ in domain)
@@ -136,44 +144,80 @@ def _covering_settings():
     }
     # One direction for each line through the origin of the 3-d space over the numbers modulo 3.
     directions = [
-        d for d in itertools.product(range(3), repeat=3) if next(filter(None, d), None) == 1]
+        d for d in itertools.product(range(3), repeat=3) if next(filter(None, d), None) == 1
+    ]
     assert len(directions) == len(factors)
     settings = []
     for point in itertools.product(range(3), repeat=3):
         levels = np.dot(directions, point) % 3
         settings.append(
-            {name: values[level] for (name, values), level in zip(factors.items(), levels)})
+            {name: values[level] for (name, values), level in zip(factors.items(), levels)}
+        )
     return settings
 
 
 @pytest.mark.usefixtures('quick_compilation')
-@pytest.mark.parametrize('settings', _covering_settings(), ids=lambda s: '-'.join(
-    str(value) for name, value in s.items() if name in ('aggregation', 'softmax', 'restriction')))
+@pytest.mark.parametrize(
+    'settings',
+    _covering_settings(),
+    ids=lambda s: '-'.join(
+        str(value) for name, value in s.items() if name in ('aggregation', 'softmax', 'restriction')
+    ),
+)
 def test_equals_oracle(settings):
     features, label = _video()
     config = PropagationConfig(**settings)
-    _assert_close(
-        _propagate_by_steps(features, label, config), _oracle(features, label, config))
+    _assert_close(_propagate_by_steps(features, label, config), _oracle(features, label, config))
 
 
 @pytest.mark.usefixtures('quick_compilation')
-@pytest.mark.parametrize('settings', [
-    # As CRW, VFS, UVC, TimeCycle and CorrFlow propagate.
-    {'temperature': 0.05},
-    {'padding': 'first_once', 'restrict_first': True},
-    {'padding': 'mask', 'aggregation': 'per_frame', 'softmax': 'frame', 'restriction': 'none',
-     'normalize_features': False, 'temperature': 1.0},
-    {'aggregation': 'per_frame', 'softmax': 'frame', 'restriction': 'none', 'feedback': 'min_max'},
-    {'num_context': 1, 'keep_first': False, 'num_neighbors': None, 'restriction': 'square',
-     'softmax': 'region', 'feedback': 'hard', 'normalize_features': False, 'temperature': 1.0},
-    # Frame 0 alone.
-    {'num_context': 0, 'padding': 'mask', 'aggregation': 'per_frame'},
-    # Context frames as MAST chooses them, and others that are further apart.
-    {'num_context': 3, 'context_step': 2, 'kept_frames': (3,), 'padding': 'mask',
-     'num_neighbors': None, 'restriction': 'square', 'softmax': 'region'},
-    {'context_step': 3, 'kept_frames': [2, 4], 'aggregation': 'per_frame', 'keep_first': False},
-    {'context_step': 2, 'padding': 'first_once', 'implementation': 'windowed'},
-], ids=['crw', 'vfs', 'uvc', 'timecycle', 'corrflow', 'frame_0', 'mast', 'far', 'farther'])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        # As CRW, VFS, UVC, TimeCycle and CorrFlow propagate.
+        {'temperature': 0.05},
+        {'padding': 'first_once', 'restrict_first': True},
+        {
+            'padding': 'mask',
+            'aggregation': 'per_frame',
+            'softmax': 'frame',
+            'restriction': 'none',
+            'normalize_features': False,
+            'temperature': 1.0,
+        },
+        {
+            'aggregation': 'per_frame',
+            'softmax': 'frame',
+            'restriction': 'none',
+            'feedback': 'min_max',
+        },
+        {
+            'num_context': 1,
+            'keep_first': False,
+            'num_neighbors': None,
+            'restriction': 'square',
+            'softmax': 'region',
+            'feedback': 'hard',
+            'normalize_features': False,
+            'temperature': 1.0,
+        },
+        # Frame 0 alone.
+        {'num_context': 0, 'padding': 'mask', 'aggregation': 'per_frame'},
+        # Context frames as MAST chooses them, and others that are further apart.
+        {
+            'num_context': 3,
+            'context_step': 2,
+            'kept_frames': (3,),
+            'padding': 'mask',
+            'num_neighbors': None,
+            'restriction': 'square',
+            'softmax': 'region',
+        },
+        {'context_step': 3, 'kept_frames': [2, 4], 'aggregation': 'per_frame', 'keep_first': False},
+        {'context_step': 2, 'padding': 'first_once', 'implementation': 'windowed'},
+    ],
+    ids=['crw', 'vfs', 'uvc', 'timecycle', 'corrflow', 'frame_0', 'mast', 'far', 'farther'],
+)
 def test_published_systems_equal_oracle(settings):
     features, label = _video(num_frames=9, seed=1)
     config = _config(**settings)
@@ -182,8 +226,13 @@ def test_published_systems_equal_oracle(settings):
 
 # Official numbers.
 
-_PER_FRAME = {'aggregation': 'per_frame', 'softmax': 'frame', 'padding': 'mask',
-              'restriction': 'none', 'temperature': 1.0}
+_PER_FRAME = {
+    'aggregation': 'per_frame',
+    'softmax': 'frame',
+    'padding': 'mask',
+    'restriction': 'none',
+    'temperature': 1.0,
+}
 _OFFICIAL = {
     'overall_radius4_n3_k5_T005': {'radius': 4, 'temperature': 0.05},
     'overall_global_n3_k5_T005': {'restriction': 'none', 'temperature': 0.05},
@@ -222,12 +271,16 @@ def test_official_padded_batch(name):
     features, label, expected, config = _official(name)
     # Beside the official video a shorter one, backwards; both padded, with what must not matter.
     length, other_length = len(features), 6
-    batch = np.random.default_rng(0).standard_normal(
-        (2, length + 2, *features.shape[1:])).astype(np.float32)
+    batch = (
+        np.random.default_rng(0)
+        .standard_normal((2, length + 2, *features.shape[1:]))
+        .astype(np.float32)
+    )
     batch[0, :length] = features
     batch[1, :other_length] = features[::-1][:other_length]
     found = jax.vmap(functools.partial(propagate_video, config=config))(
-        batch, np.stack([label, label]), np.array([length, other_length]))
+        batch, np.stack([label, label]), np.array([length, other_length])
+    )
     _assert_close(found[0, :length], expected)
     np.testing.assert_array_equal(found[0, length:], 0)
     other = _propagate_by_steps(batch[1, :other_length], label, config)
@@ -237,6 +290,7 @@ def test_official_padded_batch(name):
 
 # Properties.
 
+
 @pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('aggregation, most', [('overall', 105), ('per_frame', 35)])
 def test_all_neighbors_are_attention(aggregation, most):
@@ -245,7 +299,8 @@ def test_all_neighbors_are_attention(aggregation, most):
     attention = dataclasses.replace(config, num_neighbors=None)
     _assert_close(
         propagate_video(features, label, config=config),
-        propagate_video(features, label, config=attention))
+        propagate_video(features, label, config=attention),
+    )
 
 
 @pytest.mark.usefixtures('quick_compilation')
@@ -281,18 +336,25 @@ def test_classes_do_not_interact():
     config = _config(feedback='min_max')
     _assert_close(
         propagate_video(features, label[..., order], config=config),
-        propagate_video(features, label, config=config)[..., order])
+        propagate_video(features, label, config=config)[..., order],
+    )
 
 
 @pytest.mark.usefixtures('quick_compilation')
-@pytest.mark.parametrize('settings', [
-    {}, {'aggregation': 'per_frame', 'softmax': 'frame'}, {'num_neighbors': None},
-])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},
+        {'aggregation': 'per_frame', 'softmax': 'frame'},
+        {'num_neighbors': None},
+    ],
+)
 def test_query_chunk_changes_nothing(settings):
     features, label = _video()
     whole, ones, eights = (
         propagate_video(features, label, config=_config(query_chunk=chunk, **settings))
-        for chunk in (1000, 1, 8))
+        for chunk in (1000, 1, 8)
+    )
     np.testing.assert_allclose(ones, whole, atol=1e-6)
     np.testing.assert_allclose(eights, whole, atol=1e-6)
 
@@ -315,19 +377,25 @@ def test_one_program_and_constant_memory():
     # The queue holds the two latest frames, slot 0 the first one.
     held = [features[i] / np.linalg.norm(features[i], axis=-1, keepdims=True) for i in (0, 10, 11)]
     _assert_close(context.features[0], held[0])
-    found = sorted(context.features[1:], key=lambda frame: float(jnp.sum((frame - held[1])**2)))
+    found = sorted(context.features[1:], key=lambda frame: float(jnp.sum((frame - held[1]) ** 2)))
     _assert_close(np.stack(found), np.stack(held[1:]))
 
 
-@pytest.mark.parametrize('settings', [
-    {}, {'aggregation': 'per_frame', 'softmax': 'frame'}, {'num_neighbors': None},
-])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},
+        {'aggregation': 'per_frame', 'softmax': 'frame'},
+        {'num_neighbors': None},
+    ],
+)
 def test_affinities_of_one_frame_at_a_time(settings):
     features, label = _video(num_frames=2, grid=(20, 20))
 
     def working_memory(num_context):
         config = _config(
-            num_context=num_context, restriction='none', implementation='dense', **settings)
+            num_context=num_context, restriction='none', implementation='dense', **settings
+        )
         context = init_context(features[0], label, config=config)
         compiled = step.lower(context, features[1], config=config).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -353,10 +421,12 @@ def test_arrays_of_numpy_and_jax_give_the_same():
     features, label = _video(num_frames=2)
     config = _config(normalize_features=False)
     _, of_numpy = propagate_step(
-        init_context(features[0], label, config=config), features[1], config=config)
+        init_context(features[0], label, config=config), features[1], config=config
+    )
     first, second = jnp.asarray(features)
     _, of_jax = propagate_step(
-        init_context(first, jnp.asarray(label), config=config), second, config=config)
+        init_context(first, jnp.asarray(label), config=config), second, config=config
+    )
     _assert_close(of_numpy, of_jax)
 
 
@@ -366,12 +436,15 @@ def test_video_of_one_frame():
 
 
 @pytest.mark.usefixtures('quick_compilation')
-@pytest.mark.parametrize('settings', [
-    {'restriction': 'none'},
-    {'padding': 'mask', 'implementation': 'windowed'},
-    {'padding': 'mask', 'aggregation': 'per_frame', 'softmax': 'region', 'num_neighbors': 12},
-    {'padding': 'mask', 'softmax': 'frame', 'num_neighbors': None},
-])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'restriction': 'none'},
+        {'padding': 'mask', 'implementation': 'windowed'},
+        {'padding': 'mask', 'aggregation': 'per_frame', 'softmax': 'region', 'num_neighbors': 12},
+        {'padding': 'mask', 'softmax': 'frame', 'num_neighbors': None},
+    ],
+)
 def test_gradients(settings):
     features, label = _video(num_frames=3)
     config = _config(temperature=1.0, **settings)
@@ -384,7 +457,8 @@ def test_gradients(settings):
     # Finite differences of the oracle: in float64 the step is too small to change a selection.
     direction = np.random.default_rng(1).standard_normal(features.shape)
     high, low = (
-        np.sum(_oracle(features + sign * 1e-6 * direction, label, config)) for sign in (1, -1))
+        np.sum(_oracle(features + sign * 1e-6 * direction, label, config)) for sign in (1, -1)
+    )
     slope = (high - low) / 2e-6
     assert abs(slope) > 0.1
     assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-3)
@@ -397,7 +471,7 @@ def test_gradients(settings):
 
 def test_min_max_normalize():
     label = np.stack([[[2, 4], [3, 6]], [[5, 5], [5, 5]], [[0, 0], [0, 0]]], axis=-1)
-    expected = np.stack([[[0, .5], [.25, 1]], np.zeros((2, 2)), np.zeros((2, 2))], axis=-1)
+    expected = np.stack([[[0, 0.5], [0.25, 1]], np.zeros((2, 2)), np.zeros((2, 2))], axis=-1)
     np.testing.assert_array_equal(min_max_normalize(label.astype(np.float32)), expected)
 
 
@@ -408,29 +482,33 @@ def test_harden_takes_the_first_of_ties():
 
 # Errors.
 
-@pytest.mark.parametrize('settings, message', [
-    ({'aggregation': 'mean'}, "aggregation is 'mean'"),
-    ({'padding': 'zeros'}, "padding is 'zeros'"),
-    ({'restriction': 'circle'}, "restriction is 'circle'"),
-    ({'softmax': 'topk'}, "softmax is 'topk'"),
-    ({'feedback': 'sharp'}, "feedback is 'sharp'"),
-    ({'implementation': 'fast'}, "implementation is 'fast'"),
-    ({'temperature': 0.0}, 'temperature is 0.0'),
-    ({'temperature': -0.5}, 'temperature is -0.5'),
-    ({'temperature': float('nan')}, 'temperature is nan'),
-    ({'temperature': float('inf')}, 'temperature is inf'),
-    ({'num_neighbors': 0}, 'num_neighbors is 0'),
-    ({'num_context': -1}, 'num_context is -1'),
-    ({'num_context': 0, 'keep_first': False}, 'num_context is 0 with keep_first=False'),
-    ({'radius': 0.5}, 'radius is 0.5'),
-    ({'radius': float('nan'), 'restriction': 'square'}, 'radius is nan'),
-    ({'radius': float('inf')}, 'radius is inf'),
-    ({'query_chunk': 0}, 'query_chunk is 0'),
-    ({'context_step': 0}, 'context_step is 0'),
-    ({'kept_frames': (5, 5)}, r'kept_frames is \(5, 5\)'),
-    ({'kept_frames': (0,)}, r'kept_frames is \(0,\)'),
-    ({'as_released': ('typo',)}, "as_released holds 'typo'; known: signed_stop"),
-])
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ({'aggregation': 'mean'}, "aggregation is 'mean'"),
+        ({'padding': 'zeros'}, "padding is 'zeros'"),
+        ({'restriction': 'circle'}, "restriction is 'circle'"),
+        ({'softmax': 'topk'}, "softmax is 'topk'"),
+        ({'feedback': 'sharp'}, "feedback is 'sharp'"),
+        ({'implementation': 'fast'}, "implementation is 'fast'"),
+        ({'temperature': 0.0}, 'temperature is 0.0'),
+        ({'temperature': -0.5}, 'temperature is -0.5'),
+        ({'temperature': float('nan')}, 'temperature is nan'),
+        ({'temperature': float('inf')}, 'temperature is inf'),
+        ({'num_neighbors': 0}, 'num_neighbors is 0'),
+        ({'num_context': -1}, 'num_context is -1'),
+        ({'num_context': 0, 'keep_first': False}, 'num_context is 0 with keep_first=False'),
+        ({'radius': 0.5}, 'radius is 0.5'),
+        ({'radius': float('nan'), 'restriction': 'square'}, 'radius is nan'),
+        ({'radius': float('inf')}, 'radius is inf'),
+        ({'query_chunk': 0}, 'query_chunk is 0'),
+        ({'context_step': 0}, 'context_step is 0'),
+        ({'kept_frames': (5, 5)}, r'kept_frames is \(5, 5\)'),
+        ({'kept_frames': (0,)}, r'kept_frames is \(0,\)'),
+        ({'as_released': ('typo',)}, "as_released holds 'typo'; known: signed_stop"),
+    ],
+)
 def test_rejects_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         PropagationConfig(**settings)
@@ -441,18 +519,21 @@ def test_radius_is_free_without_restriction():
 
 
 # On a grid of 5 x 7 with radius 2.5 a cell in the middle has 21 candidates a frame.
-@pytest.mark.parametrize('settings, most', [
-    ({'aggregation': 'per_frame'}, 21),
-    ({'aggregation': 'per_frame', 'restriction': 'square'}, 25),
-    ({'aggregation': 'per_frame', 'restriction': 'square', 'radius': 3.5}, 35),
-    ({'aggregation': 'per_frame', 'restriction': 'none'}, 35),
-    ({'aggregation': 'per_frame', 'num_context': 0}, 35),
-    ({'aggregation': 'per_frame', 'num_context': 0, 'restrict_first': True}, 21),
-    ({}, 77),
-    ({'restrict_first': True}, 63),
-    ({'keep_first': False}, 42),
-    ({'restriction': 'none'}, 105),
-])
+@pytest.mark.parametrize(
+    'settings, most',
+    [
+        ({'aggregation': 'per_frame'}, 21),
+        ({'aggregation': 'per_frame', 'restriction': 'square'}, 25),
+        ({'aggregation': 'per_frame', 'restriction': 'square', 'radius': 3.5}, 35),
+        ({'aggregation': 'per_frame', 'restriction': 'none'}, 35),
+        ({'aggregation': 'per_frame', 'num_context': 0}, 35),
+        ({'aggregation': 'per_frame', 'num_context': 0, 'restrict_first': True}, 21),
+        ({}, 77),
+        ({'restrict_first': True}, 63),
+        ({'keep_first': False}, 42),
+        ({'restriction': 'none'}, 105),
+    ],
+)
 def test_rejects_more_neighbors_than_candidates(settings, most):
     features, label = _video()
     init_context(features[0], label, config=_config(num_neighbors=most, **settings))

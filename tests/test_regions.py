@@ -14,8 +14,7 @@ from jaxprop.color import lightness_input
 from jaxprop.data.davis import davis_sequence
 from jaxprop.data.inputs import resize_frame
 from jaxprop.models import ResNet, estimate_batch_statistics
-from jaxprop.propagation import (
-    PropagationConfig, init_context, propagate_step, propagate_video)
+from jaxprop.propagation import PropagationConfig, init_context, propagate_step, propagate_video
 from tests.support import shared
 
 step = jax.jit(propagate_step, static_argnames='config')
@@ -32,11 +31,23 @@ def quick_compilation():
 # UVC with its boxes, as its procedure is described: a box is a list of (left, right, top, bottom)
 # or None, margins are exact fractions, everything else is in float64.
 
+
 def _track_config(**settings):
-    return PropagationConfig(**{
-        'aggregation': 'per_frame', 'temperature': 1.0, 'num_neighbors': 5, 'num_context': 3,
-        'padding': 'mask', 'restriction': 'track', 'restrict_first': True, 'softmax': 'frame',
-        'normalize_features': False, 'query_chunk': 50, **settings})
+    return PropagationConfig(
+        **{
+            'aggregation': 'per_frame',
+            'temperature': 1.0,
+            'num_neighbors': 5,
+            'num_context': 3,
+            'padding': 'mask',
+            'restriction': 'track',
+            'restrict_first': True,
+            'softmax': 'frame',
+            'normalize_features': False,
+            'query_chunk': 50,
+            **settings,
+        }
+    )
 
 
 def _larger(box, margin, size):
@@ -44,8 +55,12 @@ def _larger(box, margin, size):
     height, width = size
     left, right, top, bottom = box
     more_x, more_y = margin * (right - left) / 2, margin * (bottom - top) / 2
-    return [max(int(left - more_x), 0), min(int(right + more_x), width),
-            max(int(top - more_y), 0), min(int(bottom + more_y), height)]
+    return [
+        max(int(left - more_x), 0),
+        min(int(right + more_x), width),
+        max(int(top - more_y), 0),
+        min(int(bottom + more_y), height),
+    ]
 
 
 def _oracle_first_box(is_label, margin=Fraction(6, 10)):
@@ -76,8 +91,12 @@ def _oracle_box(points, size, margin, bandwidth, signed_stop):
     height, width = size
     x, y = _oracle_mean_shift(points, bandwidth, signed_stop)
     spread_x, spread_y = np.abs(points - [x, y]).mean(axis=0)
-    box = [int(max(x - 2 * spread_x, 0)), int(min(x + 2 * spread_x, width)),
-           int(max(y - 2 * spread_y, 0)), int(min(y + 2 * spread_y, height))]
+    box = [
+        int(max(x - 2 * spread_x, 0)),
+        int(min(x + 2 * spread_x, width)),
+        int(max(y - 2 * spread_y, 0)),
+        int(min(y + 2 * spread_y, height)),
+    ]
     return _larger(box, margin, size)
 
 
@@ -86,12 +105,15 @@ def _oracle_adjusted(box, before, size):
         return box
     adjusted = []
     for low, high, low_before, high_before, side in (
-        (*box[:2], *before[:2], size[1]), (*box[2:], *before[2:], size[0])
+        (*box[:2], *before[:2], size[1]),
+        (*box[2:], *before[2:], size[0]),
     ):
         middle = Fraction(low + high, 2)
         length = Fraction(1, 10) * (high - low) + Fraction(9, 10) * (high_before - low_before)
-        adjusted += [max(0, math.floor(middle - length / 2)),
-                     min(side, math.ceil(middle + length / 2))]
+        adjusted += [
+            max(0, math.floor(middle - length / 2)),
+            min(side, math.ceil(middle + length / 2)),
+        ]
     return adjusted
 
 
@@ -100,7 +122,8 @@ def _oracle_soft_to_classes(label):
     height, width, num_labels = label.shape
     rows, columns = (
         labels.resize_matrix(side, 8 * side, 'bilinear').astype(np.float64)
-        for side in (height, width))
+        for side in (height, width)
+    )
     upsampled = np.einsum('yh,xw,hwl->yxl', rows, columns, label)
     for number in range(num_labels):
         if np.ptp(label[..., number]) == 0:
@@ -129,10 +152,12 @@ def _oracle_tracked(weights, label, sources, target, k):
         if source is None or goal is None:
             continue
         rows, columns = (
-            cells[box[2]:box[3], box[0]:box[1]].reshape(-1) for box in (source, goal))
+            cells[box[2] : box[3], box[0] : box[1]].reshape(-1) for box in (source, goal)
+        )
         own = label.reshape(len(weights), -1)[rows, number, None]
         result.reshape(len(weights), -1)[columns, number] = _oracle_best(
-            weights[np.ix_(rows, columns)], own, k)[:, 0]
+            weights[np.ix_(rows, columns)], own, k
+        )[:, 0]
     return result
 
 
@@ -189,7 +214,8 @@ def _oracle_track(features, first_label, first_boxes, config):
                 fallen += 1
             else:
                 total += _oracle_tracked(
-                    weights, known[frame], boxes[frame], target, config.num_neighbors)
+                    weights, known[frame], boxes[frame], target, config.num_neighbors
+                )
         label = total / (1 + len(queue))
         # Its boxes, for the frames after it.
         classes = _oracle_soft_to_classes(label)
@@ -197,8 +223,7 @@ def _oracle_track(features, first_label, first_boxes, config):
         for number in range(1, num_labels):
             box, points = None, _points(classes == number)
             if len(points):
-                box = _oracle_box(
-                    points, (8 * height, 8 * width), Fraction(6, 10), 20, signed_stop)
+                box = _oracle_box(points, (8 * height, 8 * width), Fraction(6, 10), 20, signed_stop)
                 box = _oracle_adjusted([side // 8 for side in box], boxes[-1][number], size)
             new.append(box)
         known.append(label)
@@ -210,7 +235,8 @@ def _oracle_track(features, first_label, first_boxes, config):
 def _first_boxes(ids, num_labels):
     height, width = (side // 8 for side in ids.shape)
     return [[0, width, 0, height]] + [
-        _oracle_first_box(ids == number) for number in range(1, num_labels)]
+        _oracle_first_box(ids == number) for number in range(1, num_labels)
+    ]
 
 
 def _as_array(boxes):
@@ -231,7 +257,8 @@ def _track_by_steps(features, first_label, ids, config):
 
 def _assert_tracks(features, first_label, ids, config):
     expected, boxes, fallbacks = _oracle_track(
-        features, first_label, _first_boxes(ids, first_label.shape[-1]), config)
+        features, first_label, _first_boxes(ids, first_label.shape[-1]), config
+    )
     found, found_boxes = _track_by_steps(features, first_label, ids, config)
     np.testing.assert_array_equal(found_boxes, np.stack([_as_array(b) for b in boxes]))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
@@ -246,9 +273,9 @@ def _moving_objects(num_frames, gone=(), sharpness=3.0, seed=0):
     rng = np.random.default_rng(seed)
     ids = np.zeros((num_frames, *GRID), int)
     for time in range(num_frames):
-        ids[time, 2 + time % 3:6 + time % 3, 1 + time:5 + time] = 1
+        ids[time, 2 + time % 3 : 6 + time % 3, 1 + time : 5 + time] = 1
         if time not in gone:
-            ids[time, 5:9, 9 - time // 2:13 - time // 2] = 2
+            ids[time, 5:9, 9 - time // 2 : 13 - time // 2] = 2
     features = sharpness * np.eye(8)[ids] + rng.standard_normal((num_frames, *GRID, 8))
     return features.astype(np.float32), ids
 
@@ -258,10 +285,15 @@ def _first(ids):
     return label, np.kron(ids[0], np.ones((8, 8), int))
 
 
-@pytest.mark.parametrize('settings', [
-    {}, {'as_released': ('signed_stop', 'corner_cells')},
-    {'num_context': 1, 'num_neighbors': 3, 'temperature': 2.0},
-], ids=str)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},
+        {'as_released': ('signed_stop', 'corner_cells')},
+        {'num_context': 1, 'num_neighbors': 3, 'temperature': 2.0},
+    ],
+    ids=str,
+)
 def test_track_equals_numpy(settings):
     features, ids = _moving_objects(7)
     boxes, fallbacks = _assert_tracks(features, *_first(ids), _track_config(**settings))
@@ -302,7 +334,8 @@ def test_track_of_a_batch_with_unused_classes():
     other, _ = _moving_objects(4, gone=(2,), seed=1)
     config = _track_config()
     found = jax.vmap(functools.partial(propagate_video, config=config))(
-        np.stack([features, other]), np.pad(np.stack([label] * 2), [(0, 0)] * 3 + [(0, 2)]))
+        np.stack([features, other]), np.pad(np.stack([label] * 2), [(0, 0)] * 3 + [(0, 2)])
+    )
     np.testing.assert_array_equal(found[..., 3:], 0)
     for video, batched in zip((features, other), found):
         alone = propagate_video(video, label, config=config)
@@ -323,19 +356,28 @@ def test_track_mass(softmax):
     features, ids = _moving_objects(4)
     label, _ = _first(ids)
     found = propagate_video(
-        features, label, config=_track_config(softmax=softmax, num_neighbors=140))
+        features, label, config=_track_config(softmax=softmax, num_neighbors=140)
+    )
     assert np.all(np.isfinite(found)) and np.max(found) <= 1 + 1e-5
     np.testing.assert_allclose(
-        propagate_video(features, label, config=_track_config(
-            softmax='neighbors', num_neighbors=140)), found, atol=1e-5)
+        propagate_video(
+            features, label, config=_track_config(softmax='neighbors', num_neighbors=140)
+        ),
+        found,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('values, settings', [
-    # Of all seven objects small ones get lost at once, of the three largest one in the end.
-    (range(8), {}),
-    ((0, 1, 3, 5), {'as_released': ('signed_stop', 'corner_cells')}),
-], ids=['seven', 'three'])
+@pytest.mark.parametrize(
+    'values, settings',
+    [
+        # Of all seven objects small ones get lost at once, of the three largest one in the end.
+        (range(8), {}),
+        ((0, 1, 3, 5), {'as_released': ('signed_stop', 'corner_cells')}),
+    ],
+    ids=['seven', 'three'],
+)
 def test_track_on_a_video_equals_numpy(values, settings):
     sequence = davis_sequence(shared('data', 'DAVIS-multi'), 'schoolgirls', '2017', '480p')
     size = 192, 336
@@ -359,12 +401,26 @@ def test_track_on_a_video_equals_numpy(values, settings):
 
 # MAST's windows.
 
+
 def _predicted_config(**settings):
-    return PropagationConfig(**{
-        'aggregation': 'overall', 'temperature': 1.0, 'num_neighbors': None, 'num_context': 3,
-        'context_step': 2, 'kept_frames': (5,), 'padding': 'mask', 'restriction': 'predicted',
-        'radius': 3, 'restrict_first': True, 'softmax': 'region', 'normalize_features': False,
-        'query_chunk': 16, **settings})
+    return PropagationConfig(
+        **{
+            'aggregation': 'overall',
+            'temperature': 1.0,
+            'num_neighbors': None,
+            'num_context': 3,
+            'context_step': 2,
+            'kept_frames': (5,),
+            'padding': 'mask',
+            'restriction': 'predicted',
+            'radius': 3,
+            'restrict_first': True,
+            'softmax': 'region',
+            'normalize_features': False,
+            'query_chunk': 16,
+            **settings,
+        }
+    )
 
 
 def _sample(image, row, column, zero_outside):
@@ -413,8 +469,14 @@ def _oracle_predicted(features, first_label, config):
                 gap = time - t
                 if gap > 15:
                     offsets[t] = _oracle_offset(
-                        feature, features[t], cell, min(4, gap // 15 + 1), reach, zero_outside,
-                        config.temperature)
+                        feature,
+                        features[t],
+                        cell,
+                        min(4, gap // 15 + 1),
+                        reach,
+                        zero_outside,
+                        config.temperature,
+                    )
             logits, copied = [], []
             for t in references:
                 offset = label_offset = offsets.get(t, np.zeros(2))
@@ -432,14 +494,13 @@ def _oracle_predicted(features, first_label, config):
                         affinities = features[t] @ feature / config.temperature
                         logits.append(_sample(affinities, *place, zero_outside))
                         place = np.array(cell) + label_offset + [row, column]
-                        copied.append(_sample(known[t], *place, zero_outside)
-                                      + np.zeros(label.shape[-1]))
+                        copied.append(
+                            _sample(known[t], *place, zero_outside) + np.zeros(label.shape[-1])
+                        )
             weights = np.exp(np.array(logits) - max(logits))
             label[cell] = weights / weights.sum() @ np.array(copied)
         known.append(label)
     return np.stack(known)
-
-
 
 
 @pytest.mark.parametrize('as_released', [(), ('zero_outside',), ('zero_outside', 'shared_offset')])
@@ -450,8 +511,7 @@ def test_predicted_equals_numpy(as_released):
     label = rng.random((4, 5, 2)).astype(np.float32)
     config = _predicted_config(as_released=as_released)
     found = propagate_video(features, label, config=config)
-    np.testing.assert_allclose(
-        found, _oracle_predicted(features, label, config), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found, _oracle_predicted(features, label, config), rtol=0, atol=1e-5)
     mass = np.sum(propagate_video(features, np.ones_like(label), config=config), axis=-1)
     if as_released:
         assert np.all(mass[1:, 0] < 2)
@@ -465,7 +525,8 @@ def test_predicted_is_square_nearby():
     label = rng.random((5, 6, 2)).astype(np.float32)
     square, predicted = (
         propagate_video(features, label, config=_predicted_config(restriction=restriction))
-        for restriction in ('square', 'predicted'))
+        for restriction in ('square', 'predicted')
+    )
     np.testing.assert_allclose(predicted, square, rtol=0, atol=1e-5)
 
 
@@ -483,19 +544,31 @@ def test_predicted_window_finds_what_has_moved_further_than_the_square():
     np.testing.assert_allclose(offsets, np.broadcast_to([0, -4], (4, 2)), atol=0.1)
 
 
-@pytest.mark.parametrize('settings', [
-    {'num_neighbors': 3}, {'softmax': 'frame'}, {'restrict_first': False},
-    {'implementation': 'windowed'},
-])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'num_neighbors': 3},
+        {'softmax': 'frame'},
+        {'restrict_first': False},
+        {'implementation': 'windowed'},
+    ],
+)
 def test_rejects_settings_of_predicted(settings):
     with pytest.raises(ValueError, match='predicted'):
         _predicted_config(**settings)
 
 
-@pytest.mark.parametrize('settings', [
-    {'num_neighbors': None}, {'aggregation': 'overall'}, {'restrict_first': False},
-    {'keep_first': False}, {'num_context': 0}, {'implementation': 'windowed'},
-])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'num_neighbors': None},
+        {'aggregation': 'overall'},
+        {'restrict_first': False},
+        {'keep_first': False},
+        {'num_context': 0},
+        {'implementation': 'windowed'},
+    ],
+)
 def test_rejects_settings_of_track(settings):
     with pytest.raises(ValueError, match='track'):
         _track_config(**settings)

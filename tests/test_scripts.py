@@ -17,9 +17,12 @@ from tests.support import shared
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = [
-    '--config.network.output=res1', '--config.network.strides=(1,2,1,1)',
-    '--config.propagation.num_context=2', '--config.propagation.num_neighbors=3',
-    '--config.propagation.radius=3.0', '--config.input.resize=short_side',
+    '--config.network.output=res1',
+    '--config.network.strides=(1,2,1,1)',
+    '--config.propagation.num_context=2',
+    '--config.propagation.num_neighbors=3',
+    '--config.propagation.radius=3.0',
+    '--config.input.resize=short_side',
     '--config.input.size=64',
 ]
 
@@ -27,7 +30,10 @@ SMALL = [
 def start(script, *arguments):
     return subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
-        capture_output=True, text=True, cwd=ROOT.parent)
+        capture_output=True,
+        text=True,
+        cwd=ROOT.parent,
+    )
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs/eval').glob('*.py')), ids=lambda p: p.stem)
@@ -45,8 +51,13 @@ def test_every_evaluation_config_builds(path, monkeypatch):
 def test_evaluate_on_davis_multi(tmp_path):
     root = shared('data', 'DAVIS-multi')
     # Seven objects at a small size; the official evaluation's file layout.
-    done = start('evaluate.py', f'--config={ROOT}/configs/eval/davis_crw.py',
-                 f'--config.dataset.root={root}', f'--output={tmp_path}', *SMALL)
+    done = start(
+        'evaluate.py',
+        f'--config={ROOT}/configs/eval/davis_crw.py',
+        f'--config.dataset.root={root}',
+        f'--output={tmp_path}',
+        *SMALL,
+    )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert len(metrics['per_sequence']) == 7
@@ -63,8 +74,14 @@ def test_evaluate_names_a_missing_dataset():
 def test_propagate_a_video_file(tmp_path):
     clip = shared('data', 'clips', 'schoolgirls.mp4')
     mask = shared('data', 'DAVIS-multi', 'Annotations', '480p', 'schoolgirls', '00000.png')
-    done = start('propagate.py', clip, mask, f'--output={tmp_path}',
-                 '--config.network.name=untrained', *SMALL)
+    done = start(
+        'propagate.py',
+        clip,
+        mask,
+        f'--output={tmp_path}',
+        '--config.network.name=untrained',
+        *SMALL,
+    )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / 'masks').glob('*.png'))) == 80
     assert open_video(tmp_path / 'overlay.mp4').num_frames == 80

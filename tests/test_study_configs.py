@@ -14,15 +14,24 @@ from tests.support import shared
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(
-    path.stem for path in (ROOT / 'configs/study').glob('*.py') if path.stem not in ('common', 'tune'))
+    path.stem
+    for path in (ROOT / 'configs/study').glob('*.py')
+    if path.stem not in ('common', 'tune')
+)
 TABLES = [name for name in NAMES if name.startswith('table')]
 RECORDS = {
     'davis': {'objects': [1], 'J': [[0.5] * 3], 'F': [[0.5] * 3]},
     'category': {'confusion': [np.eye(20).tolist()] * 2},
-    'instance': {'matches': [{
-        'classes': [1], 'scores': [0.5], 'overlaps': [0.5], 'num_true': [0, 1] + [0] * 18}] * 2},
-    'jhmdb': {'joint_names': ['face'], 'distances': {
-        lost: [[0.1]] * 2 for lost in ('skip', 'wrong')}},
+    'instance': {
+        'matches': [
+            {'classes': [1], 'scores': [0.5], 'overlaps': [0.5], 'num_true': [0, 1] + [0] * 18}
+        ]
+        * 2
+    },
+    'jhmdb': {
+        'joint_names': ['face'],
+        'distances': {lost: [[0.1]] * 2 for lost in ('skip', 'wrong')},
+    },
 }
 
 
@@ -32,8 +41,9 @@ def load(name):
 
 def resolved(config, changes):
     """The evaluation of a cell. A change that the base doesn't have is an error."""
-    config = ConfigDict({
-        name: value for name, value in config.items() if name not in ('study', 'networks')})
+    config = ConfigDict(
+        {name: value for name, value in config.items() if name not in ('study', 'networks')}
+    )
     config = config.copy_and_resolve_references().lock()
     for name, value in changes.items():
         if isinstance(value, dict):
@@ -59,7 +69,8 @@ def summary_keys(config):
     else:
         kind = config.dataset.annotation
         benchmark = {'category': benchmarks.Parts, 'instance': benchmarks.Instances}[kind](
-            **config.measure)
+            **config.measure
+        )
     return set(benchmark.results({'video': RECORDS[kind]})['summary'])
 
 
@@ -88,7 +99,9 @@ def test_every_cell_can_be_run(name, monkeypatch):
             [panel] = [panel for panel in study.panels if panel['label'] == labels['panel']]
             stands_for = {
                 '1/T': 1 / changed.propagation.temperature,
-                'n': changed.propagation.num_context, 'k': changed.propagation.num_neighbors}
+                'n': changed.propagation.num_context,
+                'k': changed.propagation.num_neighbors,
+            }
             assert stands_for[panel['x']] == pytest.approx(x)
         assert all(isinstance(text, str) and text for text in labels.values())
         own = 'network' not in cell
@@ -111,8 +124,7 @@ def test_own_networks_take_what_the_command_line_says(name):
     config.input.update(resize='short_side', size=240)
     config.propagation.radius = 6.0
     config.dataset.names = ('dog',)
-    own_cells = [
-        cell for cell in config.study.own_cells if cell['factors'] == config.own_factors]
+    own_cells = [cell for cell in config.study.own_cells if cell['factors'] == config.own_factors]
     assert own_cells
     for cell in own_cells:
         changed = resolved(config, cell['changes'])
@@ -134,14 +146,20 @@ def test_a_slip_in_a_change_is_an_error():
 def test_factors_of_released_systems():
     config = load('table6')
     for start, name in (
-        ('UVC', 'davis_uvc_track'), ('CRW', 'davis_crw'), ('VFS', 'davis_vfs'),
-        ('MAST', 'davis_mast'), ('CorrFlow', 'davis_corrflow'),
+        ('UVC', 'davis_uvc_track'),
+        ('CRW', 'davis_crw'),
+        ('VFS', 'davis_vfs'),
+        ('MAST', 'davis_mast'),
+        ('CorrFlow', 'davis_corrflow'),
     ):
         expected = importlib.import_module(f'configs.eval.{name}').get_config()
         [cell] = [
-            cell for cell in config.study.cells if cell['labels']['method'].split()[0] == start
+            cell
+            for cell in config.study.cells
+            if cell['labels']['method'].split()[0] == start
             and ('upsampled' not in cell['labels']['method'])
-            and cell['labels']['localization'] != 'none']
+            and cell['labels']['localization'] != 'none'
+        ]
         changed = resolved(config, cell['changes'])
         for section in ('propagation', 'labels'):
             for key, value in expected[section].items():
@@ -165,8 +183,9 @@ def published_rows(name):
 def test_published_values(name):
     def item(labels, more={}):
         # Only the first row of a part says its grid.
-        return sorted((key, text[0] if key == 'part' else text)
-                      for key, text in {**labels, **more}.items())
+        return sorted(
+            (key, text[0] if key == 'part' else text) for key, text in {**labels, **more}.items()
+        )
 
     study = load(name).study
     headings = {heading: key for key, heading in study.measures}
@@ -175,16 +194,19 @@ def test_published_values(name):
         if name == 'table4':  # Headings are values of a label here.
             numbers = [
                 ({'aggregation': heading}, 'J&F-Mean', row.pop(heading))
-                for heading in ('per-frame', 'overall')]
+                for heading in ('per-frame', 'overall')
+            ]
         elif name == 'table7':
             numbers = [
                 ({'annotation': annotation}, key, row.pop(key))
-                for annotation, key in (('parts', 'mIoU'), ('instances', 'AP^r_vol'))]
+                for annotation, key in (('parts', 'mIoU'), ('instances', 'AP^r_vol'))
+            ]
         else:
             numbers = [({}, key, row.pop(heading)) for heading, key in headings.items()]
         labels = {
             {'model': 'method', 'network': 'method'}.get(heading, heading): text
-            for heading, text in row.items()}
+            for heading, text in row.items()
+        }
         for more, key, number in numbers:
             if number != '-':
                 expected[(*item(labels, more), key, float(number))] += 1

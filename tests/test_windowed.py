@@ -26,41 +26,59 @@ def _video(grid, num_frames=4, seed=0):
 
 
 def _config(**settings):
-    return PropagationConfig(**{
-        'num_context': 2, 'num_neighbors': 5, 'temperature': 0.1, 'radius': 2.5,
-        'implementation': 'windowed', **settings})
+    return PropagationConfig(
+        **{
+            'num_context': 2,
+            'num_neighbors': 5,
+            'temperature': 0.1,
+            'radius': 2.5,
+            'implementation': 'windowed',
+            **settings,
+        }
+    )
 
 
 def _assert_equals_dense(features, label, config, propagate=propagate_video):
     dense = dataclasses.replace(config, implementation='dense')
     found = propagate(features, label, config=config)
-    np.testing.assert_allclose(
-        found, propagate(features, label, config=dense), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found, propagate(features, label, config=dense), rtol=0, atol=1e-5)
     return found
 
 
 # Sides below, at, just above and well above the tile's, with windows inside and across the edge.
-@pytest.mark.parametrize('grid, restriction, radius, settings', [
-    ((3, 20), 'radius', 2.5, {}),
-    ((3, 20), 'square', 4, {'padding': 'mask', 'softmax': 'region'}),
-    ((20, 3), 'square', 2.5, {'aggregation': 'per_frame', 'padding': 'first_once'}),
-    ((20, 3), 'radius', 4, {'restrict_first': True}),
-    ((8, 16), 'radius', 4, {'keep_first': False, 'softmax': 'region'}),
-    ((9, 17), 'radius', 2.5, {'aggregation': 'per_frame', 'softmax': 'region'}),
-    ((9, 17), 'square', 2.5, {'padding': 'first_once', 'keep_first': False}),
-    ((9, 17), 'radius', 40, {}),
-    ((9, 17), 'square', 40, {'restrict_first': True, 'padding': 'mask'}),
-    ((24, 31), 'radius', 4, {}),
-    ((24, 31), 'square', 3, {'normalize_features': False, 'aggregation': 'per_frame',
-                             'padding': 'mask'}),
-    ((24, 31), 'radius', 1, {'padding': 'mask'}),
-    ((10, 21), 'radius', 3, {'padding': 'mask', 'num_neighbors': 2, 'softmax': 'region'}),
-    ((1, 1), 'radius', 3, {'num_neighbors': 1}),
-    # Every allowed cell counts.
-    ((9, 17), 'square', 2.5, {'num_neighbors': None, 'softmax': 'region', 'keep_first': False}),
-    ((24, 31), 'radius', 4, {'num_neighbors': None}),
-    ((3, 20), 'radius', 4, {'num_neighbors': None, 'aggregation': 'per_frame', 'padding': 'mask'}),
-])
+@pytest.mark.parametrize(
+    'grid, restriction, radius, settings',
+    [
+        ((3, 20), 'radius', 2.5, {}),
+        ((3, 20), 'square', 4, {'padding': 'mask', 'softmax': 'region'}),
+        ((20, 3), 'square', 2.5, {'aggregation': 'per_frame', 'padding': 'first_once'}),
+        ((20, 3), 'radius', 4, {'restrict_first': True}),
+        ((8, 16), 'radius', 4, {'keep_first': False, 'softmax': 'region'}),
+        ((9, 17), 'radius', 2.5, {'aggregation': 'per_frame', 'softmax': 'region'}),
+        ((9, 17), 'square', 2.5, {'padding': 'first_once', 'keep_first': False}),
+        ((9, 17), 'radius', 40, {}),
+        ((9, 17), 'square', 40, {'restrict_first': True, 'padding': 'mask'}),
+        ((24, 31), 'radius', 4, {}),
+        (
+            (24, 31),
+            'square',
+            3,
+            {'normalize_features': False, 'aggregation': 'per_frame', 'padding': 'mask'},
+        ),
+        ((24, 31), 'radius', 1, {'padding': 'mask'}),
+        ((10, 21), 'radius', 3, {'padding': 'mask', 'num_neighbors': 2, 'softmax': 'region'}),
+        ((1, 1), 'radius', 3, {'num_neighbors': 1}),
+        # Every allowed cell counts.
+        ((9, 17), 'square', 2.5, {'num_neighbors': None, 'softmax': 'region', 'keep_first': False}),
+        ((24, 31), 'radius', 4, {'num_neighbors': None}),
+        (
+            (3, 20),
+            'radius',
+            4,
+            {'num_neighbors': None, 'aggregation': 'per_frame', 'padding': 'mask'},
+        ),
+    ],
+)
 def test_equals_dense(grid, restriction, radius, settings):
     config = _config(restriction=restriction, radius=radius, **settings)
     labels = _assert_equals_dense(*_video(grid), config)
@@ -68,14 +86,17 @@ def test_equals_dense(grid, restriction, radius, settings):
     assert np.all(np.max(labels, axis=(1, 2)) > 0.1)
 
 
-@pytest.mark.parametrize('grid, radius, settings', [
-    # A cell in the middle has 21 candidates a frame, one in the corner 8.
-    ((9, 17), 2.5, {'num_neighbors': 21, 'aggregation': 'per_frame', 'restrict_first': True}),
-    ((9, 17), 2.5, {'num_neighbors': 62, 'restrict_first': True}),
-    # More neighbours than cells in a window: 3 x 8, where frame 0 has 60 candidates.
-    ((3, 20), 1, {'num_neighbors': 30}),
-    ((3, 20), 1, {'num_neighbors': 62, 'softmax': 'region'}),
-])
+@pytest.mark.parametrize(
+    'grid, radius, settings',
+    [
+        # A cell in the middle has 21 candidates a frame, one in the corner 8.
+        ((9, 17), 2.5, {'num_neighbors': 21, 'aggregation': 'per_frame', 'restrict_first': True}),
+        ((9, 17), 2.5, {'num_neighbors': 62, 'restrict_first': True}),
+        # More neighbours than cells in a window: 3 x 8, where frame 0 has 60 candidates.
+        ((3, 20), 1, {'num_neighbors': 30}),
+        ((3, 20), 1, {'num_neighbors': 62, 'softmax': 'region'}),
+    ],
+)
 def test_equals_dense_where_few_candidates_are_left_over(grid, radius, settings):
     _assert_equals_dense(*_video(grid), _config(radius=radius, **settings))
 
@@ -86,10 +107,15 @@ def test_equals_dense_where_all_affinities_are_tied():
 
 
 @pytest.mark.parametrize('tied', [False, True])
-@pytest.mark.parametrize('settings', [
-    {}, {'padding': 'mask', 'aggregation': 'per_frame'}, {'padding': 'first_once'},
-    {'softmax': 'region', 'keep_first': False},
-])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},
+        {'padding': 'mask', 'aggregation': 'per_frame'},
+        {'padding': 'first_once'},
+        {'softmax': 'region', 'keep_first': False},
+    ],
+)
 def test_groups_of_copies_of_the_first_frame_are_searched_once(settings, tied):
     # Three groups of four frames; while two or more hold frame 0 alone, the later ones repeat.
     config = _config(num_context=12, **settings)
@@ -111,7 +137,8 @@ def test_nothing_comes_from_outside_the_window():
     marked = np.zeros_like(label)
     marked[10, 5] = 1
     config = _config(
-        radius=3, num_neighbors=25, aggregation='per_frame', restrict_first=True, temperature=1.0)
+        radius=3, num_neighbors=25, aggregation='per_frame', restrict_first=True, temperature=1.0
+    )
     label = propagate_video(features, marked, config=config)[1]
     rows, columns = np.indices((20, 12))
     reached = (rows - 10) ** 2 + (columns - 5) ** 2 < 9
@@ -148,10 +175,14 @@ def test_auto_uses_windows_where_they_are_less_work():
     assert not windowed.is_used((60, 107), dense)
 
 
-@pytest.mark.parametrize('settings', [
-    {'restriction': 'none'}, {'softmax': 'frame'},
-])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'restriction': 'none'},
+        {'softmax': 'frame'},
+    ],
+)
 def test_rejects_what_needs_whole_frames(settings):
-    (name, value), = settings.items()
+    ((name, value),) = settings.items()
     with pytest.raises(ValueError, match=f'windowed.*{name}={value!r}'):
         _config(**settings)

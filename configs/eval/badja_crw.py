@@ -13,11 +13,15 @@ def get_config():
     config = davis_crw.get_config()
     config.name = 'badja_crw'
     config.title = "BADJA, CRW's factors"
-    config.dataset = ConfigDict({
-        'kind': 'badja', 'root': '',  # Of DAVIS.
-        'folder': '',  # That of BADJA's annotations.
-        'resolution': '480p', 'names': (),
-    })
+    config.dataset = ConfigDict(
+        {
+            'kind': 'badja',
+            'root': '',  # Of DAVIS.
+            'folder': '',  # That of BADJA's annotations.
+            'resolution': '480p',
+            'names': (),
+        }
+    )
     config.measure = ConfigDict({'lost': 'wrong', 'count_first': False, 'average': 'sequences'})
     del config.labels
     config.keypoints = jhmdb_crw.get_config().keypoints

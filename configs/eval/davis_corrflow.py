@@ -15,8 +15,16 @@ def get_config():
     config.network.update(name='untrained', max_pool=False)  # Four pixels to a cell.
     config.input.update(multiple=8, color='rgb_unit')
     config.propagation.update(
-        temperature=1.0, num_neighbors=None, num_context=1, keep_first=False, padding='mask',
-        restriction='square', radius=7.0, softmax='region', normalize_features=False,
-        feedback='hard')
+        temperature=1.0,
+        num_neighbors=None,
+        num_context=1,
+        keep_first=False,
+        padding='mask',
+        restriction='square',
+        radius=7.0,
+        softmax='region',
+        normalize_features=False,
+        feedback='hard',
+    )
     config.labels.update(encode='nearest', decode_at='input')
     return config

@@ -9,8 +9,14 @@ def get_config():
     config = synthetic.get_config()
     config.name = 'davis_crw'
     config.title = "DAVIS, CRW's factors"
-    config.dataset = ConfigDict({
-        'kind': 'davis', 'root': '', 'year': '2017', 'split': 'val', 'resolution': '480p',
-        'names': (),  # Some sequences instead of a split.
-    })
+    config.dataset = ConfigDict(
+        {
+            'kind': 'davis',
+            'root': '',
+            'year': '2017',
+            'split': 'val',
+            'resolution': '480p',
+            'names': (),  # Some sequences instead of a split.
+        }
+    )
     return config

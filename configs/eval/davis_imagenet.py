@@ -19,6 +19,12 @@ def get_config():
 def per_frame(config, inverse_temperature):
     """The study's per-frame factors in `config` (Tables 1 to 3): n = 7, k = 5, no region."""
     config.propagation.update(
-        aggregation='per_frame', softmax='frame', temperature=1 / inverse_temperature,
-        num_neighbors=5, num_context=7, padding='mask', restriction='none')
+        aggregation='per_frame',
+        softmax='frame',
+        temperature=1 / inverse_temperature,
+        num_neighbors=5,
+        num_context=7,
+        padding='mask',
+        restriction='none',
+    )
     return config

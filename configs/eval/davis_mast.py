@@ -14,7 +14,14 @@ def get_config():
     config.title = "DAVIS, MAST's factors"
     config.input.update(multiple=1, color='rgb')
     config.propagation.update(
-        num_context=3, context_step=2, keep_first=True, kept_frames=(5,), restriction='predicted',
-        radius=13.0, restrict_first=True, as_released=('zero_outside', 'shared_offset'))
+        num_context=3,
+        context_step=2,
+        keep_first=True,
+        kept_frames=(5,),
+        restriction='predicted',
+        radius=13.0,
+        restrict_first=True,
+        as_released=('zero_outside', 'shared_offset'),
+    )
     config.labels.update(decode_at='frame')
     return config

@@ -13,7 +13,13 @@ def get_config():
     config.network.update(name='untrained', depth=50)
     config.input.update(resize='square', size=320)
     config.propagation.update(
-        aggregation='per_frame', softmax='frame', temperature=512**-0.5, num_neighbors=5,
-        num_context=7, restriction='none', feedback='min_max')
+        aggregation='per_frame',
+        softmax='frame',
+        temperature=512**-0.5,
+        num_neighbors=5,
+        num_context=7,
+        restriction='none',
+        feedback='min_max',
+    )
     config.labels.update(decode_at='input')
     return config

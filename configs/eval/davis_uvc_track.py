@@ -8,5 +8,6 @@ def get_config():
     config.name = 'davis_uvc_track'
     config.title = "DAVIS, UVC's factors with its boxes"
     config.propagation.update(
-        restriction='track', restrict_first=True, as_released=('signed_stop', 'corner_cells'))
+        restriction='track', restrict_first=True, as_released=('signed_stop', 'corner_cells')
+    )
     return config

@@ -12,18 +12,26 @@ def get_config():
     config = davis_crw.get_config()
     config.name = 'jhmdb_crw'
     config.title = "JHMDB, CRW's factors"
-    config.dataset = ConfigDict({
-        'kind': 'jhmdb', 'root': '', 'split': 1,
-        'list': '',  # A list of clips and their positions, as UVC and CRW read it.
-        'names': (),
-    })
-    config.measure = ConfigDict({
-        'lost': 'skip',  # Joints that are lost are left out; or 'wrong'.
-        'count_first': False, 'average': 'joints',
-    })
+    config.dataset = ConfigDict(
+        {
+            'kind': 'jhmdb',
+            'root': '',
+            'split': 1,
+            'list': '',  # A list of clips and their positions, as UVC and CRW read it.
+            'names': (),
+        }
+    )
+    config.measure = ConfigDict(
+        {
+            'lost': 'skip',  # Joints that are lost are left out; or 'wrong'.
+            'count_first': False,
+            'average': 'joints',
+        }
+    )
     config.input.update(resize='square', size=320)  # As released; the papers say 240.
     config.propagation.num_context = 7
     del config.labels
     config.keypoints = ConfigDict(
-        {'encode_by': 'stamp', 'sigma': 0.5, 'num_cells': 3, 'at': 'grid'})
+        {'encode_by': 'stamp', 'sigma': 0.5, 'num_cells': 3, 'at': 'grid'}
+    )
     return config

@@ -12,11 +12,15 @@ def get_config():
     config = davis_crw.get_config()
     config.name = 'vip_crw'
     config.title = "VIP, CRW's factors"
-    config.dataset = ConfigDict({
-        'kind': 'vip', 'root': '', 'split': 'val',
-        'annotation': 'category',  # Parts; 'instance': those of each person, AP^r_vol.
-        'names': (),
-    })
+    config.dataset = ConfigDict(
+        {
+            'kind': 'vip',
+            'root': '',
+            'split': 'val',
+            'annotation': 'category',  # Parts; 'instance': those of each person, AP^r_vol.
+            'names': (),
+        }
+    )
     config.measure = ConfigDict({'count_first': True})
     config.input.update(resize='square', size=560)
     config.propagation.num_context = 4

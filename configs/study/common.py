@@ -46,23 +46,33 @@ FIGURE_METHODS = ('ImageNet', 'Rotation', 'MoCo', 'UVC', 'CRW')
 
 AGGREGATIONS = {
     'per-frame': {
-        'propagation.aggregation': 'per_frame', 'propagation.softmax': 'frame',
-        'propagation.padding': 'mask'},
+        'propagation.aggregation': 'per_frame',
+        'propagation.softmax': 'frame',
+        'propagation.padding': 'mask',
+    },
     'overall': {
-        'propagation.aggregation': 'overall', 'propagation.softmax': 'neighbors',
-        'propagation.padding': 'repeat_first'},
+        'propagation.aggregation': 'overall',
+        'propagation.softmax': 'neighbors',
+        'propagation.padding': 'repeat_first',
+    },
 }
 # The radius is the base's.
 LOCALIZATIONS = {
     'none': {'propagation.restriction': 'none'},
     'fixed region': {'propagation.restriction': 'radius'},
     'track': {
-        'propagation.restriction': 'track', 'propagation.restrict_first': True,
-        'propagation.as_released': ('signed_stop', 'corner_cells')},
+        'propagation.restriction': 'track',
+        'propagation.restrict_first': True,
+        'propagation.as_released': ('signed_stop', 'corner_cells'),
+    },
 }
 DAVIS_MEASURES = (
-    ('J&F-Mean', 'J&F'), ('J-Mean', 'JM'), ('J-Recall', 'JO'), ('F-Mean', 'FM'),
-    ('F-Recall', 'FO'))
+    ('J&F-Mean', 'J&F'),
+    ('J-Mean', 'JM'),
+    ('J-Recall', 'JO'),
+    ('F-Mean', 'FM'),
+    ('F-Recall', 'FO'),
+)
 
 
 def davis(name: str, title: str) -> ConfigDict:
@@ -91,8 +101,7 @@ def factors(method: str, aggregation: str) -> dict[str, Any]:
     """The changes of a method: aggregation, the best temperature for it, what is compared."""
     known = METHODS[method]
     temperature = 1 / known.inverse_temperatures[aggregation]
-    return {
-        **AGGREGATIONS[aggregation], 'propagation.temperature': temperature, **known.changes}
+    return {**AGGREGATIONS[aggregation], 'propagation.temperature': temperature, **known.changes}
 
 
 def released(
@@ -111,7 +120,8 @@ def released(
         left_out.add('propagation.radius')
     changes = {
         f'{section}.{name}': value
-        for section in sections for name, value in config[section].items()
+        for section in sections
+        for name, value in config[section].items()
     }
     return {name: value for name, value in changes.items() if name not in left_out}
 
@@ -127,8 +137,13 @@ def cell(
     """A cell of a published method; `factors` names the method that own networks have it from."""
     published = {key: value for key, value in published.items() if value is not None}
     return {
-        'labels': labels, 'network': network, 'changes': changes, 'published': published,
-        'chosen_on': chosen_on, 'factors': factors}
+        'labels': labels,
+        'network': network,
+        'changes': changes,
+        'published': published,
+        'chosen_on': chosen_on,
+        'factors': factors,
+    }
 
 
 def templates(cells: list[dict[str, Any]], **labels: str) -> list[dict[str, Any]]:
@@ -140,12 +155,14 @@ def templates(cells: list[dict[str, Any]], **labels: str) -> list[dict[str, Any]
     for one in cells:
         template = {
             'labels': {
-                name: text for name, text in {**one['labels'], **labels}.items()
-                if name != 'method'},
+                name: text for name, text in {**one['labels'], **labels}.items() if name != 'method'
+            },
             'factors': one['factors'],
             'changes': {
-                name: value for name, value in one['changes'].items()
-                if name.split('.')[0] != 'network' and name != 'input.color'},
+                name: value
+                for name, value in one['changes'].items()
+                if name.split('.')[0] != 'network' and name != 'input.color'
+            },
             'chosen_on': one['chosen_on'],
         }
         if one['factors'] and template not in found:
@@ -166,8 +183,11 @@ def add_study(
     config.own_factors = own_factors
     # What all cells leave at the base's value stays open to the command line.
     varied = {
-        name for one in cells for name, value in one['changes'].items()
-        if value != _get(config, name)}
+        name
+        for one in cells
+        for name, value in one['changes'].items()
+        if value != _get(config, name)
+    }
     if 'input.resize' in varied:
         varied.add('input.size')  # Which says nothing alone.
 
@@ -175,10 +195,15 @@ def add_study(
         changes = {name: value for name, value in one['changes'].items() if name in varied}
         return {
             **{key: value for key, value in one.items() if key not in left_out},
-            'changes': changes}
+            'changes': changes,
+        }
 
     config.study = {
-        'kind': 'table', 'pivot': '', 'curves': (), 'panels': (), **study,
+        'kind': 'table',
+        'pivot': '',
+        'curves': (),
+        'panels': (),
+        **study,
         'cells': tuple(finished(one, ('factors',)) for one in cells),
         'own_cells': tuple(map(finished, own_cells)),
     }

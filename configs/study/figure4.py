@@ -31,11 +31,23 @@ def add_curves(config, panels, points, **study):
             for panel, (name, values) in points.items():
                 for x in values:
                     changed = {f'propagation.{name}': 1 / x if name == 'temperature' else x}
-                    cells.append(common.cell(
-                        {'panel': panel, 'x': x, 'method': method, 'aggregation': aggregation},
-                        common.METHODS[method].network,
-                        {**common.factors(method, aggregation), **changed}, {},
-                        '' if name == 'temperature' else common.DAVIS, method))
+                    cells.append(
+                        common.cell(
+                            {'panel': panel, 'x': x, 'method': method, 'aggregation': aggregation},
+                            common.METHODS[method].network,
+                            {**common.factors(method, aggregation), **changed},
+                            {},
+                            '' if name == 'temperature' else common.DAVIS,
+                            method,
+                        )
+                    )
     return common.add_study(
-        config, cells, common.templates(cells), kind='figure', curves=('method', 'aggregation'),
-        panels=panels, columns=('panel', 'method', 'aggregation', 'x'), **study)
+        config,
+        cells,
+        common.templates(cells),
+        kind='figure',
+        curves=('method', 'aggregation'),
+        panels=panels,
+        columns=('panel', 'method', 'aggregation', 'x'),
+        **study,
+    )

@@ -28,10 +28,21 @@ def get_config():
     cells = []
     for method, resolution, *numbers in ROWS:
         network, changes = NETWORKS[method]
-        cells.append(common.cell(
-            {'method': method, 'resolution': resolution}, network,
-            {**common.factors(method, 'per-frame'), **RESOLUTIONS[resolution], **changes},
-            dict(zip(dict(measures), numbers)), common.DAVIS, method))
+        cells.append(
+            common.cell(
+                {'method': method, 'resolution': resolution},
+                network,
+                {**common.factors(method, 'per-frame'), **RESOLUTIONS[resolution], **changes},
+                dict(zip(dict(measures), numbers)),
+                common.DAVIS,
+                method,
+            )
+        )
     return common.add_study(
-        config, cells, common.templates(cells), 'ImageNet', measures=measures,
-        columns=('method', 'resolution'))
+        config,
+        cells,
+        common.templates(cells),
+        'ImageNet',
+        measures=measures,
+        columns=('method', 'resolution'),
+    )

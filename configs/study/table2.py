@@ -27,26 +27,50 @@ def get_config():
     config = common.davis('table2', 'Table 2: feature layer (DAVIS)')
     measures = common.DAVIS_MEASURES[1:]
     factors = common.factors('ImageNet', 'per-frame')
-    timecycle = common.released(
-        davis_timecycle.get_config(), ('input', 'propagation', 'labels'))
+    timecycle = common.released(davis_timecycle.get_config(), ('input', 'propagation', 'labels'))
     cells = []
     for method, layer, resolution, *numbers in ROWS:
         reported = 'reported' in method
         if 'VGG16' in method:
             # Without the fourth max pool conv13 has stride 8, as the other layers.
-            network, changes = 'deepcluster', {'network': {
-                'name': '', 'architecture': 'vgg16', 'output': layer, 'sobel': True,
-                'pool4': False, 'seed': 0}}
+            network, changes = (
+                'deepcluster',
+                {
+                    'network': {
+                        'name': '',
+                        'architecture': 'vgg16',
+                        'output': layer,
+                        'sobel': True,
+                        'pool4': False,
+                        'seed': 0,
+                    }
+                },
+            )
         else:
             network, changes = 'imagenet', {'network.output': layer}
-        cells.append(common.cell(
-            {'method': method, 'layer': layer, 'resolution': resolution}, network,
-            {**(timecycle if reported else {**factors, **RESOLUTIONS[resolution]}), **changes},
-            dict(zip(dict(measures), numbers)), '' if reported else common.DAVIS))
+        cells.append(
+            common.cell(
+                {'method': method, 'layer': layer, 'resolution': resolution},
+                network,
+                {**(timecycle if reported else {**factors, **RESOLUTIONS[resolution]}), **changes},
+                dict(zip(dict(measures), numbers)),
+                '' if reported else common.DAVIS,
+            )
+        )
     own_cells = [
-        {'labels': {'layer': layer, 'resolution': 'full'}, 'factors': 'ImageNet',
-         'changes': {**factors, 'network.output': layer}, 'chosen_on': common.DAVIS}
-        for layer in ('res2', 'res3')]
+        {
+            'labels': {'layer': layer, 'resolution': 'full'},
+            'factors': 'ImageNet',
+            'changes': {**factors, 'network.output': layer},
+            'chosen_on': common.DAVIS,
+        }
+        for layer in ('res2', 'res3')
+    ]
     return common.add_study(
-        config, cells, own_cells, 'ImageNet', measures=measures,
-        columns=('method', 'layer', 'resolution'))
+        config,
+        cells,
+        own_cells,
+        'ImageNet',
+        measures=measures,
+        columns=('method', 'layer', 'resolution'),
+    )

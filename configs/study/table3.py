@@ -20,9 +20,18 @@ def get_config():
         common.cell(
             {'method': method, 'fine-tuned': tuned},
             method.lower() + ('_finetuned' if tuned == 'yes' else ''),
-            common.factors(method, 'per-frame'), dict(zip(dict(measures), numbers)),
-            common.DAVIS, method)
-        for method, tuned, *numbers in ROWS]
+            common.factors(method, 'per-frame'),
+            dict(zip(dict(measures), numbers)),
+            common.DAVIS,
+            method,
+        )
+        for method, tuned, *numbers in ROWS
+    ]
     return common.add_study(
-        config, cells, common.templates(cells, **{'fine-tuned': '-'}), 'ImageNet',
-        measures=measures, columns=('method', 'fine-tuned'))
+        config,
+        cells,
+        common.templates(cells, **{'fine-tuned': '-'}),
+        'ImageNet',
+        measures=measures,
+        columns=('method', 'fine-tuned'),
+    )

@@ -29,10 +29,19 @@ def get_config():
             {'method': method, 'localization': localization, 'aggregation': aggregation},
             common.METHODS[method].network,
             {**common.factors(method, aggregation), **common.LOCALIZATIONS[localization]},
-            {'J&F-Mean': number}, common.DAVIS, method)
+            {'J&F-Mean': number},
+            common.DAVIS,
+            method,
+        )
         for method, localization, *numbers in ROWS
         for aggregation, number in zip(common.AGGREGATIONS, numbers)
-        if number is not None]  # Boxes are followed from frame to frame: per frame only.
+        if number is not None
+    ]  # Boxes are followed from frame to frame: per frame only.
     return common.add_study(
-        config, cells, common.templates(cells), measures=common.DAVIS_MEASURES[:1],
-        columns=('method', 'localization', 'aggregation'), pivot='aggregation')
+        config,
+        cells,
+        common.templates(cells),
+        measures=common.DAVIS_MEASURES[:1],
+        columns=('method', 'localization', 'aggregation'),
+        pivot='aggregation',
+    )

@@ -31,20 +31,44 @@ ROWS = (
     (B, 'UVC+', 'Kinetics', 'per-frame', 'track', 10, 66.0, 63.8, 76.9, 68.2, 80.1),
     (B, 'CRW', 'Kinetics', 'overall', 'fixed region', 20, 67.5, 64.8, 76.1, 70.2, 82.1),
     (B, 'VFS', 'Kinetics', 'overall', 'fixed region', 20, 66.7, 64.0, None, 69.4, None),
-    (C, 'MoCo upsampled', 'ImageNet', 'overall', 'fixed region', 20,
-     65.8, 63.2, 73.6, 68.3, 79.1),
-    (C, 'ImageNet upsampled', 'ImageNet', 'overall', 'fixed region', 20,
-     67.8, 65.1, 75.0, 70.5, 81.6),
-    (C, 'CorrFlow (no first frame)', 'OxUvA', IN_REGION, 'fixed region', 1,
-     50.3, 48.4, 53.2, 52.2, 56.0),
+    (C, 'MoCo upsampled', 'ImageNet', 'overall', 'fixed region', 20, 65.8, 63.2, 73.6, 68.3, 79.1),
+    (
+        C,
+        'ImageNet upsampled',
+        'ImageNet',
+        'overall',
+        'fixed region',
+        20,
+        67.8,
+        65.1,
+        75.0,
+        70.5,
+        81.6,
+    ),
+    (
+        C,
+        'CorrFlow (no first frame)',
+        'OxUvA',
+        IN_REGION,
+        'fixed region',
+        1,
+        50.3,
+        48.4,
+        53.2,
+        52.2,
+        56.0,
+    ),
     (C, 'MAST', 'YouTube-VOS', IN_REGION, 'predicted region', 4, 65.5, 63.3, 73.2, 67.6, 77.7),
     (C, 'UVC+ upsampled', 'Kinetics', 'per-frame', 'track', 10, 67.6, 65.0, 75.7, 70.1, 79.6),
-    (C, 'CRW upsampled', 'Kinetics', 'overall', 'fixed region', 20,
-     70.6, 68.5, 79.3, 72.7, 85.8),
+    (C, 'CRW upsampled', 'Kinetics', 'overall', 'fixed region', 20, 70.6, 68.5, 79.3, 72.7, 85.8),
 )
 RELEASED = {
-    'CorrFlow': davis_corrflow, 'MAST': davis_mast, 'TimeCycle': davis_timecycle,
-    'UVC': davis_uvc, 'VFS': davis_vfs, 'CRW': davis_crw,
+    'CorrFlow': davis_corrflow,
+    'MAST': davis_mast,
+    'TimeCycle': davis_timecycle,
+    'UVC': davis_uvc,
+    'VFS': davis_vfs,
+    'CRW': davis_crw,
 }
 
 
@@ -68,11 +92,27 @@ def get_config():
             changes['input.upsample'] = 2.0
         # Of CRW's factors the study chose the aggregation and the localization too.
         chosen = name in common.METHODS and name != 'UVC'
-        cells.append(common.cell(
-            {'part': part, 'method': method, 'data': data, 'aggregation': aggregation,
-             'localization': localization, 'n': str(num_context)},
-            common.METHODS[name].network if name in common.METHODS else name.lower(), changes,
-            dict(zip(dict(common.DAVIS_MEASURES), numbers)), common.DAVIS if chosen else '', name))
+        cells.append(
+            common.cell(
+                {
+                    'part': part,
+                    'method': method,
+                    'data': data,
+                    'aggregation': aggregation,
+                    'localization': localization,
+                    'n': str(num_context),
+                },
+                common.METHODS[name].network if name in common.METHODS else name.lower(),
+                changes,
+                dict(zip(dict(common.DAVIS_MEASURES), numbers)),
+                common.DAVIS if chosen else '',
+                name,
+            )
+        )
     return common.add_study(
-        config, cells, common.templates(cells, data='-'), measures=common.DAVIS_MEASURES,
-        columns=('part', 'method', 'data', 'aggregation', 'localization', 'n'))
+        config,
+        cells,
+        common.templates(cells, data='-'),
+        measures=common.DAVIS_MEASURES,
+        columns=('part', 'method', 'data', 'aggregation', 'localization', 'n'),
+    )

@@ -39,8 +39,11 @@ def row(method, localization):
         return method.lower(), common.released(config.get_config(), only), ''
     network = common.METHODS[method].network
     if method == 'CRW' and localization != 'none':
-        return network, {
-            **common.released(vip_crw.get_config()), **common.METHODS[method].changes}, ''
+        return (
+            network,
+            {**common.released(vip_crw.get_config()), **common.METHODS[method].changes},
+            '',
+        )
     if method == 'UVC':
         changes = common.released(vip_uvc.get_config())
         return network, {**changes, 'propagation.num_neighbors': 50}, ''
@@ -59,12 +62,27 @@ def get_config():
         changes['propagation.num_context'] = context
         for (key, _), number in zip(MEASURES, numbers):
             text, annotation = ANNOTATIONS[key]
-            cells.append(common.cell(
-                {'part': part, 'method': method, 'localization': localization,
-                 'context': str(context), 'annotation': text},
-                network, {**changes, 'dataset.annotation': annotation}, {key: number},
-                chosen_on, '' if 'reported' in method else method))
+            cells.append(
+                common.cell(
+                    {
+                        'part': part,
+                        'method': method,
+                        'localization': localization,
+                        'context': str(context),
+                        'annotation': text,
+                    },
+                    network,
+                    {**changes, 'dataset.annotation': annotation},
+                    {key: number},
+                    chosen_on,
+                    '' if 'reported' in method else method,
+                )
+            )
     published = [one for one in cells if one['published']]
     return common.add_study(
-        config, published, common.templates(cells), measures=MEASURES,
-        columns=('part', 'method', 'localization', 'context', 'annotation'))
+        config,
+        published,
+        common.templates(cells),
+        measures=MEASURES,
+        columns=('part', 'method', 'localization', 'context', 'annotation'),
+    )

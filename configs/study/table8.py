@@ -50,10 +50,20 @@ def get_config():
     cells = []
     for method, localization, context, *numbers in ROWS:
         network, changes, chosen_on = row(method)
-        cells.append(common.cell(
-            {'method': method, 'localization': localization, 'context': str(context)}, network,
-            changes, dict(zip(dict(MEASURES), numbers)), chosen_on,
-            '' if 'reported' in method else method))
+        cells.append(
+            common.cell(
+                {'method': method, 'localization': localization, 'context': str(context)},
+                network,
+                changes,
+                dict(zip(dict(MEASURES), numbers)),
+                chosen_on,
+                '' if 'reported' in method else method,
+            )
+        )
     return common.add_study(
-        config, cells, common.templates(cells), measures=MEASURES,
-        columns=('method', 'localization', 'context'))
+        config,
+        cells,
+        common.templates(cells),
+        measures=MEASURES,
+        columns=('method', 'localization', 'context'),
+    )

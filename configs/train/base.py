@@ -10,51 +10,68 @@ VIEWS = {'size': 224, 'min_area': 0.2, 'gray': False, 'head': 'linear'}
 
 
 def get_config():
-    return ConfigDict({
-        'name': 'base',
-        'seed': 0,
-        'epochs': 1.0,  # Of `data`.
-        'steps': placeholder(int),  # In place of epochs.
-        'accumulate': 1,  # Parts in which a device takes its batch.
-        'start_from': '',  # The folder of another run, or a network saved by save_pretrained.
-        # The arguments of jaxprop.models.ResNet.
-        'backbone': {
-            'depth': 18, 'output': 'res4', 'strides': (1, 2, 2, 2), 'max_pool': True,
-            'padding': 'zero', 'frozen_until': placeholder(str), 'dtype': 'float32',
-        },
-        # The module in jaxprop.objectives, and the arguments of its `objective`; NAME_epoch is
-        # NAME, in epochs instead of steps.
-        'objective': {'name': 'rotation', **VIEWS},
-        # With another objective the two are trained together: objective + weight image_objective.
-        'image_objective': None,
-        'image_weight': 0.0,
-        # The arguments of jaxprop.training.schedules: make_schedule, in epochs, and make_optimizer.
-        'schedule': {'name': 'constant', 'learning_rate': 0.1, 'warmup': 0.0},
-        'optimizer': {
-            'name': 'sgd', 'momentum': 0.9, 'weight_decay': 1e-4, 'decay_all': False,
-            'clip_norm': placeholder(float),
-        },
-        # See jaxprop.data.pipeline.DatasetConfig. batch_size is of all devices together.
-        'data': images(),
-        'image_data': None,  # Of image_objective.
-        # What the exported backbone's batch statistics are of: {'frames': how many of `data`,
-        # 'size': theirs, 'color': as `jaxprop.color.network_input` has it}. None: of training.
-        'statistics': None,
-        'log_every': 100,  # Steps.
-        'checkpoint_every': 1000,
-        'keep': 3,  # Latest checkpoints, beside the one with the lowest loss.
-    })
+    return ConfigDict(
+        {
+            'name': 'base',
+            'seed': 0,
+            'epochs': 1.0,  # Of `data`.
+            'steps': placeholder(int),  # In place of epochs.
+            'accumulate': 1,  # Parts in which a device takes its batch.
+            'start_from': '',  # The folder of another run, or a network saved by save_pretrained.
+            # The arguments of jaxprop.models.ResNet.
+            'backbone': {
+                'depth': 18,
+                'output': 'res4',
+                'strides': (1, 2, 2, 2),
+                'max_pool': True,
+                'padding': 'zero',
+                'frozen_until': placeholder(str),
+                'dtype': 'float32',
+            },
+            # The module in jaxprop.objectives, and the arguments of its `objective`; NAME_epoch is
+            # NAME, in epochs instead of steps.
+            'objective': {'name': 'rotation', **VIEWS},
+            # With another objective the two are trained together: objective + weight image_objective.
+            'image_objective': None,
+            'image_weight': 0.0,
+            # The arguments of jaxprop.training.schedules: make_schedule, in epochs, and make_optimizer.
+            'schedule': {'name': 'constant', 'learning_rate': 0.1, 'warmup': 0.0},
+            'optimizer': {
+                'name': 'sgd',
+                'momentum': 0.9,
+                'weight_decay': 1e-4,
+                'decay_all': False,
+                'clip_norm': placeholder(float),
+            },
+            # See jaxprop.data.pipeline.DatasetConfig. batch_size is of all devices together.
+            'data': images(),
+            'image_data': None,  # Of image_objective.
+            # What the exported backbone's batch statistics are of: {'frames': how many of `data`,
+            # 'size': theirs, 'color': as `jaxprop.color.network_input` has it}. None: of training.
+            'statistics': None,
+            'log_every': 100,  # Steps.
+            'checkpoint_every': 1000,
+            'keep': 3,  # Latest checkpoints, beside the one with the lowest loss.
+        }
+    )
 
 
 def images():
-    return ConfigDict({
-        'kind': 'images', 'root': '', 'split': 'train', 'size': (256, 256), 'batch_size': 256,
-        'num_threads': 16, 'num_workers': 0, 'max_unreadable': 0.05,
-    })
+    return ConfigDict(
+        {
+            'kind': 'images',
+            'root': '',
+            'split': 'train',
+            'size': (256, 256),
+            'batch_size': 256,
+            'num_threads': 16,
+            'num_workers': 0,
+            'max_unreadable': 0.05,
+        }
+    )
 
 
 def videos():
     config = images()
-    config.update(
-        kind='videos', num_frames=2, max_gap=50, examples_per_video=1)
+    config.update(kind='videos', num_frames=2, max_gap=50, examples_per_video=1)
     return config

@@ -17,6 +17,5 @@ def fine_tune(config, learning_rate=0.01):
     config.epochs = 40.0
     config.backbone.strides = (1, 2, 1, 2)
     config.backbone.frozen_until = 'res3'
-    config.schedule.update(
-        name='step', learning_rate=learning_rate, boundaries=(20.0,), factor=0.1)
+    config.schedule.update(name='step', learning_rate=learning_rate, boundaries=(20.0,), factor=0.1)
     return config

@@ -4,8 +4,14 @@ from configs.train import base
 
 
 SETTINGS = {
-    'name': 'moco', **base.VIEWS, 'jitter': (0.4, 0.4, 0.4, 0.4), 'grayscale': 0.2,
-    'queue_size': 65536, 'momentum': 0.999, 'temperature': 0.07, 'num_groups': 8,
+    'name': 'moco',
+    **base.VIEWS,
+    'jitter': (0.4, 0.4, 0.4, 0.4),
+    'grayscale': 0.2,
+    'queue_size': 65536,
+    'momentum': 0.999,
+    'temperature': 0.07,
+    'num_groups': 8,
 }
 
 
@@ -14,6 +20,5 @@ def get_config():
     config.name = 'moco'
     config.epochs = 200.0
     config.objective = SETTINGS
-    config.schedule.update(
-        name='step', learning_rate=0.03, boundaries=(120.0, 160.0), factor=0.1)
+    config.schedule.update(name='step', learning_rate=0.03, boundaries=(120.0, 160.0), factor=0.1)
     return config

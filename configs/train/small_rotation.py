@@ -12,7 +12,8 @@ def get_config():
     config.schedule.update(name='cosine', epochs=10.0, learning_rate=0.03, warmup=1.0)
     config.data = base.videos()
     config.data.update(
-        num_frames=1, examples_per_video=32, size=(112, 112), batch_size=16, num_threads=2)
+        num_frames=1, examples_per_video=32, size=(112, 112), batch_size=16, num_threads=2
+    )
     config.log_every = 10
     config.checkpoint_every = 100
     return config

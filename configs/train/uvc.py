@@ -20,19 +20,29 @@ def get_config(stage='warm_up'):
     config.seed = 0 if stage == 'warm_up' else 1  # Another order of the data.
     config.backbone.update(output='res3', strides=(1, 2, 1, 1))  # Released: res4.
     config.objective = {
-        'name': 'uvc', 'stage': stage, 'color_autoencoder': '', 'patch_size': 256,
-        'frame_size': 640, 'box': 'size',
-        'coordinate_weight': 0.1, 'concentration_weight': 1e4, 'outlier_threshold': 2.5,
+        'name': 'uvc',
+        'stage': stage,
+        'color_autoencoder': '',
+        'patch_size': 256,
+        'frame_size': 640,
+        'box': 'size',
+        'coordinate_weight': 0.1,
+        'concentration_weight': 1e4,
+        'outlier_threshold': 2.5,
         # After the first epoch of all; after the first, and the first two of the joint stage.
         'concentration_start_epoch': 1.0 if stage == 'warm_up' else 0.0,
         'outlier_start_epoch': 1.0 if stage == 'warm_up' else 2.0,
     }
     # Over 20 epochs in the released code, which trains 10 in each stage.
     config.schedule.update(
-        name='poly', learning_rate=1e-4, power=0.9,
-        epochs=20.0 if stage == 'warm_up' else EPOCHS[stage])
+        name='poly',
+        learning_rate=1e-4,
+        power=0.9,
+        epochs=20.0 if stage == 'warm_up' else EPOCHS[stage],
+    )
     config.optimizer.update(name='adam', weight_decay=0.0)
     config.data = base.videos()
     config.data.update(
-        batch_size=40, max_gap=50, size=(256, 456) if stage == 'warm_up' else (360, 640))
+        batch_size=40, max_gap=50, size=(256, 456) if stage == 'warm_up' else (360, 640)
+    )
     return config

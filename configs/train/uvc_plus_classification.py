@@ -6,6 +6,10 @@ from configs.train import base, uvc, uvc_plus_rotation
 def get_config(stage='warm_up'):
     objective = {'name': 'classification', 'num_classes': 1000, **base.VIEWS}
     config = uvc_plus_rotation.plus(
-        uvc.get_config(stage), objective, weight=0.05, batch_size=256,
-        name='uvc_plus_classification')
+        uvc.get_config(stage),
+        objective,
+        weight=0.05,
+        batch_size=256,
+        name='uvc_plus_classification',
+    )
     return uvc_plus_rotation.on_imagenet(config)

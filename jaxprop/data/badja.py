@@ -27,11 +27,16 @@ JOINT_NAMES = (
     *(f'body {index}' for index in range(7)),
     *(f'upper right {index}' for index in range(4)),
     *(f'upper left {index}' for index in range(4)),
-    'lower neck', 'upper neck',
+    'lower neck',
+    'upper neck',
     *(f'lower right {index}' for index in range(4)),
     *(f'lower left {index}' for index in range(4)),
     *(f'tail {index}' for index in range(7)),
-    'jaw', 'nose', 'chin', 'right ear', 'left ear',
+    'jaw',
+    'nose',
+    'chin',
+    'right ear',
+    'left ear',
 )
 
 
@@ -78,7 +83,8 @@ def badja_sequence(
     for frame_name in annotations:
         if frame_name not in video.frame_names:
             raise DataError(
-                f'{path}: annotates the frame {frame_name!r}, which {name!r} in {root} lacks')
+                f'{path}: annotates the frame {frame_name!r}, which {name!r} in {root} lacks'
+            )
     indices = sorted(video.frame_names.index(frame_name) for frame_name in annotations)
     first, num_frames = indices[0], indices[-1] - indices[0] + 1
     positions = np.full((num_frames, NUM_JOINTS, 2), np.nan)
@@ -90,7 +96,8 @@ def badja_sequence(
         if mask is None or not mask.any():
             raise DataError(
                 f'{path}: the annotated frame {video.frame_names[index]!r} has no mask, or an '
-                f'empty one, in {root}')
+                f'empty one, in {root}'
+            )
         scales[index - first] = np.sqrt(np.count_nonzero(mask))
     if np.isnan(positions[0]).all():
         raise DataError(f'{path}: the first annotated frame has no visible joint')

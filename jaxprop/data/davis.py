@@ -24,9 +24,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _VOID = 255
 
 
-def davis_names(
-    root: str | os.PathLike, year: str = '2017', split: str = 'val'
-) -> tuple[str, ...]:
+def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val') -> tuple[str, ...]:
     """The sequence names of a split, in the order of its file ImageSets/{year}/{split}.txt.
 
     A line is a name, or (DAVIS-2016) the image and the mask of one frame, /JPEGImages/480p/NAME/...
@@ -217,9 +215,7 @@ def read_palette(path: str | os.PathLike) -> np.ndarray | None:
     return palette
 
 
-def write_mask(
-    path: str | os.PathLike, ids: np.ndarray, palette: np.ndarray | None = None
-) -> None:
+def write_mask(path: str | os.PathLike, ids: np.ndarray, palette: np.ndarray | None = None) -> None:
     """Writes object ids as the benchmark wants them: a PNG of 8-bit indices with a palette.
 
     Args:

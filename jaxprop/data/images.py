@@ -35,7 +35,8 @@ def list_image_classes(
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
         images = [
-            pathlib.Path(folder, name) for name in sorted(names)
+            pathlib.Path(folder, name)
+            for name in sorted(names)
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
         ]
         if images:
@@ -45,8 +46,9 @@ def list_image_classes(
         raise DataError(f'{root}: holds no JPEG or PNG image')
     classes = tuple(sorted(by_class))
     paths = [path for name in classes for path in by_class[name]]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32),
-                       [len(by_class[name]) for name in classes])
+    labels = np.repeat(
+        np.arange(len(classes), dtype=np.int32), [len(by_class[name]) for name in classes]
+    )
     return paths, labels, classes
 
 
@@ -70,10 +72,12 @@ def resize_to_cover(
     resized = [max(want, round(scale * have)) for want, have in zip(size, image.shape)]
     if resized != list(image.shape[:2]):
         image = cv2.resize(
-            image, (resized[1], resized[0]),
-            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+            image,
+            (resized[1], resized[0]),
+            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
+        )
     top, left = (round(p * (have - want)) for p, have, want in zip(position, resized, size))
-    return np.ascontiguousarray(image[top:top + size[0], left:left + size[1]])
+    return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
 
 
 def encode_jpeg(image: np.ndarray, short_side: int = 256, quality: int = 95) -> bytes:

@@ -127,9 +127,7 @@ def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
       ValueError: `frame` is not a uint8 image of three channels.
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(
-            f'frame is {frame.dtype} {list(frame.shape)}; it must be uint8 [H, W, 3]'
-        )
+        raise ValueError(f'frame is {frame.dtype} {list(frame.shape)}; it must be uint8 [H, W, 3]')
     if frame.shape[:2] == tuple(size):
         return frame
     return cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)

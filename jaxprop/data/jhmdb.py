@@ -21,9 +21,21 @@ from jaxprop.data.keypoints import KeypointSequence
 from jaxprop.data.sequences import DataError
 
 JOINT_NAMES = (
-    'neck', 'belly', 'face', 'right shoulder', 'left shoulder', 'right hip', 'left hip',
-    'right elbow', 'left elbow', 'right knee', 'left knee', 'right wrist', 'left wrist',
-    'right ankle', 'left ankle',
+    'neck',
+    'belly',
+    'face',
+    'right shoulder',
+    'left shoulder',
+    'right hip',
+    'left hip',
+    'right elbow',
+    'left elbow',
+    'right knee',
+    'left knee',
+    'right wrist',
+    'left wrist',
+    'right ankle',
+    'left ankle',
 )
 
 
@@ -84,7 +96,8 @@ def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
     if len(frames) < len(positions):
         raise DataError(
             f'{positions_path}: has positions in {len(positions)} frames, but '
-            f'{frames[0].parent} has {len(frames)} frames')
+            f'{frames[0].parent} has {len(frames)} frames'
+        )
     frames = frames[: len(positions)]
     return KeypointSequence(
         name=name,
@@ -107,7 +120,8 @@ def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
         parts = pathlib.PurePosixPath(folders[0]).parts if len(folders) == 1 else ()
         if len(parts) < 2 or len(line.split()) != 2:
             raise DataError(
-                f'{path}: the line {line!r} is not the folder of a clip and its .mat file')
+                f'{path}: the line {line!r} is not the folder of a clip and its .mat file'
+            )
         names.append('/'.join(parts[-2:]))
     if not names:
         raise DataError(f'{path}: names no clip')
@@ -128,7 +142,8 @@ def _read_positions(path: pathlib.Path) -> np.ndarray:
         values = values[..., None]
     if values.ndim != 3 or values.shape[:2] != (2, len(JOINT_NAMES)) or not values.shape[2]:
         raise DataError(
-            f'{path}: pos_img is {list(values.shape)}; it must be [2, {len(JOINT_NAMES)}, T]')
+            f'{path}: pos_img is {list(values.shape)}; it must be [2, {len(JOINT_NAMES)}, T]'
+        )
     if not np.isfinite(values).all():
         raise DataError(f'{path}: pos_img holds values that are not finite')
     return values.transpose(2, 1, 0) - 1

@@ -103,7 +103,10 @@ class BatchIterator:
     """
 
     def __init__(
-        self, dataset: grain.IterDataset, examples_per_epoch: int, num_files: int,
+        self,
+        dataset: grain.IterDataset,
+        examples_per_epoch: int,
+        num_files: int,
         max_unreadable: float,
     ) -> None:
         self._iterator = iter(dataset)
@@ -127,7 +130,8 @@ class BatchIterator:
             raise DataError(
                 f'{len(self.unreadable)} of {self._num_files} files are unreadable so far, more '
                 f'than the share of {self._max_unreadable} that max_unreadable allows:\n'
-                + '\n'.join(self.unreadable.values()))
+                + '\n'.join(self.unreadable.values())
+            )
         return batch
 
     def get_state(self) -> dict[str, Any]:
@@ -157,7 +161,8 @@ class CombinedIterator:
     @property
     def unreadable(self) -> dict[str, str]:
         return {
-            name: reason for iterator in self._iterators.values()
+            name: reason
+            for iterator in self._iterators.values()
             for name, reason in iterator.unreadable.items()
         }
 
@@ -192,13 +197,15 @@ def make_iterator(
     if config.batch_size % process_count:
         raise ValueError(
             f'batch_size is {config.batch_size}; it must be a multiple of the {process_count} '
-            'processes')
+            'processes'
+        )
     source = _SOURCES[config.kind](config)
     length = len(source) * (config.examples_per_video if source.is_video else 1)
     if length < config.batch_size:
         raise ValueError(
             f'{config.root} gives {length} examples an epoch, less than a batch of '
-            f'{config.batch_size}: choose a smaller batch_size or a larger examples_per_video')
+            f'{config.batch_size}: choose a smaller batch_size or a larger examples_per_video'
+        )
     dataset = (
         grain.MapDataset.range(length)
         .seed(seed)
@@ -209,11 +216,15 @@ def make_iterator(
         .batch(config.batch_size // process_count, batch_fn=_stack)
     )
     # One global batch is the batches of all processes in a row.
-    dataset = dataset[process_index::process_count].to_iter_dataset(grain.ReadOptions(
-        num_threads=config.num_threads, prefetch_buffer_size=max(1, config.num_threads)))
+    dataset = dataset[process_index::process_count].to_iter_dataset(
+        grain.ReadOptions(
+            num_threads=config.num_threads, prefetch_buffer_size=max(1, config.num_threads)
+        )
+    )
     if config.num_workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(
-            num_workers=config.num_workers, per_worker_buffer_size=2))
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=config.num_workers, per_worker_buffer_size=2)
+        )
     return BatchIterator(dataset, length, len(source), config.max_unreadable)
 
 
@@ -335,9 +346,12 @@ class _Videos:
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         config = self._config
-        return _video_example(read_frames(
-            self._paths[index],
-            lambda count: _choose_frames(count, config.num_frames, config.max_gap, rng)))
+        return _video_example(
+            read_frames(
+                self._paths[index],
+                lambda count: _choose_frames(count, config.num_frames, config.max_gap, rng),
+            )
+        )
 
 
 class _Images:
@@ -402,15 +416,17 @@ class _Read:
             else:
                 return self._fit(example, rng.random(2)), unreadable
         raise DataError(
-            f'{_TRIES} files in a row are unreadable:\n' + '\n'.join(unreadable.values()))
+            f'{_TRIES} files in a row are unreadable:\n' + '\n'.join(unreadable.values())
+        )
 
     def _fit(self, example, position):
         fitted = dict(example)
         if 'image' in example:
             fitted['image'] = resize_to_cover(example['image'], self._size, position)
         else:
-            fitted['frames'] = np.stack([
-                resize_to_cover(frame, self._size, position) for frame in example['frames']])
+            fitted['frames'] = np.stack(
+                [resize_to_cover(frame, self._size, position) for frame in example['frames']]
+            )
         return fitted
 
 

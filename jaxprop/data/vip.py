@@ -22,9 +22,26 @@ from jaxprop.data.davis import common_size, list_images, open_image, read_image,
 from jaxprop.data.sequences import DataError, LabelledSequence
 
 CLASS_NAMES = (
-    'background', 'hat', 'hair', 'sun-glasses', 'upper-clothes', 'dress', 'coat', 'socks', 'pants',
-    'gloves', 'scarf', 'skirt', 'torso-skin', 'face', 'right-arm', 'left-arm', 'right-leg',
-    'left-leg', 'right-shoe', 'left-shoe',
+    'background',
+    'hat',
+    'hair',
+    'sun-glasses',
+    'upper-clothes',
+    'dress',
+    'coat',
+    'socks',
+    'pants',
+    'gloves',
+    'scarf',
+    'skirt',
+    'torso-skin',
+    'face',
+    'right-arm',
+    'left-arm',
+    'right-leg',
+    'left-leg',
+    'right-shoe',
+    'left-shoe',
 )
 ANNOTATIONS = {'category': 'Category_ids', 'instance': 'Instance_ids'}
 
@@ -110,9 +127,11 @@ def resize_ids(ids: np.ndarray, size: tuple[int, int], method: str = 'nearest') 
     if ids.ndim != 2 or ids.dtype.kind not in 'iu' or ids.min() < 0 or ids.max() > 255:
         raise ValueError(
             f'ids are {ids.dtype} {list(ids.shape)} from {ids.min()} to {ids.max()}; they must be '
-            'integers [H, W] from 0 to 255')
+            'integers [H, W] from 0 to 255'
+        )
     resized = cv2.resize(
-        ids.astype(np.uint8), (size[1], size[0]), interpolation=interpolations[method])
+        ids.astype(np.uint8), (size[1], size[0]), interpolation=interpolations[method]
+    )
     return resized.astype(np.int32)
 
 
@@ -145,9 +164,13 @@ def _read_classes(path: pathlib.Path) -> dict[int, int]:
     classes = {}
     for line in read_lines(path):
         fields = line.split()
-        if (len(fields) < 2 or not all(field.isdecimal() for field in fields[:2])
-                or int(fields[1]) >= len(CLASS_NAMES)):
+        if (
+            len(fields) < 2
+            or not all(field.isdecimal() for field in fields[:2])
+            or int(fields[1]) >= len(CLASS_NAMES)
+        ):
             raise DataError(
-                f"{path}: the line {line!r} is not 'ID CLASS' with a class from 0 to 19")
+                f"{path}: the line {line!r} is not 'ID CLASS' with a class from 0 to 19"
+            )
         classes[int(fields[0])] = int(fields[1])
     return classes

@@ -85,8 +85,7 @@ def label_videos(
       ValueError: features of a first frame that are not finite; the message names the video.
     """
     videos = iter(videos)
-    variables = parallel.put(
-        _stack([labeller.network.variables] * num_devices), first=first_device)
+    variables = parallel.put(_stack([labeller.network.variables] * num_devices), first=first_device)
     rows = [
         _label_row(videos, labeller, codec, variables, num_labels, num_devices, first_device)
         for _ in range(videos_per_device)
@@ -107,8 +106,7 @@ def _label_row(videos, labeller, codec, variables, num_labels, num_devices, firs
     values = np.zeros((num_devices, num_labels), np.int32)
     context, waiting = None, []
     put = functools.partial(parallel.put, first=first_device)
-    map_devices = functools.partial(
-        parallel.local_map, num_devices=num_devices, first=first_device)
+    map_devices = functools.partial(parallel.local_map, num_devices=num_devices, first=first_device)
     extract = map_devices(_extract, static=(0, 1))
     start = map_devices(_start, static=(0,), donate=(1,))
     advance = map_devices(_advance, static=(0, 1, 2), donate=(3,))
@@ -124,9 +122,16 @@ def _label_row(videos, labeller, codec, variables, num_labels, num_devices, firs
             break
         starting = [device for device in batches if playing[device] is not before[device]]
         if any(playing[device].variables is not None for device in starting):
-            variables = put(_stack([
-                network.variables if video is None or video.variables is None else video.variables
-                for video in playing]))
+            variables = put(
+                _stack(
+                    [
+                        network.variables
+                        if video is None or video.variables is None
+                        else video.variables
+                        for video in playing
+                    ]
+                )
+            )
         frames = _stack_frames(batches, num_devices, labeller.feature_batch)
         if frames.dtype == np.uint8:
             features = extract(network.model, labeller.color, variables, put(frames))
@@ -140,13 +145,14 @@ def _label_row(videos, labeller, codec, variables, num_labels, num_devices, firs
             predictions, goes_on = None, len(first) < len(moving)
             if goes_on:
                 context, predictions = advance(
-                    config, codec, sizes, context, features[index], device_values)
+                    config, codec, sizes, context, features[index], device_values
+                )
             if first:
                 size = tuple(playing[first[0]].size)
                 seen = input_size(*size, labeller.input)
                 sizes = Sizes(
-                    size, seen, features[0].shape[1:3],
-                    cell_size(size, seen, network.model.stride))
+                    size, seen, features[0].shape[1:3], cell_size(size, seen, network.model.stride)
+                )
                 first_labels = np.zeros((*features[0].shape[:3], num_labels), np.float32)
                 boxes = None
                 if config.restriction == 'track' and codec.has_boxes:
@@ -155,21 +161,26 @@ def _label_row(videos, labeller, codec, variables, num_labels, num_devices, firs
                     soft, own = codec.encode(playing[device].first, sizes)
                     # Labels that no object has stand for the background.
                     values[device] = np.pad(own, (0, num_labels - own.size))
-                    first_labels[device][..., :own.size] = soft
+                    first_labels[device][..., : own.size] = soft
                     if boxes is not None:
-                        boxes[device][:own.size] = codec.boxes(playing[device].first, sizes)
+                        boxes[device][: own.size] = codec.boxes(playing[device].first, sizes)
                 device_values = put(values.copy())
                 is_first = np.isin(np.arange(num_devices), first)
                 context, finite = start(
-                    config, context if goes_on else None, features[0],
-                    *put((first_labels, is_first, boxes)))
+                    config,
+                    context if goes_on else None,
+                    features[0],
+                    *put((first_labels, is_first, boxes)),
+                )
                 for device in first:
                     if not np.asarray(finite)[device]:
                         raise ValueError(
                             f'{playing[device].name}: features hold values that are not finite; '
-                            'check the input and weights')
-            steps.append((
-                predictions, [(device, playing[device], device in first) for device in moving]))
+                            'check the input and weights'
+                        )
+            steps.append(
+                (predictions, [(device, playing[device], device in first) for device in moving])
+            )
         yield from _handed_out(waiting, codec)
         waiting = steps
     yield from _handed_out(waiting, codec)
@@ -198,9 +209,12 @@ def compute_features(
     """
     extract = parallel.local_map(_extract, 1, static=(0, 1))
     features = extract(
-        labeller.network.model, labeller.color, variables,
-        parallel.put(_stack_frames({0: frames}, 1, labeller.feature_batch)))
-    return [np.asarray(feature[0]) for feature in features[:len(frames)]]
+        labeller.network.model,
+        labeller.color,
+        variables,
+        parallel.put(_stack_frames({0: frames}, 1, labeller.feature_batch)),
+    )
+    return [np.asarray(feature[0]) for feature in features[: len(frames)]]
 
 
 def _extract(model, color_space, variables, frames):
@@ -260,7 +274,11 @@ def _handed_out(steps, codec):
     for predictions, moving in steps:
         predictions = jax.tree.map(np.asarray, predictions)
         yield [
-            (video, codec.given(video.first) if is_first
-             else jax.tree.map(lambda values: values[device], predictions))
+            (
+                video,
+                codec.given(video.first)
+                if is_first
+                else jax.tree.map(lambda values: values[device], predictions),
+            )
             for device, video, is_first in moving
         ]

@@ -127,10 +127,16 @@ class Objects(Benchmark):
     def shown(self, path, sequence, record, chosen):
         shape = (len(record['objects']), record['num_frames'])
         scores = [
-            np.full(shape, np.nan) if record[m] is None else np.array(record[m]) for m in 'JF']
+            np.full(shape, np.nan) if record[m] is None else np.array(record[m]) for m in 'JF'
+        ]
         return report.SequenceReport(
-            sequence.name, *scores, tuple(record['objects']), _overlays(path, sequence, chosen),
-            chosen, palette=sequence.palette)
+            sequence.name,
+            *scores,
+            tuple(record['objects']),
+            _overlays(path, sequence, chosen),
+            chosen,
+            palette=sequence.palette,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +173,8 @@ class Parts(Benchmark):
                 for row in vip.part_table(results, self.count_first)
             ],
             'per_class': [
-                {'class': name, 'IoU': iou} for name, iou in zip(CLASS_NAMES, summary['IoU'])
+                {'class': name, 'IoU': iou}
+                for name, iou in zip(CLASS_NAMES, summary['IoU'])
                 if not np.isnan(iou)
             ],
         }
@@ -203,7 +210,8 @@ class Instances(Benchmark):
             count = 1 + np.count_nonzero(values)  # Without the labels that fill up.
             scores = vip.instance_scores(soft[..., :count], values[:count], ids)
         matches = vip.match_instances(
-            ids, sequence.classes[0], scores, sequence.read_label(index), sequence.classes[index])
+            ids, sequence.classes[0], scores, sequence.read_label(index), sequence.classes[index]
+        )
         return {name: values.tolist() for name, values in dataclasses.asdict(matches).items()}
 
     def record(self, path, sequence, objects, taken):
@@ -224,8 +232,10 @@ class Instances(Benchmark):
                 f'AP^r_vol, {_frame_0(not self.count_first)}': _number(other['AP^r_vol']),
             },
             'per_sequence': [
-                {'sequence': name, 'AP^r_vol': _number(
-                    summary([name], self.count_first)['AP^r_vol'])}
+                {
+                    'sequence': name,
+                    'AP^r_vol': _number(summary([name], self.count_first)['AP^r_vol']),
+                }
                 for name in matches
             ],
             'per_class': [
@@ -241,13 +251,23 @@ class Instances(Benchmark):
 
     def shown(self, path, sequence, record, chosen):
         matches = _matches(record)
-        overlap = np.array([
-            [np.nan, *(
-                np.mean(frame.overlaps[frame.classes == index]) if index in frame.classes
-                else np.nan for index in range(1, vip.NUM_CLASSES))]
-            for frame in matches]).T
+        overlap = np.array(
+            [
+                [
+                    np.nan,
+                    *(
+                        np.mean(frame.overlaps[frame.classes == index])
+                        if index in frame.classes
+                        else np.nan
+                        for index in range(1, vip.NUM_CLASSES)
+                    ),
+                ]
+                for frame in matches
+            ]
+        ).T
         return _view_of_classes(
-            path, sequence, overlap, 'mean overlap of the instances of each part', chosen)
+            path, sequence, overlap, 'mean overlap of the instances of each part', chosen
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,24 +299,32 @@ class Keypoints(Benchmark):
 
     def record(self, path, sequence, objects, taken):
         positions = np.array(taken, np.float64)
-        write_json(path, {
+        write_json(
+            path,
+            {
+                'joint_names': sequence.joint_names,
+                'frame_names': sequence.frame_names,
+                'positions': [
+                    [None if np.isnan(joint).any() else joint.tolist() for joint in frame]
+                    for frame in positions
+                ],
+            },
+        )
+        return {
             'joint_names': sequence.joint_names,
-            'frame_names': sequence.frame_names,
-            'positions': [
-                [None if np.isnan(joint).any() else joint.tolist() for joint in frame]
-                for frame in positions],
-        })
-        return {'joint_names': sequence.joint_names, 'distances': {
-            lost: jhmdb.normalized_distances(
-                positions, sequence.positions, sequence.scales, lost, count_first=True).tolist()
-            for lost in jhmdb.LOST}}
+            'distances': {
+                lost: jhmdb.normalized_distances(
+                    positions, sequence.positions, sequence.scales, lost, count_first=True
+                ).tolist()
+                for lost in jhmdb.LOST
+            },
+        }
 
     def is_scored(self, record):
         return not np.isnan(self._distances(record, self.lost)).all()
 
     def results(self, records):
-        results = {
-            name: self._distances(record, self.lost) for name, record in records.items()}
+        results = {name: self._distances(record, self.lost) for name, record in records.items()}
         other = next(lost for lost in jhmdb.LOST if lost != self.lost)
         others = {name: self._distances(record, other) for name, record in records.items()}
         meaning = {'skip': 'lost joints left out', 'wrong': 'lost joints wrong'}[other]
@@ -304,8 +332,10 @@ class Keypoints(Benchmark):
         return {
             'summary': {
                 **jhmdb.summarize(results, average=self.average),
-                **{f'{name}, {meaning}': _number(value)
-                   for name, value in jhmdb.summarize(others, average=self.average).items()},
+                **{
+                    f'{name}, {meaning}': _number(value)
+                    for name, value in jhmdb.summarize(others, average=self.average).items()
+                },
             },
             'per_sequence': jhmdb.sequence_table(results),
             'per_joint': jhmdb.joint_table(results, joint_names),
@@ -314,26 +344,36 @@ class Keypoints(Benchmark):
     def shown(self, path, sequence, record, chosen):
         found = [
             [(np.nan, np.nan) if joint is None else joint for joint in frame]
-            for frame in json.loads(path.read_text())['positions']]
+            for frame in json.loads(path.read_text())['positions']
+        ]
         colours = report.distinct_colours(len(sequence.joint_names))
         pictures = [
-            report.encode_picture(report.draw_joints(
-                sequence.read_frame(t), np.array(found[t]), sequence.positions[t], colours))
+            report.encode_picture(
+                report.draw_joints(
+                    sequence.read_frame(t), np.array(found[t]), sequence.positions[t], colours
+                )
+            )
             for t in chosen
         ]
         distances = self._distances(record, self.lost)
         measures = tuple(
             report.Measure(
-                f'PCK@{threshold:g}', f'joints within {threshold:g}',
+                f'PCK@{threshold:g}',
+                f'joints within {threshold:g}',
                 _joined([_share(frame, threshold) for frame in distances])[None],
-                (('all joints', report.ACCENT),))
-            for threshold in jhmdb.THRESHOLDS)
+                (('all joints', report.ACCENT),),
+            )
+            for threshold in jhmdb.THRESHOLDS
+        )
         there = ~np.isnan(sequence.positions[0]).any(axis=1)
         legend = tuple(
-            (name, colour) for name, colour, seen in zip(sequence.joint_names, colours, there)
-            if seen)
+            (name, colour)
+            for name, colour, seen in zip(sequence.joint_names, colours, there)
+            if seen
+        )
         return report.SequenceView(
-            sequence.name, sequence.num_frames, legend, measures, pictures, chosen)
+            sequence.name, sequence.num_frames, legend, measures, pictures, chosen
+        )
 
     def _distances(self, record, lost):
         distances = np.array(record['distances'][lost], np.float64)
@@ -349,9 +389,13 @@ def _write_mask(path, sequence, index, ids):
 def _overlays(path, sequence, chosen):
     palette = davis_palette() if sequence.palette is None else sequence.palette
     return [
-        report.encode_picture(report.overlay(
-            sequence.read_frame(t),
-            davis_data.read_mask(path / f'{sequence.frame_names[t]}.png'), palette))
+        report.encode_picture(
+            report.overlay(
+                sequence.read_frame(t),
+                davis_data.read_mask(path / f'{sequence.frame_names[t]}.png'),
+                palette,
+            )
+        )
         for t in chosen
     ]
 
@@ -362,9 +406,13 @@ def _view_of_classes(path, sequence, values, meaning, chosen):
     palette = davis_palette()
     legend = tuple((CLASS_NAMES[index], tuple(palette[index].tolist())) for index in seen)
     return report.SequenceView(
-        sequence.name, values.shape[1], legend,
+        sequence.name,
+        values.shape[1],
+        legend,
         (report.Measure('IoU', meaning, values[seen], legend),),
-        _overlays(path, sequence, chosen), chosen)
+        _overlays(path, sequence, chosen),
+        chosen,
+    )
 
 
 def _davis_result(record):
@@ -375,14 +423,20 @@ def _davis_result(record):
         return tuple(davis.sequence_statistics(row[1:-1]) for row in values)
 
     return davis.SequenceResult(
-        tuple(record['objects']), region, boundary, statistics(region), statistics(boundary))
+        tuple(record['objects']), region, boundary, statistics(region), statistics(boundary)
+    )
 
 
 def _matches(record):
     return [
-        vip.Matches(**{name: np.array(values, float if name in ('scores', 'overlaps') else int)
-                       for name, values in frame.items()})
-        for frame in record['matches']]
+        vip.Matches(
+            **{
+                name: np.array(values, float if name in ('scores', 'overlaps') else int)
+                for name, values in frame.items()
+            }
+        )
+        for frame in record['matches']
+    ]
 
 
 def _share(distances, threshold):

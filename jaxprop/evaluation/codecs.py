@@ -76,7 +76,8 @@ class MaskCodec:
             raise ValueError(f"decode_at is {self.decode_at!r}; it must be 'frame' or 'input'")
         if self.resize_first not in (None, 'nearest', 'bilinear'):
             raise ValueError(
-                f"resize_first is {self.resize_first!r}; it must be 'nearest', 'bilinear' or None")
+                f"resize_first is {self.resize_first!r}; it must be 'nearest', 'bilinear' or None"
+            )
 
     def num_labels(self, first, seen):
         return padded_labels(self._resized(first, seen))
@@ -92,7 +93,8 @@ class MaskCodec:
         # The nearest pixels, at the size of a network's input that such a grid comes from.
         rows, columns = (
             labels.resize_matrix(side, regions.STRIDE * cells, 'nearest').argmax(axis=1)
-            for side, cells in zip(ids.shape, sizes.grid))
+            for side, cells in zip(ids.shape, sizes.grid)
+        )
         ids = np.asarray(ids)[rows][:, columns]
         classes = np.where(np.isin(ids, values), np.searchsorted(values, ids), 0)
         return np.asarray(regions.first_boxes(classes, values.size))
@@ -132,7 +134,8 @@ class KeypointCodec:
     def __post_init__(self):
         if self.encode_by not in keypoints.METHODS:
             raise ValueError(
-                f'encode_by is {self.encode_by!r}; it must be one of {keypoints.METHODS}')
+                f'encode_by is {self.encode_by!r}; it must be one of {keypoints.METHODS}'
+            )
         if self.at not in ('grid', 'frame'):
             raise ValueError(f"at is {self.at!r}; it must be 'grid' or 'frame'")
 
@@ -142,8 +145,12 @@ class KeypointCodec:
     def encode(self, first, sizes):
         on_frame = self.at == 'frame'
         soft = keypoints.encode_keypoints(
-            first, sizes.frame if on_frame else sizes.grid, (1.0, 1.0) if on_frame else sizes.cell,
-            self.encode_by, self.sigma)
+            first,
+            sizes.frame if on_frame else sizes.grid,
+            (1.0, 1.0) if on_frame else sizes.cell,
+            self.encode_by,
+            self.sigma,
+        )
         if on_frame:
             soft = labels.resize(soft, sizes.grid, 'bilinear')
         return soft, np.arange(len(first) + 1)

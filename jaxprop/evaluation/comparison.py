@@ -25,7 +25,9 @@ from jaxprop.files import replacing
 _CHOICES = ('root', 'folder', 'names', 'split', 'list', 'num_sequences')
 # What the rows of each table of a benchmark's results are about.
 _SUBJECTS = {
-    'per_sequence': ('sequence', 'object'), 'per_joint': ('joint',), 'per_class': ('class',),
+    'per_sequence': ('sequence', 'object'),
+    'per_joint': ('joint',),
+    'per_class': ('class',),
     'per_threshold': ('overlap',),
 }
 
@@ -86,16 +88,20 @@ def compare(
     if any(row['setting'].startswith('measure.') for row in settings):
         warnings.append(f'Measures are set differently: all runs are scored as {runs[0].name} is.')
     warnings += [
-        f'The network is untrained in {run.name}: its weights are random.' for run in runs
-        if not run.metrics['network']['trained']]
+        f'The network is untrained in {run.name}: its weights are random.'
+        for run in runs
+        if not run.metrics['network']['trained']
+    ]
 
     config = ConfigDict(runs[0].settings)
     benchmark = opener.benchmark(config)
-    scored = [
-        name for name in names if all(benchmark.is_scored(run.records[name]) for run in runs)]
+    scored = [name for name in names if all(benchmark.is_scored(run.records[name]) for run in runs)]
     results = [
-        benchmark.results({name: run.records[name] for name in scored}) if scored
-        else {'summary': {}, 'per_sequence': []} for run in runs]
+        benchmark.results({name: run.records[name] for name in scored})
+        if scored
+        else {'summary': {}, 'per_sequence': []}
+        for run in runs
+    ]
     try:
         sequences = dict(opener.dataset(config.dataset))
         views, missing = _views(runs, names, sequences, benchmark, report_frames)
@@ -121,7 +127,8 @@ def _named(folders):
     if len(set(paths)) < max(2, len(paths)):
         raise ValueError(
             f'the folders are {", ".join(map(str, folders))}; two different runs or more can be '
-            'compared')
+            'compared'
+        )
     common = os.path.commonpath([path.parent for path in paths])
     return {path: str(path.relative_to(common)) for path in paths}
 
@@ -134,7 +141,8 @@ def _read_run(folder, name):
     names = dict.fromkeys(row['sequence'] for row in metrics['per_sequence'])
     records = {
         name: json.loads(runner.record_path(folder, name).read_text())
-        for name in (*names, *metrics['unscored'])}
+        for name in (*names, *metrics['unscored'])
+    }
     return _Run(name, folder, metrics, records)
 
 
@@ -144,7 +152,8 @@ def _check_same_benchmark(runs, differing):
         if part == 'dataset' and name not in _CHOICES:
             raise ValueError(
                 f'{" and ".join(run.name for run in runs)} are runs of different benchmarks: '
-                f'dataset.{name} is {" and ".join(map(repr, row["values"]))}')
+                f'dataset.{name} is {" and ".join(map(repr, row["values"]))}'
+            )
 
 
 def _check_same_sequence(runs, name):
@@ -153,7 +162,8 @@ def _check_same_sequence(runs, name):
         if other != first:
             raise ValueError(
                 f'{name} has {first[0]} frames of {first[1]} in {runs[0].name}, {other[0]} of '
-                f'{other[1]} in {run.name}; it must be the same sequence')
+                f'{other[1]} in {run.name}; it must be the same sequence'
+            )
 
 
 def _left_out(runs, names):
@@ -164,8 +174,10 @@ def _left_out(runs, names):
     if not any(own.values()):
         return []
     counts = '; '.join(
-        f'{run} has {len(others)} more: {", ".join(others)}' for run, others in own.items()
-        if others)
+        f'{run} has {len(others)} more: {", ".join(others)}'
+        for run, others in own.items()
+        if others
+    )
     shared = '1 sequence' if len(names) == 1 else f'{len(names)} sequences'
     return [f'Compared on the {shared} that all runs have. {counts}.']
 
@@ -175,7 +187,8 @@ def _differing(runs):
     flat = [traverse_util.flatten_dict(run.settings, sep='.') for run in runs]
     rows = [
         {'setting': name, 'values': [settings.get(name, '') for settings in flat]}
-        for name in dict.fromkeys(name for settings in flat for name in settings)]
+        for name in dict.fromkeys(name for settings in flat for name in settings)
+    ]
     return [row for row in rows if any(value != row['values'][0] for value in row['values'])]
 
 
@@ -204,19 +217,24 @@ def _tables(results):
 def _rows(of_runs, subject):
     by_subject = [
         {tuple((name, row[name]) for name in subject if name in row): row for row in rows}
-        for rows in of_runs]
+        for rows in of_runs
+    ]
     rows = []
     for key in dict.fromkeys(key for run in by_subject for key in run):
         found = [run.get(key, {}) for run in by_subject]
-        for measure in dict.fromkeys(
-                name for row in found for name in row if name not in subject):
+        for measure in dict.fromkeys(name for row in found for name in row if name not in subject):
             values = [row.get(measure) for row in found]
-            rows.append({
-                **dict(key), 'measure': measure, 'values': values,
-                'differences': [
-                    None if None in (value, values[0]) else value - values[0]
-                    for value in values[1:]],
-            })
+            rows.append(
+                {
+                    **dict(key),
+                    'measure': measure,
+                    'values': values,
+                    'differences': [
+                        None if None in (value, values[0]) else value - values[0]
+                        for value in values[1:]
+                    ],
+                }
+            )
     return rows
 
 
@@ -231,14 +249,19 @@ def _views(runs, names, sequences, benchmark, report_frames):
             sequence = sequences[name]()
             shown = [
                 benchmark.shown(
-                    runner.prediction_path(run.output, benchmark, name), sequence,
-                    run.records[name], chosen)
-                for run in runs]
+                    runner.prediction_path(run.output, benchmark, name),
+                    sequence,
+                    run.records[name],
+                    chosen,
+                )
+                for run in runs
+            ]
         except DataError as error:
             missing.append(f'No pictures of {name}: {error}')
             continue
-        views.append([
-            view.view if isinstance(view, report.SequenceReport) else view for view in shown])
+        views.append(
+            [view.view if isinstance(view, report.SequenceReport) else view for view in shown]
+        )
     return views, missing
 
 
@@ -247,10 +270,17 @@ def _write_csv(path, comparison):
     subjects = [name for subject in _SUBJECTS.values() for name in subject]
     with replacing(path) as temporary, temporary.open('w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow([
-            'table', *subjects, 'measure', *names, *(f'{name} - {names[0]}' for name in names[1:])])
+        writer.writerow(
+            ['table', *subjects, 'measure', *names, *(f'{name} - {names[0]}' for name in names[1:])]
+        )
         for table, rows in comparison['tables'].items():
             for row in rows:
-                writer.writerow([
-                    table, *(row.get(name, '') for name in subjects), row['measure'],
-                    *row['values'], *row['differences']])
+                writer.writerow(
+                    [
+                        table,
+                        *(row.get(name, '') for name in subjects),
+                        row['measure'],
+                        *row['values'],
+                        *row['differences'],
+                    ]
+                )

@@ -29,8 +29,9 @@ def box_scales(truth: np.ndarray, share: float = BOX_SHARE) -> np.ndarray:
       float64 `[T]`, in the positions' unit; NaN where there is no joint.
     """
     there = ~np.isnan(truth)
-    sides = (np.max(truth, axis=1, initial=-np.inf, where=there)
-             - np.min(truth, axis=1, initial=np.inf, where=there))
+    sides = np.max(truth, axis=1, initial=-np.inf, where=there) - np.min(
+        truth, axis=1, initial=np.inf, where=there
+    )
     return share * np.linalg.norm(np.where(np.isfinite(sides), sides, np.nan), axis=-1)
 
 
@@ -65,7 +66,8 @@ def normalized_distances(
     if truth.ndim != 3 or truth.shape[2] != 2 or prediction.shape != truth.shape:
         raise ValueError(
             f'prediction has the shape {list(prediction.shape)}, truth {list(truth.shape)}; both '
-            'must be [T, J, 2]')
+            'must be [T, J, 2]'
+        )
     if lost not in LOST:
         raise ValueError(f'lost is {lost!r}; it must be one of {LOST}')
     found = ~np.isnan(prediction).any(axis=2)
@@ -84,7 +86,8 @@ def normalized_distances(
     if bad.any():
         raise ValueError(
             f'the scale is {scales[bad][0]} in frame {np.flatnonzero(bad)[0]}; it must not be '
-            'negative or missing where joints are scored')
+            'negative or missing where joints are scored'
+        )
     distances = np.linalg.norm(prediction - truth, axis=2)
     distances = np.where(found, distances, np.inf)
     valid = (scales > 0)[:, None]
@@ -138,7 +141,8 @@ def summarize(
         columns = [distances.reshape(-1, 1) for distances in results.values()]
     return {
         f'PCK@{threshold:g}': mean_scored(
-            np.concatenate([pck(distances, threshold) for distances in columns]))
+            np.concatenate([pck(distances, threshold) for distances in columns])
+        )
         for threshold in thresholds
     }
 
@@ -189,8 +193,10 @@ def joint_table(
     return [
         {
             'joint': name,
-            **{f'PCK@{threshold:g}': float(share[index])
-               for threshold, share in zip(thresholds, shares)},
+            **{
+                f'PCK@{threshold:g}': float(share[index])
+                for threshold, share in zip(thresholds, shares)
+            },
         }
         for index, name in enumerate(joint_names)
         if not np.isnan(pooled[:, index]).all()

@@ -82,9 +82,11 @@ class SequenceView:
                 raise ValueError(
                     f'{self.name}: the values of {measure.name} have the shape '
                     f'{list(np.shape(measure.values))}; it must be '
-                    f'[{len(measure.lines)}, {self.num_frames}]')
+                    f'[{len(measure.lines)}, {self.num_frames}]'
+                )
         _check_frames(
-            self.name, self.num_frames, self.frames, self.frame_numbers, self.frames_per_second)
+            self.name, self.num_frames, self.frames, self.frame_numbers, self.frames_per_second
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,30 +131,40 @@ class SequenceReport:
             )
         if any(not 0 <= object_id <= 255 for object_id in self.object_ids):
             raise ValueError(f'{self.name}: object_ids is {self.object_ids}; they are 0 to 255')
-        _check_frames(
-            self.name, shape[1], self.frames, self.frame_numbers, self.frames_per_second)
+        _check_frames(self.name, shape[1], self.frames, self.frame_numbers, self.frames_per_second)
 
     @property
     def view(self) -> SequenceView:
         palette = davis_palette() if self.palette is None else self.palette
         colours = [tuple(palette[object_id].tolist()) for object_id in self.object_ids]
         lines = tuple(
-            (f'object {object_id}', colour) for object_id, colour in zip(self.object_ids, colours))
+            (f'object {object_id}', colour) for object_id, colour in zip(self.object_ids, colours)
+        )
         values = self.region_similarity, self.boundary_accuracy
         return SequenceView(
-            self.name, np.shape(self.region_similarity)[1],
+            self.name,
+            np.shape(self.region_similarity)[1],
             tuple(zip(map(str, self.object_ids), colours)),
-            tuple(Measure(name, meaning.lower(), np.asarray(scores, np.float64), lines)
-                  for (name, meaning), scores in zip(_MEASURES, values)),
-            self.frames, self.frame_numbers, self.frames_per_second, 'object')
+            tuple(
+                Measure(name, meaning.lower(), np.asarray(scores, np.float64), lines)
+                for (name, meaning), scores in zip(_MEASURES, values)
+            ),
+            self.frames,
+            self.frame_numbers,
+            self.frames_per_second,
+            'object',
+        )
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:
     """RGB colours of different hues, those of neighbours far apart."""
     return tuple(
-        tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(
-            index * 0.618034 % 1, (0.9, 0.6)[index % 2], 1))
-        for index in range(count))
+        tuple(
+            round(255 * channel)
+            for channel in colorsys.hsv_to_rgb(index * 0.618034 % 1, (0.9, 0.6)[index % 2], 1)
+        )
+        for index in range(count)
+    )
 
 
 def draw_joints(
@@ -177,7 +189,8 @@ def draw_joints(
     for name, points in (('positions', positions), ('truth', truth)):
         if np.shape(points) != (len(colours), 2):
             raise ValueError(
-                f'{name} has the shape {list(np.shape(points))}; it must be [{len(colours)}, 2]')
+                f'{name} has the shape {list(np.shape(points))}; it must be [{len(colours)}, 2]'
+            )
     result = frame.copy()
     # A dot of four pixels across once the picture is 240 wide; in sixteenths of a pixel for OpenCV.
     unit = max(frame.shape[:2]) / 120
@@ -186,8 +199,14 @@ def draw_joints(
     def circle(point, radius, colour, thickness):
         if np.isfinite(point).all():
             cv2.circle(
-                result, [round(16 * float(value)) for value in point], round(16 * radius), colour,
-                thickness, cv2.LINE_AA, shift=4)
+                result,
+                [round(16 * float(value)) for value in point],
+                round(16 * radius),
+                colour,
+                thickness,
+                cv2.LINE_AA,
+                shift=4,
+            )
 
     black = (0, 0, 0)
     for point, colour in zip(truth, colours):
@@ -295,9 +314,13 @@ def write_report(
     Raises:
       ValueError: a picture is no WebP, JPEG or PNG file.
     """
-    page = _page(metrics, [
-        sequence.view if isinstance(sequence, SequenceReport) else sequence
-        for sequence in sequences])
+    page = _page(
+        metrics,
+        [
+            sequence.view if isinstance(sequence, SequenceReport) else sequence
+            for sequence in sequences
+        ],
+    )
     write_text(path, page)
 
 
@@ -325,37 +348,49 @@ def write_comparison(
     if len(runs) > len(string.ascii_uppercase):
         raise ValueError(f'there are {len(runs)} runs; at most {len(string.ascii_uppercase)} fit')
     for views in sequences:
-        if len(views) != len(runs) or len({
-                (view.name, view.num_frames, *view.frame_numbers) for view in views}) > 1:
+        if (
+            len(views) != len(runs)
+            or len({(view.name, view.num_frames, *view.frame_numbers) for view in views}) > 1
+        ):
             raise ValueError(
                 f'the views of {", ".join(view.name for view in views)} are not of the same '
-                f'frames of one sequence in {len(runs)} runs')
+                f'frames of one sequence in {len(runs)} runs'
+            )
     write_text(path, _comparison_page(comparison, sequences))
 
 
 def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceView]) -> str:
     rows = metrics.get('per_sequence') or []
-    return _document(metrics.get('title') or 'Evaluation', _subtitle(metrics, rows), [
-        _notices(metrics),
-        _headline(metrics.get('summary') or {}),
-        _results(rows, sequences),
-        _other_tables(metrics),
-        _sequences(rows, sequences),
-        _details(metrics),
-    ])
+    return _document(
+        metrics.get('title') or 'Evaluation',
+        _subtitle(metrics, rows),
+        [
+            _notices(metrics),
+            _headline(metrics.get('summary') or {}),
+            _results(rows, sequences),
+            _other_tables(metrics),
+            _sequences(rows, sequences),
+            _details(metrics),
+        ],
+    )
 
 
 def _document(title: str, subtitle: str, parts: Sequence[str]) -> str:
     """A page of a title, a subtitle and sections, the latter two as HTML."""
     parts = '\n'.join(parts)
-    return document(title, f'''<main>
+    return document(
+        title,
+        f"""<main>
 <header>
 <h1>{_escape(title)}</h1>
 <p class="muted">{subtitle}</p>
 </header>
 {parts}
 </main>
-''', _STYLE, _SCRIPT)
+""",
+        _STYLE,
+        _SCRIPT,
+    )
 
 
 def document(title: str, body: str, style: str, script: str = '') -> str:
@@ -371,7 +406,7 @@ def document(title: str, body: str, style: str, script: str = '') -> str:
         allowed += "; script-src 'unsafe-inline'"
         script = f'<script>{script}</script>\n'
     # The security policy makes browsers refuse whatever would come from outside the file.
-    return f'''<!DOCTYPE html>
+    return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -384,7 +419,7 @@ def document(title: str, body: str, style: str, script: str = '') -> str:
 <body>
 {body}{script}</body>
 </html>
-'''
+"""
 
 
 def _subtitle(metrics: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -443,12 +478,16 @@ def _headline(summary: Mapping[str, float]) -> str:
             tiles.append((_escape(name), _escape(meaning), value, ''))
     if any(more for *_, more in tiles):  # A line of the same height in all of them.
         tiles = [(*tile, f'<div class="more">{more}</div>') for *tile, more in tiles]
-    return '<section class="tiles" aria-label="Global result, in percent">' + ''.join(
-        f'<div class="card tile"><div class="label"><b>{name}</b> {meaning}</div>'
-        f'<div class="number">{_percent(value)}<small>%</small></div>{_bar(value)}'
-        f'{more}</div>'
-        for name, meaning, value, more in tiles
-    ) + '</section>'
+    return (
+        '<section class="tiles" aria-label="Global result, in percent">'
+        + ''.join(
+            f'<div class="card tile"><div class="label"><b>{name}</b> {meaning}</div>'
+            f'<div class="number">{_percent(value)}<small>%</small></div>{_bar(value)}'
+            f'{more}</div>'
+            for name, meaning, value, more in tiles
+        )
+        + '</section>'
+    )
 
 
 def _results(
@@ -485,9 +524,15 @@ def _other_tables(metrics: Mapping[str, Any], note: str = 'In percent.') -> str:
     tables = []
     for key, name in (('per_joint', 'joint'), ('per_class', 'class'), ('per_threshold', 'overlap')):
         if rows := metrics.get(key):
-            tables.append(_table(
-                f'By {name}', f'{note} Over all sequences.', [name.capitalize()], rows,
-                lambda row, name=name: f'<th scope="row">{_escape(row.get(name, "?"))}</th>'))
+            tables.append(
+                _table(
+                    f'By {name}',
+                    f'{note} Over all sequences.',
+                    [name.capitalize()],
+                    rows,
+                    lambda row, name=name: f'<th scope="row">{_escape(row.get(name, "?"))}</th>',
+                )
+            )
     return ''.join(tables)
 
 
@@ -502,15 +547,18 @@ def _table(heading, note, names, rows, text, kind=''):
             value = row.get(column)
             shown = str(value) if isinstance(value, int) else _percent(value)
             is_share = not isinstance(value, (int, _Difference)) and not column.endswith(
-                ('-Recall', '-Decay'))
+                ('-Recall', '-Decay')
+            )
             exact = repr(float(value)) if is_number(value) else ''
             cells.append(
                 f'<td class="value" data-value="{exact}">{shown}'
-                f'{_bar(value) if is_share else ""}</td>')
+                f'{_bar(value) if is_share else ""}</td>'
+            )
         body.append(f'<tr>{"".join(cells)}</tr>')
     head = ''.join(
         f'<th scope="col" class="{style}"><button type="button">{_escape(title)}</button></th>'
-        if kind else f'<th scope="col" class="{style}">{_escape(title)}</th>'
+        if kind
+        else f'<th scope="col" class="{style}">{_escape(title)}</th>'
         for title, style in (
             *((name, 'text') for name in names),
             *((column.replace('-', ' '), 'value') for column in columns),
@@ -528,16 +576,16 @@ def _sequences(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceVi
         return ''
     cards = ''.join(
         _card(index, view, _numbers_of(view, rows), {'': view})
-        for index, view in enumerate(sequences))
+        for index, view in enumerate(sequences)
+    )
     return f'<section><h2>Over time</h2>{cards}</section>'
 
 
-def _card(
-    index: int, view: SequenceView, numbers: str, players: Mapping[str, SequenceView]
-) -> str:
+def _card(index: int, view: SequenceView, numbers: str, players: Mapping[str, SequenceView]) -> str:
     """A sequence: numbers (as HTML), legend and chart of the view, and frames as `_player` has."""
     legend = ''.join(
-        f'<span>{_swatch(colour)}{_escape(name)}</span>' for name, colour in view.legend)
+        f'<span>{_swatch(colour)}{_escape(name)}</span>' for name, colour in view.legend
+    )
     return (
         f'<article class="card sequence" id="sequence-{index}"><header>'
         f'<h3>{_escape(view.name)}</h3><span class="muted">{numbers}</span>'
@@ -553,8 +601,10 @@ def _numbers_of(view: SequenceView, rows: Sequence[Mapping[str, Any]]) -> str:
         return f'J&amp;F <b>{_percent(np.mean(means))}</b>'
     return ' '.join(
         f'{_escape(name)} <b>{_percent(value)}</b>'
-        for row in own for name, value in row.items()
-        if isinstance(value, float) and 'J-Mean' not in row)
+        for row in own
+        for name, value in row.items()
+        if isinstance(value, float) and 'J-Mean' not in row
+    )
 
 
 def _player(views: Mapping[str, SequenceView]) -> str:
@@ -571,7 +621,8 @@ def _player(views: Mapping[str, SequenceView]) -> str:
     pictures = ''.join(
         f'<figure><img src="{uri}" alt="Labels of {_escape(view.name)} over a frame">'
         f'<figcaption>{caption}</figcaption></figure>'
-        for caption, uri in zip(views, uris[::len(numbers)]))
+        for caption, uri in zip(views, uris[:: len(numbers)])
+    )
     return (
         f'<div class="player" data-rate="{float(view.frames_per_second)}" '
         f'data-numbers="{json.dumps(numbers)}"><div class="pictures">{pictures}</div>'
@@ -612,7 +663,7 @@ def _chart(view: SequenceView) -> str:
     bottom = _PANEL_TOP + (len(view.measures) - 1) * _PANEL_SPACING + _PANEL_HEIGHT
     spacing = next(
         (size for size in (1, 2, 5, 10, 20, 50, 100, 200, 500) if view.num_frames / size <= 10),
-        1000
+        1000,
     )
     for number in range(0, view.num_frames, spacing):
         parts.append(
@@ -694,39 +745,56 @@ def _comparison_page(
     comparison: Mapping[str, Any], sequences: Sequence[Sequence[SequenceView]]
 ) -> str:
     runs, tables = comparison['runs'], comparison['tables']
-    letters = string.ascii_uppercase[:len(runs)]
+    letters = string.ascii_uppercase[: len(runs)]
     names = [_escape(run['name']) for run in runs]
     swatches = [_swatch(colour) for colour in distinct_colours(len(runs))]
     captions = [
-        f'{swatch}<b>{letter}</b> {name}' for swatch, letter, name in zip(swatches, letters, names)]
-    note = 'In percent. ' + ', '.join(
-        f'{letter}: {name}' for letter, name in zip(letters, names)) + '.'
+        f'{swatch}<b>{letter}</b> {name}' for swatch, letter, name in zip(swatches, letters, names)
+    ]
+    note = (
+        'In percent. '
+        + ', '.join(f'{letter}: {name}' for letter, name in zip(letters, names))
+        + '.'
+    )
     merged = [_merged(views, letters) for views in sequences]
     facts = list(dict.fromkeys(key for run in runs for key in run if key != 'name'))
     described = [(fact, [run.get(fact) for run in runs]) for fact in facts]
     differing = [(row['setting'], row['values']) for row in comparison['settings']]
-    overall = [
-        {'measure': row['measure'], **_columns(row, letters)} for row in tables['summary']]
+    overall = [{'measure': row['measure'], **_columns(row, letters)} for row in tables['summary']]
     by_sequence = _beside(
-        [row for row in tables['per_sequence'] if row['measure'] in comparison['measures']],
-        letters)
+        [row for row in tables['per_sequence'] if row['measure'] in comparison['measures']], letters
+    )
     cards = []
     for index, (views, view) in enumerate(zip(sequences, merged)):
         players = {
             f'{caption} <span class="muted">{_numbers_of(view, rows)}</span>': view
-            for caption, view, rows in zip(captions, views, comparison['per_sequence'])}
+            for caption, view, rows in zip(captions, views, comparison['per_sequence'])
+        }
         cards.append(_card(index, view, '', players))
     subtitle = _subtitle({}, comparison['per_sequence'][0])
-    return _document(f'Comparison of {len(runs)} runs', subtitle, [
-        _notices({'warnings': comparison['warnings']}),
-        _facts('Runs', captions, described, ''),
-        _facts('Settings that differ', captions, differing, 'None.'),
-        _table('Overall', note, ['Measure'], overall, lambda row: (
-            f'<th scope="row">{_escape(row["measure"])}</th>')) if overall else '',
-        _results(by_sequence, merged, note),
-        _other_tables({key: _beside(rows, letters) for key, rows in tables.items()}, note),
-        f'<section class="compared"><h2>Over time</h2>{"".join(cards)}</section>' if cards else '',
-    ])
+    return _document(
+        f'Comparison of {len(runs)} runs',
+        subtitle,
+        [
+            _notices({'warnings': comparison['warnings']}),
+            _facts('Runs', captions, described, ''),
+            _facts('Settings that differ', captions, differing, 'None.'),
+            _table(
+                'Overall',
+                note,
+                ['Measure'],
+                overall,
+                lambda row: f'<th scope="row">{_escape(row["measure"])}</th>',
+            )
+            if overall
+            else '',
+            _results(by_sequence, merged, note),
+            _other_tables({key: _beside(rows, letters) for key, rows in tables.items()}, note),
+            f'<section class="compared"><h2>Over time</h2>{"".join(cards)}</section>'
+            if cards
+            else '',
+        ],
+    )
 
 
 def _columns(row: Mapping[str, Any], letters: str, prefix: str = '') -> dict[str, Any]:
@@ -734,8 +802,10 @@ def _columns(row: Mapping[str, Any], letters: str, prefix: str = '') -> dict[str
     differences = [math.nan if value is None else value for value in row['differences']]
     return {
         **{f'{prefix}{letter}': value for letter, value in zip(letters, row['values'])},
-        **{f'{prefix}{letter}\xa0\N{MINUS SIGN}\xa0{letters[0]}': _Difference(value)
-           for letter, value in zip(letters[1:], differences)},
+        **{
+            f'{prefix}{letter}\xa0\N{MINUS SIGN}\xa0{letters[0]}': _Difference(value)
+            for letter, value in zip(letters[1:], differences)
+        },
     }
 
 
@@ -743,10 +813,14 @@ def _beside(rows: Sequence[Mapping[str, Any]], letters: str) -> list[dict[str, A
     """Rows of one measure each as rows that have all measures, those of the runs side by side."""
     subjects = {}
     for row in rows:
-        subject = {key: value for key, value in row.items()
-                   if key not in ('measure', 'values', 'differences')}
+        subject = {
+            key: value
+            for key, value in row.items()
+            if key not in ('measure', 'values', 'differences')
+        }
         subjects.setdefault(tuple(subject.items()), subject).update(
-            _columns(row, letters, f'{row["measure"]}, '))
+            _columns(row, letters, f'{row["measure"]}, ')
+        )
     return list(subjects.values())
 
 
@@ -777,11 +851,14 @@ def _facts(
     head = ''.join(f'<th scope="col">{caption}</th>' for caption in captions)
     body = ''.join(
         f'<tr><th scope="row">{_escape(name)}</th>'
-        + ''.join(f'<td>{_escape(_text(value))}</td>' for value in values) + '</tr>'
-        for name, values in rows)
+        + ''.join(f'<td>{_escape(_text(value))}</td>' for value in values)
+        + '</tr>'
+        for name, values in rows
+    )
     table = (
         f'<div class="card scroll"><table class="results beside"><thead><tr><th></th>{head}</tr>'
-        f'</thead><tbody>{body}</tbody></table></div>')
+        f'</thead><tbody>{body}</tbody></table></div>'
+    )
     return f'<section><h2>{heading}</h2>{table if rows else f"<p>{none}</p>"}</section>'
 
 
@@ -835,21 +912,19 @@ def _check_frames(
 ) -> None:
     numbers = list(numbers)
     if len(numbers) != len(frames):
-        raise ValueError(
-            f'{name}: there are {len(numbers)} frame_numbers for {len(frames)} frames')
+        raise ValueError(f'{name}: there are {len(numbers)} frame_numbers for {len(frames)} frames')
     if numbers != sorted(set(numbers)) or any(not 0 <= t < num_frames for t in numbers):
         raise ValueError(
             f'{name}: frame_numbers is {numbers}; they must ascend, from 0 to {num_frames - 1} at '
-            'most')
+            'most'
+        )
     if not 0 < rate < math.inf:
         raise ValueError(f'{name}: frames_per_second is {rate}; it must be above 0')
 
 
 def _check_picture(name: str, image: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-        raise ValueError(
-            f'{name} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3]'
-        )
+        raise ValueError(f'{name} is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3]')
 
 
 def _count(number: int, noun: str) -> str:
@@ -860,7 +935,7 @@ def _escape(value: Any) -> str:
     return html.escape(str(value))
 
 
-_STYLE = '''
+_STYLE = """
 :root {
   color-scheme: light dark;
   --page: #f5f6f8; --card: #ffffff; --text: #1b1f27; --muted: #636b79; --rule: #e1e4ea;
@@ -1022,9 +1097,9 @@ summary { padding: 10px 0; font-weight: 600; cursor: pointer; }
   .controls { display: none; }
   .sequence, .tile { break-inside: avoid; }
 }
-'''
+"""
 
-_SCRIPT = '''
+_SCRIPT = """
 'use strict';
 
 for (const player of document.querySelectorAll('.player')) {
@@ -1094,4 +1169,4 @@ for (const results of document.querySelectorAll('table.sortable')) {
     results.tBodies[0].append(...rows);
   }));
 }
-'''
+"""

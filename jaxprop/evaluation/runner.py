@@ -102,9 +102,7 @@ class Labeller:
         return MaskCodec(self.encode, self.min_max, self.decode_at, self.resize_first)
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], network: Network | None = None
-    ) -> 'Labeller':
+    def from_config(cls, config: Mapping[str, Any], network: Network | None = None) -> 'Labeller':
         """From a config in configs/eval: its `network`, `input`, `propagation`, and `labels` or
         `keypoints`; the network is not loaded again if it is given."""
         network = network or load_network(**config['network'])
@@ -115,18 +113,27 @@ class Labeller:
         else:
             meaning = config['labels']
         return cls(
-            network, PropagationConfig(**config['propagation']), InputConfig(**size), seen,
-            **meaning, feature_batch=config['feature_batch'])
+            network,
+            PropagationConfig(**config['propagation']),
+            InputConfig(**size),
+            seen,
+            **meaning,
+            feature_batch=config['feature_batch'],
+        )
 
     def settings(self) -> dict[str, Any]:
         """Every factor by name, as plain values for JSON."""
         if self.keypoints is not None:
             meaning = {'keypoints': dataclasses.asdict(self.keypoints)}
         else:
-            meaning = {'labels': {
-                'encode': self.encode, 'min_max': self.min_max, 'decode_at': self.decode_at,
-                **({} if self.resize_first is None else {'resize_first': self.resize_first}),
-            }}
+            meaning = {
+                'labels': {
+                    'encode': self.encode,
+                    'min_max': self.min_max,
+                    'decode_at': self.decode_at,
+                    **({} if self.resize_first is None else {'resize_first': self.resize_first}),
+                }
+            }
         return {
             'propagation': dataclasses.asdict(self.propagation),
             'input': {**dataclasses.asdict(self.input), 'color': self.color},
@@ -151,7 +158,8 @@ def load_network(
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(
-            f'architecture is {architecture!r}; it must be one of {tuple(ARCHITECTURES)}')
+            f'architecture is {architecture!r}; it must be one of {tuple(ARCHITECTURES)}'
+        )
     if name == 'untrained':
         model = ARCHITECTURES[architecture](**attributes)
         variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
@@ -259,13 +267,21 @@ def evaluate(
     # Opening checks every file: once for labelling and for the report.
     sequences = [(name, opened_once(open_sequence)) for name, open_sequence in sequences]
     settings = {
-        'dataset': dict(dataset), 'network': labeller.network.description, **labeller.settings(),
-        **benchmark.settings()}
+        'dataset': dict(dataset),
+        'network': labeller.network.description,
+        **labeller.settings(),
+        **benchmark.settings(),
+    }
     claim(output / 'settings.json', settings, write=parallel.is_writer())
     started = time.time()
     waits = label_sequences(
-        parallel.own_part(sequences), benchmark, labeller, output, skip_bad=skip_bad,
-        videos_per_device=videos_per_device)
+        parallel.own_part(sequences),
+        benchmark,
+        labeller,
+        output,
+        skip_bad=skip_bad,
+        videos_per_device=videos_per_device,
+    )
     parallel.wait_for_all()
     skipped, records, previews = [], {}, []
     for name, open_sequence in sequences:
@@ -310,7 +326,8 @@ def evaluate(
         network = labeller.network.description['name']
         _write_csv(
             output / 'per_sequence.csv',
-            [{**row, 'network': network} for row in metrics['per_sequence']])
+            [{**row, 'network': network} for row in metrics['per_sequence']],
+        )
         report.write_report(output / 'report.html', metrics, previews)
     parallel.wait_for_all()
     return metrics
@@ -323,7 +340,8 @@ def provenance() -> dict[str, Any]:
     def git(*arguments):
         try:
             done = subprocess.run(
-                ['git', *arguments], cwd=folder, capture_output=True, text=True, check=True)
+                ['git', *arguments], cwd=folder, capture_output=True, text=True, check=True
+            )
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()
@@ -399,8 +417,13 @@ def label_sequences(
                 skip(work.name, error)
 
     total = sum(sequence.num_frames for group in groups.values() for sequence in group)
-    bar = tqdm(total=total, unit='frame', dynamic_ncols=True, mininterval=0.5,
-               disable=not total or device is not None)
+    bar = tqdm(
+        total=total,
+        unit='frame',
+        dynamic_ncols=True,
+        mininterval=0.5,
+        disable=not total or device is not None,
+    )
     with concurrent.futures.ThreadPoolExecutor() as pool, bar:
         for (_, num_labels), group in groups.items():
             num_devices = 1 if device is not None else min(jax.local_device_count(), len(group))
@@ -409,12 +432,19 @@ def label_sequences(
             group.sort(key=lambda sequence: -sequence.num_frames)
             works = collections.deque(
                 _Work(sequence, benchmark, labeller, output, pool, waits, skip, features)
-                for sequence in group)
+                for sequence in group
+            )
             by_name = {work.name: work for work in works}
             last = time.time()
             for step in label_videos(
-                    videos(pool, works, num_devices * rows), labeller, codec, num_labels,
-                    num_devices=num_devices, videos_per_device=rows, first_device=device or 0):
+                videos(pool, works, num_devices * rows),
+                labeller,
+                codec,
+                num_labels,
+                num_devices=num_devices,
+                videos_per_device=rows,
+                first_device=device or 0,
+            ):
                 share, last = (time.time() - last) / len(step), time.time()
                 for video, prediction in step:
                     if video.name not in skipped:
@@ -479,9 +509,16 @@ class _Work:
 
     def take(self, prediction):
         """Gives the next prediction to a thread; with the last one the sequence is finished."""
-        self.jobs.append(self.pool.submit(
-            self.benchmark.take, self.partial, self.sequence, self.objects, self.num_taken,
-            prediction))
+        self.jobs.append(
+            self.pool.submit(
+                self.benchmark.take,
+                self.partial,
+                self.sequence,
+                self.objects,
+                self.num_taken,
+                prediction,
+            )
+        )
         self.num_taken += 1
         is_last = self.num_taken == self.sequence.num_frames
         # Predictions that wait to be written are held in memory.
@@ -494,7 +531,9 @@ class _Work:
         """Brings the predictions to their place and, last, writes the record."""
         sequence = self.sequence
         record = {
-            'name': self.name, 'num_frames': sequence.num_frames, 'size': sequence.size,
+            'name': self.name,
+            'num_frames': sequence.num_frames,
+            'size': sequence.size,
             'seconds': self.seconds,
             **self.benchmark.record(self.partial, sequence, self.objects, self.taken),
         }
@@ -582,6 +621,7 @@ def _write_csv(path, rows):
 
 def _attributes(model):
     return {
-        field.name: getattr(model, field.name) for field in dataclasses.fields(model)
+        field.name: getattr(model, field.name)
+        for field in dataclasses.fields(model)
         if field.name not in ('parent', 'name', 'dtype', 'norm_momentum', 'norm_axis_name')
     }

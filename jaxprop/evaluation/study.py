@@ -56,7 +56,7 @@ class Cell:
         """Of its results; the same for cells of the same settings."""
         factors = {name: self.config[name] for name in _FACTORS if name in self.config}
         digest = hashlib.sha256(json.dumps(factors, sort_keys=True).encode()).hexdigest()
-        return f"cells/{_stem(self.config['network']['name'])}-{digest[:12]}"
+        return f'cells/{_stem(self.config["network"]["name"])}-{digest[:12]}'
 
     @property
     def is_marked(self) -> bool:
@@ -98,7 +98,8 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> list[Row]:
     if parallel.is_writer():
         write = {'table': study_report.write_table, 'figure': study_report.write_figure}
         write[config.study.kind](
-            output, config.study.to_dict(), rows, title=config.title, notes=notes(config))
+            output, config.study.to_dict(), rows, title=config.title, notes=notes(config)
+        )
     return rows
 
 
@@ -110,22 +111,34 @@ def resolve(config: ConfigDict) -> list[Cell]:
     """
     study = config.study
     base = {
-        name: value for name, value in config.to_dict().items()
-        if name not in ('study', 'networks', 'own', 'own_factors')}
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in ('study', 'networks', 'own', 'own_factors')
+    }
     cells = []
     for cell in study.cells:
         name = cell['network']
         path = config.networks[name]
-        cells.append(Cell(
-            cell['labels'], with_changes(base, cell['changes'], path), cell['published'],
-            cell['chosen_on'],
-            '' if path else f'no checkpoint: say --config.networks.{name}=FILE'))
+        cells.append(
+            Cell(
+                cell['labels'],
+                with_changes(base, cell['changes'], path),
+                cell['published'],
+                cell['chosen_on'],
+                '' if path else f'no checkpoint: say --config.networks.{name}=FILE',
+            )
+        )
     for path in config.own:
         for cell in study.own_cells:
             if cell['factors'] == config.own_factors:
-                cells.append(Cell(
-                    {'method': _stem(path), **cell['labels']},
-                    with_changes(base, cell['changes'], path), {}, cell['chosen_on']))
+                cells.append(
+                    Cell(
+                        {'method': _stem(path), **cell['labels']},
+                        with_changes(base, cell['changes'], path),
+                        {},
+                        cell['chosen_on'],
+                    )
+                )
     return cells
 
 
@@ -158,8 +171,7 @@ def with_changes(
 
 def run_cells(cells: Iterable[Cell], output: pathlib.Path, opener: Opener) -> None:
     """Evaluates the cells that are not finished, each into its folder in `output`."""
-    unfinished = {
-        cell.folder: cell for cell in cells if not _metrics_path(cell, output).exists()}
+    unfinished = {cell.folder: cell for cell in cells if not _metrics_path(cell, output).exists()}
     groups = {}
     for cell in unfinished.values():
         key = json.dumps({name: cell.config[name] for name in _FEATURES}, sort_keys=True)
@@ -172,7 +184,8 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path, opener: Opener) -> No
                 # Opened once for all: opening checks every file.
                 datasets[str(dataset)] = [
                     (name, runner.opened_once(open_sequence))
-                    for name, open_sequence in opener.dataset(dataset)]
+                    for name, open_sequence in opener.dataset(dataset)
+                ]
             sequences = datasets[str(dataset)]
             runs = _runs(group, output, opener)
             for name, open_sequence in parallel.own_part(sequences):
@@ -180,26 +193,43 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path, opener: Opener) -> No
                 _label_by_all(runs, name, open_sequence)
             for one in runs:
                 runner.evaluate(
-                    sequences, one.labeller, one.output, benchmark=one.benchmark,
-                    title=one.title, dataset=dataset.to_dict(), skip_bad=one.skip_bad,
-                    report_frames=one.report_frames)
+                    sequences,
+                    one.labeller,
+                    one.output,
+                    benchmark=one.benchmark,
+                    title=one.title,
+                    dataset=dataset.to_dict(),
+                    skip_bad=one.skip_bad,
+                    report_frames=one.report_frames,
+                )
                 bar.update()
 
 
 def report_row(cell: Cell, output: pathlib.Path) -> Row:
     """What `study_report` shows of a cell; without numbers if it is not finished."""
     row = {
-        'labels': dict(cell.labels), 'published': dict(cell.published), 'measured': None,
-        'note': cell.missing, 'marked': False, 'report': '', 'sequences': 0, 'frames': 0}
+        'labels': dict(cell.labels),
+        'published': dict(cell.published),
+        'measured': None,
+        'note': cell.missing,
+        'marked': False,
+        'report': '',
+        'sequences': 0,
+        'frames': 0,
+    }
     path = _metrics_path(cell, output)
     if cell.missing or not path.exists():
         return row
     metrics = json.loads(path.read_text())
     return {
-        **row, 'measured': metrics['summary'], 'marked': cell.is_marked,
-        'note': ' '.join(metrics['warnings']), 'report': f'{cell.folder}/report.html',
+        **row,
+        'measured': metrics['summary'],
+        'marked': cell.is_marked,
+        'note': ' '.join(metrics['warnings']),
+        'report': f'{cell.folder}/report.html',
         'sequences': len({line['sequence'] for line in metrics['per_sequence']}),
-        'frames': metrics['timing']['frames labelled']}
+        'frames': metrics['timing']['frames labelled'],
+    }
 
 
 def split_name(dataset: Mapping[str, Any]) -> str:
@@ -218,7 +248,8 @@ def input_note(config: ConfigDict) -> str:
     """What a report says of the frames' size."""
     size = config.input
     shown = {'native': 'their own size', 'short_side': f'short side {size.size}'}.get(
-        size.resize, f'{size.resize} {size.size}')
+        size.resize, f'{size.resize} {size.size}'
+    )
     return f'frames: {shown}, unless a row says otherwise.'
 
 
@@ -240,9 +271,16 @@ def _runs(group, output, opener):
     for cell in group:
         labeller = runner.Labeller.from_config(cell.config, network)
         network = labeller.network
-        runs.append(_Run(
-            labeller, opener.benchmark(ConfigDict(cell.config)), output / cell.folder,
-            cell.config['title'], cell.config['skip_bad'], cell.config['report_frames']))
+        runs.append(
+            _Run(
+                labeller,
+                opener.benchmark(ConfigDict(cell.config)),
+                output / cell.folder,
+                cell.config['title'],
+                cell.config['skip_bad'],
+                cell.config['report_frames'],
+            )
+        )
     return runs
 
 
@@ -252,10 +290,16 @@ def _label_by_all(runs, name, open_sequence):
 
     def label(device):
         # A run stays with its device: each compiles its own programs.
-        for one in runs[device::jax.local_device_count()]:
+        for one in runs[device :: jax.local_device_count()]:
             runner.label_sequences(
-                [(name, open_sequence)], one.benchmark, one.labeller, one.output,
-                skip_bad=one.skip_bad, features=features, device=device)
+                [(name, open_sequence)],
+                one.benchmark,
+                one.labeller,
+                one.output,
+                skip_bad=one.skip_bad,
+                features=features,
+                device=device,
+            )
 
     devices = range(min(jax.local_device_count(), len(runs)))
     with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
@@ -273,13 +317,15 @@ class _Features:
         with self.lock:
             sequence, labeller = self.open_sequence(), self.labeller
             if self.variables is None:
-                self.variables = put_variables(runner.video_variables(
-                    sequence.read_frame, sequence.num_frames, labeller))
+                self.variables = put_variables(
+                    runner.video_variables(sequence.read_frame, sequence.num_frames, labeller)
+                )
             while len(self.known) < stop:
                 count = min(labeller.feature_batch, sequence.num_frames - len(self.known))
                 frames = [
                     runner.prepared_frame(sequence, len(self.known) + i, labeller)
-                    for i in range(count)]
+                    for i in range(count)
+                ]
                 self.known += compute_features(frames, labeller, self.variables)
         return self.known[start:stop]
 

@@ -60,8 +60,8 @@ def write_table(
     """
     _check_labels(study, rows)
     said = dict.fromkeys(
-        row['note'] if row['measured'] else f'Not run: {row["note"]}'
-        for row in rows if row['note'])
+        row['note'] if row['measured'] else f'Not run: {row["note"]}' for row in rows if row['note']
+    )
     _write(output, study, rows, title, [*said, *notes])
 
 
@@ -96,7 +96,8 @@ def write_figure(
     elif marked:
         caption = (
             'Settings were chosen on the split that is reported here for '
-            f'{_name_curves(study, rows, marked)}.')
+            f'{_name_curves(study, rows, marked)}.'
+        )
     else:
         caption = 'No settings were chosen on the split that is reported here.'
     said = collections.defaultdict(list)
@@ -108,10 +109,19 @@ def write_figure(
             figure.savefig(temporary, dpi=200)
     beside = [name for name in ('panel', 'x', *study['curves']) if name not in study['columns']]
     _write(
-        output, {**study, 'columns': (*beside, *study['columns'])}, rows, title,
-        [*(f'{start}{_name_curves(study, rows, chosen)}: {note}'
-           for (start, note), chosen in said.items()), *notes],
-        caption)
+        output,
+        {**study, 'columns': (*beside, *study['columns'])},
+        rows,
+        title,
+        [
+            *(
+                f'{start}{_name_curves(study, rows, chosen)}: {note}'
+                for (start, note), chosen in said.items()
+            ),
+            *notes,
+        ],
+        caption,
+    )
 
 
 def draw_figure(study: Mapping[str, Any], rows: Sequence[Row]) -> 'Figure':
@@ -147,7 +157,8 @@ def draw_figure(study: Mapping[str, Any], rows: Sequence[Row]) -> 'Figure':
     looks = {
         method: {'color': colour, 'marker': marker, 'markersize': 5}
         for method, colour, marker in zip(
-            methods, itertools.cycle(_COLOURS), itertools.cycle(_MARKERS))
+            methods, itertools.cycle(_COLOURS), itertools.cycle(_MARKERS)
+        )
     }
     kinds = dict.fromkeys(_curve(study, row)[1] for row in rows)
     others = [kind for kind in kinds if kind not in _LINE_STYLES]
@@ -165,8 +176,12 @@ def draw_figure(study: Mapping[str, Any], rows: Sequence[Row]) -> 'Figure':
                 curves[_curve(study, row)].append((row['labels']['x'], 100 * value))
         for (method, kind), points in curves.items():
             axes.plot(
-                *zip(*sorted(points)), **looks[method], linestyle=styles[kind], linewidth=1.5,
-                label=_join(method, kind))
+                *zip(*sorted(points)),
+                **looks[method],
+                linestyle=styles[kind],
+                linewidth=1.5,
+                label=_join(method, kind),
+            )
             shown |= {method, kind}
         if panel.get('log'):
             axes.set_xscale('log')
@@ -179,32 +194,52 @@ def draw_figure(study: Mapping[str, Any], rows: Sequence[Row]) -> 'Figure':
         axes.spines[['top', 'right']].set_visible(False)
     all_axes[0].set_ylabel(_plain(f'{heading} (%)'))
 
-    entries = [Line2D([], [], **looks[method], label=_plain(method))
-               for method in methods if method in shown]
-    entries += [Line2D([], [], color='0.35', linestyle=styles[kind], label=_plain(kind))
-                for kind in kinds if kind and kind in shown]
+    entries = [
+        Line2D([], [], **looks[method], label=_plain(method))
+        for method in methods
+        if method in shown
+    ]
+    entries += [
+        Line2D([], [], color='0.35', linestyle=styles[kind], label=_plain(kind))
+        for kind in kinds
+        if kind and kind in shown
+    ]
     if entries:
         figure.legend(
-            handles=entries, loc='outside lower center', frameon=False,
-            ncols=min(4 * len(panels), len(entries)))
+            handles=entries,
+            loc='outside lower center',
+            frameon=False,
+            ncols=min(4 * len(panels), len(entries)),
+        )
     return figure
 
 
 def _write(output, study, rows, title, notes, caption=''):
     marks = any(
         row['marked'] and _value(row, key) is not None
-        for row in rows for key, _ in study['measures'])
+        for row in rows
+        for key, _ in study['measures']
+    )
     compared = ', and in parentheses as published' if _any_published(rows) else ''
     notes = [
         f'In percent: measured{compared}; -: none.',
         *(['† settings were chosen on the split that is reported here.'] if marks else []),
-        *notes]
+        *notes,
+    ]
     for suffix, text in (
         ('md', _markdown(study, rows, title, notes, caption)),
         ('csv', _csv(study, rows)),
-        ('html', _page(
-            study, rows, title, notes, caption,
-            (output / 'figure.svg').read_bytes() if caption else b'')),
+        (
+            'html',
+            _page(
+                study,
+                rows,
+                title,
+                notes,
+                caption,
+                (output / 'figure.svg').read_bytes() if caption else b'',
+            ),
+        ),
     ):
         write_text(output / f'table.{suffix}', text)
 
@@ -214,19 +249,35 @@ def _csv(study: Mapping[str, Any], rows: Sequence[Row]) -> str:
     keys = [key for key, _ in study['measures']]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
-    writer.writerow([
-        *names, *(f'{key} {kind}' for key in keys for kind in ('measured', 'published')),
-        'marked', 'note', 'sequences', 'frames'])
+    writer.writerow(
+        [
+            *names,
+            *(f'{key} {kind}' for key in keys for kind in ('measured', 'published')),
+            'marked',
+            'note',
+            'sequences',
+            'frames',
+        ]
+    )
     for row in rows:
         numbers = []
         for key in keys:
             value = _value(row, key)
             # One digit short of a double's: 0.55 is 55 percent, not 55.00000000000001.
             numbers += [
-                '' if value is None else f'{100 * value:.15g}', row['published'].get(key, '')]
-        writer.writerow([
-            *(row['labels'].get(name, '') for name in names), *numbers, bool(row['marked']),
-            row['note'], row['sequences'], row['frames']])
+                '' if value is None else f'{100 * value:.15g}',
+                row['published'].get(key, ''),
+            ]
+        writer.writerow(
+            [
+                *(row['labels'].get(name, '') for name in names),
+                *numbers,
+                bool(row['marked']),
+                row['note'],
+                row['sequences'],
+                row['frames'],
+            ]
+        )
     return stream.getvalue()
 
 
@@ -234,22 +285,34 @@ def _markdown(study, rows, title, notes, caption) -> str:
     names, headings, lines = _grid(study, rows)
     table = [[*names, *headings]]
     for labels, cells in lines:
-        table.append([*labels, *(
-            f'{measured} {published}'.rstrip()
-            for _, texts in cells for measured, published in texts)])
+        table.append(
+            [
+                *labels,
+                *(
+                    f'{measured} {published}'.rstrip()
+                    for _, texts in cells
+                    for measured, published in texts
+                ),
+            ]
+        )
     table = [[_escape_markdown(text) for text in texts] for texts in table]
     widths = [max(3, *map(len, column)) for column in zip(*table)]
     # Labels to the left, numbers to the right.
     sides = [str.ljust] * len(names) + [str.rjust] * len(headings)
-    table = [[side(text, width) for side, text, width in zip(sides, texts, widths)]
-             for texts in table]
-    table.insert(1, ['-' * (width - 1) + '-:'[side is str.rjust]
-                     for side, width in zip(sides, widths)])
+    table = [
+        [side(text, width) for side, text, width in zip(sides, texts, widths)] for texts in table
+    ]
+    table.insert(
+        1, ['-' * (width - 1) + '-:'[side is str.rjust] for side, width in zip(sides, widths)]
+    )
     title, caption = _escape_markdown(title), _escape_markdown(caption)
     figure = f'![{title}](figure.png)\n\n{caption}\n\n' if caption else ''
     return (
-        f'# {title}\n\n{figure}' + ''.join(f'| {" | ".join(texts)} |\n' for texts in table) + '\n'
-        + ''.join(f'- {_escape_markdown(note)}\n' for note in notes))
+        f'# {title}\n\n{figure}'
+        + ''.join(f'| {" | ".join(texts)} |\n' for texts in table)
+        + '\n'
+        + ''.join(f'- {_escape_markdown(note)}\n' for note in notes)
+    )
 
 
 def _page(study, rows, title, notes, caption, picture) -> str:
@@ -266,10 +329,16 @@ def _page(study, rows, title, notes, caption, picture) -> str:
     if any(row['report'] for row in rows):
         notes = [*notes, 'Measured numbers lead to the reports of their cells.']
     figure = (
-        f'<figure><img src="data:image/svg+xml;base64,{base64.b64encode(picture).decode()}" '
-        f'alt="{html.escape(title)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-    ) if caption else ''
-    return document(title, f'''<h1>{html.escape(title)}</h1>
+        (
+            f'<figure><img src="data:image/svg+xml;base64,{base64.b64encode(picture).decode()}" '
+            f'alt="{html.escape(title)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+        )
+        if caption
+        else ''
+    )
+    return document(
+        title,
+        f"""<h1>{html.escape(title)}</h1>
 {figure}
 <div class="scroll"><table>
 <thead><tr>{head}</tr></thead>
@@ -277,12 +346,12 @@ def _page(study, rows, title, notes, caption, picture) -> str:
 {body}</tbody>
 </table></div>
 <ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>
-''', _STYLE)
+""",
+        _STYLE,
+    )
 
 
-def _html_cells(
-    study: Mapping[str, Any], row: Row | None, texts: Sequence[tuple[str, str]]
-) -> str:
+def _html_cells(study: Mapping[str, Any], row: Row | None, texts: Sequence[tuple[str, str]]) -> str:
     cells = ''
     for (key, _), (measured, published) in zip(study['measures'], texts):
         text = html.escape(measured)
@@ -315,15 +384,19 @@ def _grid(
             lines.append((labels, cells := {}))
         cells[group] = row
     headings = [
-        f'{group} {heading}'.strip() for group in groups for _, heading in study['measures']]
-    return names, headings, [
-        (labels, [(row, _texts(study, row, compared)) for row in map(cells.get, groups)])
-        for labels, cells in lines]
+        f'{group} {heading}'.strip() for group in groups for _, heading in study['measures']
+    ]
+    return (
+        names,
+        headings,
+        [
+            (labels, [(row, _texts(study, row, compared)) for row in map(cells.get, groups)])
+            for labels, cells in lines
+        ],
+    )
 
 
-def _texts(
-    study: Mapping[str, Any], row: Row | None, compared: bool
-) -> list[tuple[str, str]]:
+def _texts(study: Mapping[str, Any], row: Row | None, compared: bool) -> list[tuple[str, str]]:
     """For each measure of a cell what was measured and, if compared, what was published."""
     if row is None:
         return [('-', '')] * len(study['measures'])
@@ -343,6 +416,7 @@ def _texts(
 
 def _name_curves(study: Mapping[str, Any], rows: Iterable[Row], chosen: Iterable[Row]) -> str:
     """The curves of the chosen rows and their panels, with counts where it isn't all points."""
+
     def place(row):
         return _join(*_curve(study, row)), row['labels']['panel']
 
@@ -393,7 +467,7 @@ def _escape_markdown(text: str) -> str:
     return ' '.join(text.split())
 
 
-_STYLE = '''
+_STYLE = """
 :root {
   color-scheme: light dark; --text: #1b1f27; --page: #fff; --muted: #636b79; --rule: #dcdfe5;
 }
@@ -432,4 +506,4 @@ figcaption { margin-top: 8px; }
   .note { width: auto; }
   a { text-decoration: none; }
 }
-'''
+"""

@@ -36,12 +36,16 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
     base = {name: value for name, value in config.to_dict().items() if name != 'tuning'}
     splits = {
         name: study.with_changes(
-            base, {f'dataset.{key}': value for key, value in tuning[name].items()})
-        for name in ('on', 'report')}
+            base, {f'dataset.{key}': value for key, value in tuning[name].items()}
+        )
+        for name in ('on', 'report')
+    }
     _check(tuning, splits, opener)
     claim(output / 'settings.json', {'base': base, 'tuning': tuning}, write=parallel.is_writer())
-    measure, start = tuning['measure'], {
-        name: base['propagation'][name] for name in tuning['order']}
+    measure, start = (
+        tuning['measure'],
+        {name: base['propagation'][name] for name in tuning['order']},
+    )
 
     def cell(split, factors, labels, chosen_on):
         changes = {f'propagation.{name}': value for name, value in factors.items()}
@@ -58,9 +62,14 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
             # What is best so far comes first: of equal scores it stays.
             values = list(dict.fromkeys((chosen[name], *tuning['candidates'][name])))
             cells = [
-                cell('on', {**chosen, name: value}, {
-                    'round': number, 'factor': name, 'panel': panels[name], 'x': value}, tuned_on)
-                for value in values]
+                cell(
+                    'on',
+                    {**chosen, name: value},
+                    {'round': number, 'factor': name, 'panel': panels[name], 'x': value},
+                    tuned_on,
+                )
+                for value in values
+            ]
             study.run_cells(cells, output, opener)
             rows = [row(one) for one in cells]
             scores = [one['measured'][measure] for one in rows]
@@ -68,22 +77,33 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
             tried += sorted(rows, key=lambda one: one['labels']['x'])
 
     final = [
-        cell(split, factors, {'split': study.split_name(splits[split]['dataset']), 'settings': name,
-                              **factors}, origin)
+        cell(
+            split,
+            factors,
+            {'split': study.split_name(splits[split]['dataset']), 'settings': name, **factors},
+            origin,
+        )
         for split in ('on', 'report')
         for name, factors, origin in (
-            ('before', start, tuning['start_chosen_on']), ('chosen', chosen, tuned_on))]
+            ('before', start, tuning['start_chosen_on']),
+            ('chosen', chosen, tuned_on),
+        )
+    ]
     study.run_cells(final, output, opener)
     rows = [row(one) for one in final]
     result = {
-        'chosen': chosen, 'start': start,
-        'flags': ' '.join(
-            f'--config.propagation.{name}={value}' for name, value in chosen.items()),
+        'chosen': chosen,
+        'start': start,
+        'flags': ' '.join(f'--config.propagation.{name}={value}' for name, value in chosen.items()),
         'measure': measure,
         'scores': {
-            split: {one['labels']['settings']: one['measured'][measure] for one in rows
-                    if one['labels']['split'] == split}
-            for split in dict.fromkeys(one['labels']['split'] for one in rows)},
+            split: {
+                one['labels']['settings']: one['measured'][measure]
+                for one in rows
+                if one['labels']['split'] == split
+            }
+            for split in dict.fromkeys(one['labels']['split'] for one in rows)
+        },
     }
     if parallel.is_writer():
         write_json(output / 'chosen.json', result)
@@ -97,11 +117,13 @@ def _check(tuning, splits, opener):
             raise ValueError(f'tuning.candidates.{name} is empty: name values to choose from')
     names = [
         {name for name, _ in opener.dataset(ConfigDict(split['dataset']))}
-        for split in splits.values()]
+        for split in splits.values()
+    ]
     if shared := set.intersection(*names):
         raise ValueError(
             f'tuning.on and tuning.report share sequences: {", ".join(sorted(shared))}. What is '
-            'reported must not be what was chosen on')
+            'reported must not be what was chosen on'
+        )
 
 
 def _write_reports(config, output, panels, tried, rows, result):
@@ -110,19 +132,35 @@ def _write_reports(config, output, panels, tried, rows, result):
     symbols = {'temperature': 'T', 'num_neighbors': 'k', 'num_context': 'n'}
     panels = tuple(
         {'label': label, 'x': symbols.get(name, name), 'title': name, 'log': name == 'temperature'}
-        for name, label in panels.items())
+        for name, label in panels.items()
+    )
     study_report.write_figure(
         output / 'search',
-        {'kind': 'figure', 'measures': measures, 'columns': ('round', 'factor', 'x'), 'pivot': '',
-         'curves': ('round',), 'panels': panels},
-        [{**row, 'report': f"../{row['report']}"} for row in tried],  # All of them were run.
+        {
+            'kind': 'figure',
+            'measures': measures,
+            'columns': ('round', 'factor', 'x'),
+            'pivot': '',
+            'curves': ('round',),
+            'panels': panels,
+        },
+        [{**row, 'report': f'../{row["report"]}'} for row in tried],  # All of them were run.
         title=f'{config.title}: values tried',
-        notes=(sizes, 'Factor by factor, from left to right, each with the best so far.'))
+        notes=(sizes, 'Factor by factor, from left to right, each with the best so far.'),
+    )
     study_report.write_table(
         output,
-        {'kind': 'table', 'measures': tuple(config.tuning.reported),
-         'columns': ('split', 'settings', *config.tuning.order), 'pivot': ''},
-        rows, title=config.title,
+        {
+            'kind': 'table',
+            'measures': tuple(config.tuning.reported),
+            'columns': ('split', 'settings', *config.tuning.order),
+            'pivot': '',
+        },
+        rows,
+        title=config.title,
         notes=(
-            sizes, f"Chosen by {result['measure']}; every value tried is in search/table.html.",
-            f"The chosen settings: {result['flags']}"))
+            sizes,
+            f'Chosen by {result["measure"]}; every value tried is in search/table.html.',
+            f'The chosen settings: {result["flags"]}',
+        ),
+    )

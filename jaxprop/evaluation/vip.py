@@ -37,11 +37,13 @@ def confusion_matrix(
     if prediction.shape != truth.shape:
         raise ValueError(
             f'prediction has the shape {list(prediction.shape)}, truth {list(truth.shape)}; resize '
-            'the prediction to the annotation by nearest neighbour')
+            'the prediction to the annotation by nearest neighbour'
+        )
     if prediction.size and not 0 <= prediction.min() <= prediction.max() < num_classes:
         raise ValueError(
             f'the prediction runs from {prediction.min()} to {prediction.max()}; classes are 0 to '
-            f'{num_classes - 1}')
+            f'{num_classes - 1}'
+        )
     counted = (truth >= 0) & (truth < num_classes)
     pairs = num_classes * truth[counted].astype(np.int64) + prediction[counted]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -159,7 +161,8 @@ def match_instances(
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     if prediction.shape != truth.shape:
         raise ValueError(
-            f'prediction has the shape {list(prediction.shape)}, truth {list(truth.shape)}')
+            f'prediction has the shape {list(prediction.shape)}, truth {list(truth.shape)}'
+        )
     predicted = _instances(prediction, predicted_classes)
     true = _instances(truth, true_classes)
     missing = [instance for instance in predicted if instance not in scores]
@@ -169,11 +172,16 @@ def match_instances(
     for instance, area in predicted.items():
         ids, counts = np.unique(truth[prediction == instance], return_counts=True)
         inside = dict(zip(ids.tolist(), counts.tolist()))
-        overlaps.append(max(
-            (inside.get(other, 0) / (area + other_area - inside.get(other, 0))
-             for other, other_area in true.items()
-             if true_classes[other] == predicted_classes[instance]),
-            default=0.0))
+        overlaps.append(
+            max(
+                (
+                    inside.get(other, 0) / (area + other_area - inside.get(other, 0))
+                    for other, other_area in true.items()
+                    if true_classes[other] == predicted_classes[instance]
+                ),
+                default=0.0,
+            )
+        )
     return Matches(
         np.array([predicted_classes[instance] for instance in predicted], np.int64),
         np.array([scores[instance] for instance in predicted], np.float64),
@@ -240,14 +248,17 @@ def summarize_instances(
         for name in ('classes', 'scores', 'overlaps')
     )
     num_true = sum(matches.num_true for matches in results)
-    precisions = np.array([
+    precisions = np.array(
         [
-            average_precision(
-                scores[classes == index], overlaps[classes == index], num_true[index], threshold)
-            for threshold in thresholds
+            [
+                average_precision(
+                    scores[classes == index], overlaps[classes == index], num_true[index], threshold
+                )
+                for threshold in thresholds
+            ]
+            for index in range(1, len(num_true))
         ]
-        for index in range(1, len(num_true))
-    ])
+    )
     return {
         'AP^r_vol': mean_scored(precisions),
         'AP^r': [mean_scored(column) for column in precisions.T],

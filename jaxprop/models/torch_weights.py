@@ -76,8 +76,17 @@ def load_torch_weights(path: str | os.PathLike, *, max_bytes: int = 2**30) -> An
             return value
         # What reading damaged data runs into: lacking stack entries, arguments of other types.
         except (
-            ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, AttributeError,
-            NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile,
+            ValueError,
+            TypeError,
+            IndexError,
+            KeyError,
+            EOFError,
+            OverflowError,
+            AttributeError,
+            NotImplementedError,
+            RuntimeError,
+            struct.error,
+            zipfile.BadZipFile,
         ) as error:
             raise ValueError(
                 f'{os.fspath(path)!r} is not a file of PyTorch weights that can be read: {error}'
@@ -197,7 +206,8 @@ def _read_old(file: BinaryIO, size: int, max_bytes: int) -> Any:
     value = _run(head, storages)
     keys = _run(head, storages)
     _require(
-        type(keys) is list and all(type(key) is str for key in keys)
+        type(keys) is list
+        and all(type(key) is str for key in keys)
         and sorted(keys) == sorted(storages.arrays),
         'the storages are not those of the tensors',
     )
@@ -235,8 +245,15 @@ def _run(file: BinaryIO, storages: _Storages) -> Any:
             marked.append(stack)
             stack = []
         elif name in (
-            'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINUNICODE', 'SHORT_BINUNICODE',
-            'BINSTRING', 'SHORT_BINSTRING',
+            'BININT',
+            'BININT1',
+            'BININT2',
+            'LONG1',
+            'BINFLOAT',
+            'BINUNICODE',
+            'SHORT_BINUNICODE',
+            'BINSTRING',
+            'SHORT_BINSTRING',
         ):
             stack.append(argument)
         elif name in ('NONE', 'NEWTRUE', 'NEWFALSE'):

@@ -171,7 +171,8 @@ def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, 
         if value.shape != shape.shape:
             raise ValueError(
                 f"'features.{name}' has the shape {value.shape} as {'/'.join(path)}, but this "
-                f'network needs {shape.shape}')
+                f'network needs {shape.shape}'
+            )
         variables[path] = jnp.asarray(value)
     return traverse_util.unflatten_dict(variables)
 
@@ -182,6 +183,9 @@ def _torch_name(path: tuple[str, ...]) -> str:
     kind, index = layer[:4], int(layer[4:])
     position = 3 * (index - 1) + sum(pooled < index for pooled in POOLED) + (kind == 'norm')
     renamed = {
-        'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var',
+        'kernel': 'weight',
+        'scale': 'weight',
+        'mean': 'running_mean',
+        'var': 'running_var',
     }
     return f'{position}.{renamed.get(leaf, leaf)}'

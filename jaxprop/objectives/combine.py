@@ -44,7 +44,7 @@ def objective(video: Objective, image: Objective, weight: float) -> Objective:
             other, image_rest = _take_backbone(image_variables[part])
             if _shapes(backbone) != _shapes(other):
                 raise ValueError(
-                    f"the objectives have different backbones: their {part} are "
+                    f'the objectives have different backbones: their {part} are '
                     f'{_shapes(backbone)} and {_shapes(other)}; needed: the same network'
                 )
             variables[part] = {'backbone': backbone, 'video': video_rest, 'image': image_rest}

@@ -143,18 +143,20 @@ def objective(
         queries, new_statistics = encode(params, statistics, views[0], groups)
 
         first = state['step'] == 0
-        moved = jax.lax.stop_gradient({
-            'params': jax.tree.map(
-                lambda old, new: jnp.where(first, new, momentum * old + (1 - momentum) * new),
-                state['momentum']['params'],
-                params,
-            ),
-            'state': jax.tree.map(
-                lambda old, new: jnp.where(first, new, old),
-                state['momentum']['state'],
-                statistics,
-            ),
-        })
+        moved = jax.lax.stop_gradient(
+            {
+                'params': jax.tree.map(
+                    lambda old, new: jnp.where(first, new, momentum * old + (1 - momentum) * new),
+                    state['momentum']['params'],
+                    params,
+                ),
+                'state': jax.tree.map(
+                    lambda old, new: jnp.where(first, new, old),
+                    state['momentum']['state'],
+                    statistics,
+                ),
+            }
+        )
         order = jax.random.permutation(shuffle_rng, batch_size * devices)
         mine = jax.lax.dynamic_slice_in_dim(order, device * batch_size, batch_size)
         shuffled, moved['state'] = encode(

@@ -120,22 +120,28 @@ def objective(
         """The two images of each pair, uint8 RGB."""
         frames = frames.astype(jnp.float32) / 255
         first, second = frames[:, 0], frames[:, 1]
-        keys = jax.vmap(jax.random.split, out_axes=1)(
-            example_keys(rng, frames.shape[0], axis_name)
-        )
+        keys = jax.vmap(jax.random.split, out_axes=1)(example_keys(rng, frames.shape[0], axis_name))
         if stage == 'warm_up':
             first, second = (
                 random_affine_crop(
-                    key, frame, patch_size,
-                    max_rotation=max_rotation, max_scale=max_scale, flip=True,
+                    key,
+                    frame,
+                    patch_size,
+                    max_rotation=max_rotation,
+                    max_scale=max_scale,
+                    flip=True,
                 )
                 for key, frame in zip(keys, (first, second))
             )
         else:
             # Its scale stays that of frame 2, and so does its handedness.
             first = random_affine_crop(
-                keys[0], resize_and_pad(first, frame_size), patch_size,
-                max_rotation=max_rotation, max_scale=1.0, flip=False,
+                keys[0],
+                resize_and_pad(first, frame_size),
+                patch_size,
+                max_rotation=max_rotation,
+                max_scale=1.0,
+                flip=False,
             )
             second = resize_and_pad(second, frame_size)
         return [jnp.round(255 * x).astype(jnp.uint8) for x in (first, second)]

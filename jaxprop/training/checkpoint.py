@@ -34,7 +34,8 @@ def open_manager(
         pathlib.Path(folder).resolve(),
         options=options,
         item_handlers={
-            'state': ocp.StandardCheckpointHandler(), 'data': ocp.JsonCheckpointHandler(),
+            'state': ocp.StandardCheckpointHandler(),
+            'data': ocp.JsonCheckpointHandler(),
         },
     )
 
@@ -56,7 +57,8 @@ def save(
     manager.save(
         step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(dict(data))),
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(dict(data))
+        ),
         metrics={'loss': float(loss)},
     )
 
@@ -78,8 +80,12 @@ def restore(
     saved = manager.item_metadata(step)['state']
     for part in ('params', 'state'):
         _check_shapes(manager.directory / str(step), part, saved[part], getattr(like, part))
-    restored = manager.restore(step, args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(jax.device_get(like)), data=ocp.args.JsonRestore()))
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(jax.device_get(like)), data=ocp.args.JsonRestore()
+        ),
+    )
     return restored['state'], restored['data']
 
 
@@ -93,23 +99,30 @@ def restore_variables(folder: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f'{folder}: there is no such folder of checkpoints')
     with open_manager(folder, read_only=True) as manager:
         step = _existing(manager, None)
-        state = manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))['state']
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))[
+            'state'
+        ]
     return jax.device_get({'params': state['params'], 'state': state['state']})
 
 
 def _existing(manager, step):
     step = manager.latest_step() if step is None else step
     if step not in manager.all_steps():
-        raise ValueError(f'{manager.directory}: holds no checkpoint' + (
-            '' if step is None else f' of step {step}, but of {sorted(manager.all_steps())}'))
+        raise ValueError(
+            f'{manager.directory}: holds no checkpoint'
+            + ('' if step is None else f' of step {step}, but of {sorted(manager.all_steps())}')
+        )
     return step
 
 
 def _check_shapes(path, part, saved, expected):
     saved, expected = (
-        {key: tuple(value.shape) for key, value in traverse_util.flatten_dict(
-            tree, sep='/').items()} for tree in (saved, expected))
+        {
+            key: tuple(value.shape)
+            for key, value in traverse_util.flatten_dict(tree, sep='/').items()
+        }
+        for tree in (saved, expected)
+    )
     differing = [
         f'{name}: {saved.get(name)} there, {expected.get(name)} here'
         for name in sorted(saved.keys() | expected.keys())
@@ -118,4 +131,5 @@ def _check_shapes(path, part, saved, expected):
     if differing:
         raise ValueError(
             f'{path}: is of another network or objective; {len(differing)} arrays in {part} '
-            'differ, such as ' + '; '.join(differing[:3]))
+            'differ, such as ' + '; '.join(differing[:3])
+        )

@@ -40,9 +40,20 @@ from jaxprop.training.step import make_train_step
 
 # What a run may go on with another value of: its length, its place, what is written.
 _CHANGEABLE = {
-    'title', 'steps', 'epochs', 'log_every', 'checkpoint_every', 'keep', 'data/root',
-    'data/num_threads', 'image_data/root', 'image_data/num_threads',
-    'statistics', 'statistics/frames', 'statistics/size', 'statistics/color',
+    'title',
+    'steps',
+    'epochs',
+    'log_every',
+    'checkpoint_every',
+    'keep',
+    'data/root',
+    'data/num_threads',
+    'image_data/root',
+    'image_data/num_threads',
+    'statistics',
+    'statistics/frames',
+    'statistics/size',
+    'statistics/color',
 }
 # Steps that are dispatched ahead of the device; each holds a batch there.
 _AHEAD = 2
@@ -83,8 +94,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     state = create_state(objective, optimizer, example, config.seed)
 
     with contextlib.ExitStack() as stack:
-        manager = stack.enter_context(
-            checkpoint.open_manager(workdir / 'checkpoints', config.keep))
+        manager = stack.enter_context(checkpoint.open_manager(workdir / 'checkpoints', config.keep))
         if manager.latest_step() is not None:
             state, data_state = checkpoint.restore(manager, state)
             iterator.set_state(data_state)
@@ -92,9 +102,16 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             state = start_from(state, config.start_from, backbone)
         first_step = step = int(state.step)
         log = stack.enter_context(contextlib.closing(_Log(workdir, first_step)))
-        bar = stack.enter_context(tqdm(
-            total=num_steps, initial=first_step, desc=config.name, unit='step',
-            dynamic_ncols=True, disable=not parallel.is_writer()))
+        bar = stack.enter_context(
+            tqdm(
+                total=num_steps,
+                initial=first_step,
+                desc=config.name,
+                unit='step',
+                dynamic_ncols=True,
+                disable=not parallel.is_writer(),
+            )
+        )
         terminated = stack.enter_context(_sigterm())
         train_step = make_train_step(objective, optimizer, config.accumulate)
         state = parallel.replicate(state)
@@ -102,8 +119,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
         def write():
             log.write(
-                step, config.data.batch_size, epoch=step / steps_per_epoch,
-                learning_rate=float(schedule(step - 1)), unreadable=len(iterator.unreadable))
+                step,
+                config.data.batch_size,
+                epoch=step / steps_per_epoch,
+                learning_rate=float(schedule(step - 1)),
+                unreadable=len(iterator.unreadable),
+            )
             if iterator.unreadable:
                 write_json(workdir / f'unreadable.{jax.process_index()}.json', iterator.unreadable)
             bar.set_postfix(loss=log.metrics['loss'], refresh=False)
@@ -129,16 +150,22 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
         state = parallel.unreplicate(state)
         if step >= num_steps and parallel.is_writer() and isinstance(backbone, ResNet):
-            variables = {
-                'params': state.params['backbone'], 'batch_stats': state.state['backbone']}
+            variables = {'params': state.params['backbone'], 'batch_stats': state.state['backbone']}
             if config.statistics is not None:
                 variables = data_statistics(config, backbone, variables)
-            export_backbone(workdir / 'backbone', backbone, variables, {
-                'trained by': config.name,
-                'color': 'lightness' if config.objective.name == 'uvc' else 'rgb',
-                'steps': step, 'epochs': step / steps_per_epoch,
-                'metrics': log.metrics, 'config': _without_paths(config.to_dict()),
-            })
+            export_backbone(
+                workdir / 'backbone',
+                backbone,
+                variables,
+                {
+                    'trained by': config.name,
+                    'color': 'lightness' if config.objective.name == 'uvc' else 'rgb',
+                    'steps': step,
+                    'epochs': step / steps_per_epoch,
+                    'metrics': log.metrics,
+                    'config': _without_paths(config.to_dict()),
+                },
+            )
     return {'step': step, 'finished': step >= num_steps, 'metrics': log.metrics}
 
 
@@ -155,9 +182,7 @@ def open_data(config: ConfigDict) -> BatchIterator | CombinedIterator:
 
 def make_training(
     config: ConfigDict, steps_per_epoch: float
-) -> tuple[
-    ResNet | ColorAutoencoder, Objective, optax.Schedule, optax.GradientTransformation
-]:
+) -> tuple[ResNet | ColorAutoencoder, Objective, optax.Schedule, optax.GradientTransformation]:
     """What a config trains, and how: backbone, objective, learning rate and optimiser."""
     backbone = make_backbone(config)
     schedule = make_schedule(**config.schedule, steps_per_epoch=steps_per_epoch)
@@ -184,6 +209,7 @@ def make_objective(
     Raises:
       ValueError: there is no such objective, or no colour autoencoder for UVC.
     """
+
     def build(settings):
         settings = settings.to_dict()
         name = settings.pop('name')
@@ -200,7 +226,8 @@ def make_objective(
     if config.image_objective is None:
         return build(config.objective)
     return combine.objective(
-        build(config.objective), build(config.image_objective), config.image_weight)
+        build(config.objective), build(config.image_objective), config.image_weight
+    )
 
 
 def load_color_autoencoder(path: str | os.PathLike) -> dict[str, Any]:
@@ -216,7 +243,8 @@ def load_color_autoencoder(path: str | os.PathLike) -> dict[str, Any]:
     if not path:
         raise ValueError(
             'color_autoencoder is empty: give the folder of a run of configs/train/'
-            'color_autoencoder.py, or one with the released encoder and decoder')
+            'color_autoencoder.py, or one with the released encoder and decoder'
+        )
     path = pathlib.Path(path)
     parts = [sorted(path.glob(f'*{part}*.pth')) for part in ('encoder', 'decoder')]
     if all(len(part) == 1 for part in parts):
@@ -260,18 +288,24 @@ def start_from(state: TrainState, path: str | os.PathLike, backbone: ResNet) -> 
             return value
         return jax.numpy.asarray(other, value.dtype)
 
-    return state._replace(**jax.tree_util.tree_map_with_path(
-        replace, {'params': state.params, 'state': state.state}))
+    return state._replace(
+        **jax.tree_util.tree_map_with_path(replace, {'params': state.params, 'state': state.state})
+    )
 
 
 def export_backbone(
-    path: str | os.PathLike, backbone: ResNet, variables: Mapping[str, Any],
+    path: str | os.PathLike,
+    backbone: ResNet,
+    variables: Mapping[str, Any],
     description: Mapping[str, Any],
 ) -> None:
     """Writes a trained backbone for `load_pretrained`, without what only training needs."""
     save_pretrained(
-        path, backbone.clone(norm_axis_name=None, frozen_until=None, dtype=None), variables,
-        description)
+        path,
+        backbone.clone(norm_axis_name=None, frozen_until=None, dtype=None),
+        variables,
+        description,
+    )
 
 
 def data_statistics(
@@ -290,7 +324,8 @@ def data_statistics(
     """
     frames, size, seen = (config.statistics[key] for key in ('frames', 'size', 'color'))
     data = dataclasses.replace(
-        DatasetConfig(**config.data), num_frames=1, batch_size=frames, size=size)
+        DatasetConfig(**config.data), num_frames=1, batch_size=frames, size=size
+    )
     images = next(make_iterator(data, config.seed))['image']
     estimate = jax.jit(estimate_batch_statistics, static_argnums=0)
     return estimate(backbone.clone(dtype=None), variables, color.network_input(images, seen))
@@ -403,7 +438,10 @@ def _cut(path, step):
 def _without_paths(config):
     """What may be shown to others: where the data lay on this machine says nothing to them."""
     flat = traverse_util.flatten_dict(config)
-    return traverse_util.unflatten_dict({
-        key: value for key, value in flat.items()
-        if key[-1] not in ('root', 'start_from', 'color_autoencoder')
-    })
+    return traverse_util.unflatten_dict(
+        {
+            key: value
+            for key, value in flat.items()
+            if key[-1] not in ('root', 'start_from', 'color_autoencoder')
+        }
+    )

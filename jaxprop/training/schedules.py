@@ -52,15 +52,16 @@ def make_schedule(
         schedule = optax.constant_schedule(learning_rate)
     elif name == 'step':
         schedule = optax.piecewise_constant_schedule(
-            learning_rate, {steps(time): factor for time in boundaries})
+            learning_rate, {steps(time): factor for time in boundaries}
+        )
     elif name == 'poly':
-        schedule = optax.polynomial_schedule(
-            learning_rate, 0.0, power, max(1, steps(epochs)))
+        schedule = optax.polynomial_schedule(learning_rate, 0.0, power, max(1, steps(epochs)))
     else:
         schedule = optax.cosine_decay_schedule(learning_rate, max(1, steps(epochs)))
     if restarts:
         schedule = optax.join_schedules(
-            [schedule] * (len(restarts) + 1), [steps(time) for time in restarts])
+            [schedule] * (len(restarts) + 1), [steps(time) for time in restarts]
+        )
     if not warmup:
         return schedule
     rise = optax.linear_schedule(0.0, 1.0, max(1, steps(warmup)))
@@ -103,8 +104,9 @@ def make_optimizer(
     optimizer = optax.chain(clip, rule, optax.scale_by_learning_rate(schedule))
     if frozen_until is None:
         return optimizer
-    return optax.chain(optimizer, optax.masked(
-        optax.set_to_zero(), lambda params: is_frozen(params, frozen_until)))
+    return optax.chain(
+        optimizer, optax.masked(optax.set_to_zero(), lambda params: is_frozen(params, frozen_until))
+    )
 
 
 def is_kernel(params: Any) -> Any:
@@ -114,7 +116,7 @@ def is_kernel(params: Any) -> Any:
 
 def is_frozen(params: Any, frozen_until: str) -> Any:
     """True for each of the backbone's arrays before a stage, False for all others."""
-    learning = STAGES[STAGES.index(frozen_until):]
+    learning = STAGES[STAGES.index(frozen_until) :]
 
     def frozen(path, _):
         names = [key.key for key in path]

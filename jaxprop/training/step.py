@@ -39,8 +39,8 @@ def make_train_step(
     def split(values):
         if len(values) % accumulate:
             raise ValueError(
-                f'accumulate is {accumulate}; it must divide the {len(values)} examples of a '
-                'device')
+                f'accumulate is {accumulate}; it must divide the {len(values)} examples of a device'
+            )
         return values.reshape(accumulate, -1, *values.shape[1:])
 
     @functools.partial(jax.pmap, axis_name=AXIS, donate_argnums=0)
@@ -51,7 +51,8 @@ def make_train_step(
             objective_state, total = carry
             index, examples = inputs
             (loss, (objective_state, metrics)), gradients = gradient(
-                state.params, objective_state, examples, jax.random.fold_in(rng, index))
+                state.params, objective_state, examples, jax.random.fold_in(rng, index)
+            )
             total = jax.tree.map(jnp.add, total, gradients)
             return (objective_state, total), {**metrics, 'loss': loss}
 

@@ -12,11 +12,11 @@ NUM = 64
 HEIGHT, WIDTH = 40, 60
 
 
-
 def _compiled(function, num_settings):
     """`jax.jit` with quick compilation, which takes nearly all of the time of these tests."""
     return jax.jit(
-        function, static_argnums=range(2, 2 + num_settings),
+        function,
+        static_argnums=range(2, 2 + num_settings),
         compiler_options={'xla_backend_optimization_level': 0},
     )
 
@@ -126,11 +126,13 @@ def test_brightness_contrast_and_saturation_are_affine_within_the_strength():
     # Away from the bounds, so that nothing is clipped.
     images = 0.4 + 0.2 * _random_images()
     luma = images @ [0.299, 0.587, 0.114]
-    for index, base in enumerate((
-        np.zeros_like(images),
-        np.broadcast_to(luma.mean(axis=(1, 2))[:, None, None, None], images.shape),
-        np.broadcast_to(luma[..., None], images.shape),
-    )):
+    for index, base in enumerate(
+        (
+            np.zeros_like(images),
+            np.broadcast_to(luma.mean(axis=(1, 2))[:, None, None, None], images.shape),
+            np.broadcast_to(luma[..., None], images.shape),
+        )
+    ):
         strengths = [0.0] * 4
         strengths[index] = 0.4
         result = np.asarray(color_jitter(_keys(), images, *strengths))
@@ -204,16 +206,19 @@ def test_an_image_depends_on_its_own_key_alone():
         assert np.abs(alone[index] - together[index - 2]).max() > 0.01
 
 
-@pytest.mark.parametrize('call, message', [
-    (lambda k, x: augment.random_resized_crop(k, x, 4, area=(0.0, 1.0)), 'area is'),
-    (lambda k, x: augment.random_resized_crop(k, x, 4, aspect=(2.0, 1.0)), 'aspect is'),
-    (lambda k, x: augment.random_grayscale(k, x, 1.5), 'probability is 1.5'),
-    (lambda k, x: augment.color_jitter(k, x, hue=0.6), '0.6'),
-    (lambda k, x: augment.color_jitter(k, x, contrast=-1.0), '-1.0'),
-    (lambda k, x: augment.random_affine_crop(k, x, 4, max_scale=0.5), '0.5'),
-    (lambda k, x: augment.random_flip(k, (255 * x).astype(np.uint8)), 'uint8'),
-    (lambda k, x: augment.random_flip(k, x[0]), r'\[8, 10, 3\]'),
-])
+@pytest.mark.parametrize(
+    'call, message',
+    [
+        (lambda k, x: augment.random_resized_crop(k, x, 4, area=(0.0, 1.0)), 'area is'),
+        (lambda k, x: augment.random_resized_crop(k, x, 4, aspect=(2.0, 1.0)), 'aspect is'),
+        (lambda k, x: augment.random_grayscale(k, x, 1.5), 'probability is 1.5'),
+        (lambda k, x: augment.color_jitter(k, x, hue=0.6), '0.6'),
+        (lambda k, x: augment.color_jitter(k, x, contrast=-1.0), '-1.0'),
+        (lambda k, x: augment.random_affine_crop(k, x, 4, max_scale=0.5), '0.5'),
+        (lambda k, x: augment.random_flip(k, (255 * x).astype(np.uint8)), 'uint8'),
+        (lambda k, x: augment.random_flip(k, x[0]), r'\[8, 10, 3\]'),
+    ],
+)
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call(_keys(2), _random_images(2))

@@ -11,12 +11,13 @@ from jaxprop.data.sequences import DataError
 from tests.support import shared
 
 
-
 def test_real_annotations():
     folder, davis = shared('data', 'BADJA'), shared('data', 'DAVIS')
     assert badja_names(folder) == ('bear', 'dog', 'dog-agility', 'horsejump-low')
     expected = {  # Frames from the first annotated one to the last, annotated ones, points.
-        'bear': (79, 17, '00002'), 'dog': (53, 12, '00003'), 'dog-agility': (21, 5, '00000'),
+        'bear': (79, 17, '00002'),
+        'dog': (53, 12, '00003'),
+        'dog-agility': (21, 5, '00000'),
         'horsejump-low': (58, 12, '00000'),
     }
     inside = []
@@ -71,7 +72,9 @@ def annotation(frame, **changes):
     return {
         'segmentation_path': f'DAVIS/Annotations/Full-Resolution/cat/{frame:05d}.png',
         'image_path': f'DAVIS/JPEGImages/Full-Resolution/cat/{frame:05d}.jpg',
-        'visibility': visibility, 'joints': joints, **changes,
+        'visibility': visibility,
+        'joints': joints,
+        **changes,
     }
 
 

@@ -35,7 +35,8 @@ def test_clip(tmp_path):
 def test_names_of_the_official_split(root):
     assert jhmdb_names(root) == (NAME,)
     (root / 'splits' / 'clap_test_split1.txt').write_text(
-        'one.avi 2\nsome two.avi 2\nthree.avi 1\n')
+        'one.avi 2\nsome two.avi 2\nthree.avi 1\n'
+    )
     (root / 'splits' / 'clap_test_split2.txt').write_text('three.avi 2\n')
     assert jhmdb_names(root) == ('clap/one', 'clap/some two', NAME)
     assert jhmdb_names(root, split=2) == ('clap/three',)
@@ -44,8 +45,10 @@ def test_names_of_the_official_split(root):
 @pytest.mark.parametrize('order', [1, -1])
 def test_names_of_a_list_of_pairs(root, order):
     """UVC has the .mat file first, CRW the images; the paths are of another machine."""
-    pair = [f'/data/JHMDB/joint_positions/{NAME}/joint_positions.mat',
-            f'/data/JHMDB/Rename_Images/{NAME}']
+    pair = [
+        f'/data/JHMDB/joint_positions/{NAME}/joint_positions.mat',
+        f'/data/JHMDB/Rename_Images/{NAME}',
+    ]
     path = root / 'list.txt'
     path.write_text(f'{" ".join(pair[::order])}\n\n')
     assert jhmdb_names(root, list_path=path) == (NAME,)
@@ -69,7 +72,8 @@ def save_positions(root, positions, key='pos_img'):
         (lambda root: (root / 'Rename_Images' / NAME / '00003.png').write_text(''), '00003.png'),
         (
             lambda root: Image.new('RGB', (320, 200)).save(
-                root / 'Rename_Images' / NAME / '00003.png'),
+                root / 'Rename_Images' / NAME / '00003.png'
+            ),
             '00003.png: is 200 x 320',
         ),
         (lambda root: (root / 'Rename_Images').rename(root / 'moved'), 'no such folder'),

@@ -87,8 +87,7 @@ def test_a_state_leads_back_to_the_same_batches(root):
 def test_processes_share_the_batches_of_one(root):
     whole = take(make_iterator(dataset(root), seed=0), 5)
     parts = [take(make_iterator(dataset(root), 0, index, 2), 5) for index in range(2)]
-    joined = [
-        {'frames': np.concatenate([a['frames'], b['frames']])} for a, b in zip(*parts)]
+    joined = [{'frames': np.concatenate([a['frames'], b['frames']])} for a, b in zip(*parts)]
     assert_same_batches(joined, whole)
     with pytest.raises(ValueError, match='multiple of the 3 processes'):
         make_iterator(dataset(root), 0, 0, 3)
@@ -129,10 +128,12 @@ def test_single_frames_and_images_with_labels(root):
 
 
 def test_combined_batches(root):
-    iterator = CombinedIterator({
-        'video': make_iterator(dataset(root), 0),
-        'image': make_iterator(dataset(root, num_frames=1, batch_size=4), 1),
-    })
+    iterator = CombinedIterator(
+        {
+            'video': make_iterator(dataset(root), 0),
+            'image': make_iterator(dataset(root, num_frames=1, batch_size=4), 1),
+        }
+    )
     take(iterator, 2)
     state = json.loads(json.dumps(iterator.get_state()))
     expected = next(iterator)
@@ -158,7 +159,7 @@ def test_frames_of_a_file_are_those_of_decoding_it_from_the_start(tmp_path):
 def test_a_file_cut_short_is_a_data_error(tmp_path):
     write_video(tmp_path / 'clip.avi', (frame(0, time) for time in range(12)), 25)
     data = (tmp_path / 'clip.avi').read_bytes()
-    (tmp_path / 'clip.avi').write_bytes(data[:len(data) // 2])
+    (tmp_path / 'clip.avi').write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match='clip.avi'):
         read_frames(tmp_path / 'clip.avi', lambda count: [count - 1, 0])
     (tmp_path / 'clip.mp4').write_bytes(b'junk')
@@ -192,10 +193,15 @@ def test_resize_to_cover_keeps_the_ratio_and_cuts_the_rest():
     np.testing.assert_array_equal(resize_to_cover(image, (60, 120)), image)
 
 
-@pytest.mark.parametrize('settings, message', [
-    ({'kind': 'movies'}, "kind is 'movies'"), ({'num_frames': 3}, 'num_frames is 3'),
-    ({'max_gap': 0}, 'max_gap is 0'), ({'size': (8, 8, 8)}, 'size is'),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ({'kind': 'movies'}, "kind is 'movies'"),
+        ({'num_frames': 3}, 'num_frames is 3'),
+        ({'max_gap': 0}, 'max_gap is 0'),
+        ({'size': (8, 8, 8)}, 'size is'),
+    ],
+)
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         dataset('root', **settings)

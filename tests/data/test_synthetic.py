@@ -29,8 +29,16 @@ def test_palette_is_that_of_pascal_voc():
     palette = davis_palette()
     assert palette.dtype == np.uint8 and palette.shape == (256, 3)
     published = {
-        0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128),
-        7: (128, 128, 128), 8: (64, 0, 0), 15: (192, 128, 128), 16: (0, 64, 0), 20: (0, 64, 128),
+        0: (0, 0, 0),
+        1: (128, 0, 0),
+        2: (0, 128, 0),
+        3: (128, 128, 0),
+        4: (0, 0, 128),
+        7: (128, 128, 128),
+        8: (64, 0, 0),
+        15: (192, 128, 128),
+        16: (0, 64, 0),
+        20: (0, 64, 128),
         255: (224, 224, 192),
     }
     for index, colour in published.items():
@@ -70,7 +78,8 @@ def test_something_vanishes_and_returns_in_every_sequence(benchmark):
     for sequence, labels in benchmark:
         areas = np.array([np.bincount(label.ravel(), minlength=5)[1:] for label in labels])
         returns = [
-            bool(area[0]) and area[low := area.argmin()] < 0.05 * area[0]
+            bool(area[0])
+            and area[low := area.argmin()] < 0.05 * area[0]
             and area[low:].max() > 0.5 * area[0]
             for area in areas.T
         ]

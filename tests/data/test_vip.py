@@ -59,7 +59,8 @@ def test_void_stays_void(tmp_path):
         ),
         (
             lambda root: Image.new('L', (100, 96)).save(
-                annotation(root, 'Instance_ids', '000000000051.png')),
+                annotation(root, 'Instance_ids', '000000000051.png')
+            ),
             '000000000051.png: is 96 x 100',
         ),
         (
@@ -72,7 +73,8 @@ def test_void_stays_void(tmp_path):
         ),
         (
             lambda root: Image.new('RGB', (128, 96)).save(
-                annotation(root, 'Instance_ids', '000000000001.png')),
+                annotation(root, 'Instance_ids', '000000000001.png')
+            ),
             '000000000001.png: is of mode RGB',
         ),
         (lambda root: (root / 'lists' / 'val_videos.txt').unlink(), 'val_videos.txt'),

@@ -52,8 +52,7 @@ def run(sequences, output, **settings):
 
 def masks(output):
     return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in output.rglob('masks/*/*.png')
+        str(path.relative_to(output)): path.read_bytes() for path in output.rglob('masks/*/*.png')
     }
 
 
@@ -126,7 +125,8 @@ def test_an_interrupted_batch_is_gone_on_with(alone, tmp_path):
     whole = dataclasses.replace(labeller(), network=trained)
     with pytest.raises(KeyboardInterrupt):
         runner.evaluate(
-            [(s.name, lambda s=s: s) for s in broken], whole, tmp_path / 'a', **settings)
+            [(s.name, lambda s=s: s) for s in broken], whole, tmp_path / 'a', **settings
+        )
     finished = [path.stem for path in (tmp_path / 'a/sequences').iterdir()]
     assert good[2].name in finished and good[3].name not in finished
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / 'a/sequences').iterdir()}
@@ -139,14 +139,18 @@ def test_an_interrupted_batch_is_gone_on_with(alone, tmp_path):
 def test_features_that_are_not_finite_are_refused_by_name(tmp_path):
     whole = labeller()
     variables = {**whole.network.variables}
-    variables['params'] = {**variables['params'], 'stem_conv': {
-        'kernel': variables['params']['stem_conv']['kernel'] * np.nan}}
+    variables['params'] = {
+        **variables['params'],
+        'stem_conv': {'kernel': variables['params']['stem_conv']['kernel'] * np.nan},
+    }
     broken = dataclasses.replace(
-        whole, network=dataclasses.replace(whole.network, variables=variables, trained=True))
+        whole, network=dataclasses.replace(whole.network, variables=variables, trained=True)
+    )
     sequence = sequences()[1]
     with pytest.raises(ValueError, match=f'{sequence.name}: features hold values that are not fin'):
         runner.evaluate(
-            [(sequence.name, lambda: sequence)], broken, tmp_path, title='test', dataset={})
+            [(sequence.name, lambda: sequence)], broken, tmp_path, title='test', dataset={}
+        )
 
 
 @pytest.mark.parametrize('min_max', [False, True])
@@ -167,8 +171,13 @@ def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
     """Single pixels far from their objects count, which soft labels do not show."""
     sequence = sequences()[1]
     config = PropagationConfig(
-        aggregation='per_frame', num_neighbors=3, num_context=2, restriction='track',
-        restrict_first=True, softmax='frame')
+        aggregation='per_frame',
+        num_neighbors=3,
+        num_context=2,
+        restriction='track',
+        restrict_first=True,
+        softmax='frame',
+    )
     tracker = dataclasses.replace(labeller(), propagation=config)
     frames = np.stack([sequence.read_frame(t) for t in range(6)])
     variables = runner.video_variables(sequence.read_frame, 8, tracker)
@@ -177,9 +186,12 @@ def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
     found = np.stack(list(runner.label_frames(frames, ids, tracker, variables)))
 
     network = tracker.network.model
-    features = np.concatenate([
-        extract_features(network, variables, batch, color_space='rgb')
-        for batch in np.split(frames, 2)])
+    features = np.concatenate(
+        [
+            extract_features(network, variables, batch, color_space='rgb')
+            for batch in np.split(frames, 2)
+        ]
+    )
     values = labels.label_values(ids)
     # A cell is four pixels here, and boxes are of labels with eight.
     classes = np.searchsorted(values, ids).repeat(2, axis=0).repeat(2, axis=1)
@@ -188,7 +200,8 @@ def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
 
     def label(boxes):
         context = init_context(
-            features[0], labels.encode(ids, values, (16, 20)), config=config, boxes=boxes)
+            features[0], labels.encode(ids, values, (16, 20)), config=config, boxes=boxes
+        )
         predictions = [ids]
         for frame in features[1:]:
             context, soft = step(context, frame)
@@ -214,14 +227,20 @@ def test_number_of_padded_labels():
 
 def start(arguments, cache, devices=1):
     environment = {
-        **os.environ, 'JAX_PLATFORMS': 'cpu',
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
         'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
         'JAX_COMPILATION_CACHE_DIR': str(cache),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
     }
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)], env=environment, cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(process):
@@ -232,8 +251,11 @@ def finish(process):
 
 @pytest.mark.slow
 def test_four_devices_give_the_masks_of_one(alone, tmp_path):
-    finish(start(
-        ['-m', 'tests.evaluation.test_batch', tmp_path / 'four'], tmp_path / 'cache', devices=4))
+    finish(
+        start(
+            ['-m', 'tests.evaluation.test_batch', tmp_path / 'four'], tmp_path / 'cache', devices=4
+        )
+    )
     assert '4 x' in json.loads((tmp_path / 'four/metrics.json').read_text())['provenance']['device']
     assert_same_results(tmp_path / 'four', alone)
 
@@ -245,7 +267,8 @@ def test_two_processes_share_the_sequences(tmp_path):
         coordinator = f'localhost:{free.getsockname()[1]}'
     dataset = {'num_sequences': 3, 'num_frames': 5}
     changed = {
-        'dataset': dataset, 'network': {'output': 'res1', 'strides': (1, 1, 1, 1)},
+        'dataset': dataset,
+        'network': {'output': 'res1', 'strides': (1, 1, 1, 1)},
         'input': {'resize': 'short_side', 'size': 64},
         'propagation': {'num_context': 2, 'num_neighbors': 3, 'radius': 3.0},
     }
@@ -264,8 +287,12 @@ def test_two_processes_share_the_sequences(tmp_path):
     assert '5/5' in printed[1] and 'report:' not in printed[1]
     whole = synthetic_sequences(**dataset)
     runner.evaluate(
-        [(s.name, lambda s=s: s) for s in whole], runner.Labeller.from_config(config),
-        tmp_path / 'one', title='test', dataset={})
+        [(s.name, lambda s=s: s) for s in whole],
+        runner.Labeller.from_config(config),
+        tmp_path / 'one',
+        title='test',
+        dataset={},
+    )
     assert_same_results(tmp_path / 'two', tmp_path / 'one')
     assert len(masks(tmp_path / 'two')) == 15
     report = (tmp_path / 'two/report.html').read_text()

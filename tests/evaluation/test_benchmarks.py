@@ -61,26 +61,35 @@ def finished(follower, clip, tmp_path_factory):
 def run(sequences, labeller, output, benchmark, **settings):
     opened = [(s.name, lambda s=s: s) for s in sequences]
     return runner.evaluate(
-        opened, labeller, output, benchmark=benchmark, title='test', dataset={}, **settings)
+        opened, labeller, output, benchmark=benchmark, title='test', dataset={}, **settings
+    )
 
 
 def positions_of(output, name):
     written = json.loads((output / 'keypoints' / f'{name}.json').read_text())
-    return np.array([
-        [(np.nan, np.nan) if joint is None else joint for joint in frame]
-        for frame in written['positions']])
+    return np.array(
+        [
+            [(np.nan, np.nan) if joint is None else joint for joint in frame]
+            for frame in written['positions']
+        ]
+    )
 
 
 def test_joints_are_those_of_the_pure_functions(follower, clip, finished):
-    frames = np.stack([
-        resize_frame(clip.read_frame(t), input_size(240, 320, INPUT)) for t in range(NUM_FRAMES)])
+    frames = np.stack(
+        [resize_frame(clip.read_frame(t), input_size(240, 320, INPUT)) for t in range(NUM_FRAMES)]
+    )
     network = follower.network
-    features = np.concatenate([  # In the batches of the run, so that one compiled program serves.
-        runner.extract_features(network.model, network.variables, batch, color_space='rgb')
-        for batch in np.split(frames, 2)])
+    features = np.concatenate(
+        [  # In the batches of the run, so that one compiled program serves.
+            runner.extract_features(network.model, network.variables, batch, color_space='rgb')
+            for batch in np.split(frames, 2)
+        ]
+    )
     cell = keypoints.cell_size((240, 320), (96, 128), 4)
     soft = propagate_video(
-        features, keypoints.encode_keypoints(clip.positions[0], (24, 32), cell), config=CONFIG)
+        features, keypoints.encode_keypoints(clip.positions[0], (24, 32), cell), config=CONFIG
+    )
     expected = np.asarray(keypoints.decode_keypoints(soft, cell))
     found = positions_of(finished[0], clip.name)
     np.testing.assert_allclose(found[0], clip.positions[0], atol=1e-4)
@@ -95,22 +104,27 @@ def test_joints_of_a_scene_that_shifts_by_whole_cells(follower, clip, tmp_path):
     first = np.stack([across.ravel(), down.ravel()], axis=-1)
     steps = 4 * np.arange(NUM_FRAMES)
     shifting = dataclasses.replace(
-        clip, name='shift', size=(96, 128),
-        read_frame=lambda t: picture[:, 60 - steps[t]:][:, :128],
-        positions=first + np.stack([steps, 0 * steps], axis=-1)[:, None])
+        clip,
+        name='shift',
+        size=(96, 128),
+        read_frame=lambda t: picture[:, 60 - steps[t] :][:, :128],
+        positions=first + np.stack([steps, 0 * steps], axis=-1)[:, None],
+    )
     metrics = run([shifting], follower, tmp_path, Keypoints())
     # A joint is where its cells are: up to half a cell from where it is, in each direction.
     error = np.linalg.norm(positions_of(tmp_path, 'shift') - shifting.positions, axis=-1)
     assert error[1].max() < 3 and np.mean(error < 3) > 0.9
     still = jhmdb.normalized_distances(
-        np.repeat(first[None], NUM_FRAMES, axis=0), shifting.positions)
+        np.repeat(first[None], NUM_FRAMES, axis=0), shifting.positions
+    )
     assert metrics['summary']['PCK@0.1'] > 0.9 > 0.3 > jhmdb.summarize({'still': still})['PCK@0.1']
 
 
 def test_scores_are_those_of_the_written_joints(clip, finished):
     output, metrics = finished
-    results = {clip.name: jhmdb.normalized_distances(
-        positions_of(output, clip.name), clip.positions)}
+    results = {
+        clip.name: jhmdb.normalized_distances(positions_of(output, clip.name), clip.positions)
+    }
     summary = {name: metrics['summary'][name] for name in ('PCK@0.1', 'PCK@0.2')}
     assert summary == pytest.approx(jhmdb.summarize(results))
     assert metrics['per_joint'] == jhmdb.joint_table(results, JOINT_NAMES)
@@ -142,13 +156,15 @@ def test_lost_joints_and_frame_0_are_settings(follower, clip, tmp_path):
         assert row['points'] == joints * (NUM_FRAMES - 1) + given
         written = positions_of(output, clip.name)
         assert np.isnan(written[1:, 4]).all() and not np.isnan(written[:, :4]).any()
-        files = {path.relative_to(output).parts[0]: strictly(path)
-                 for path in output.rglob('*.json')}
+        files = {
+            path.relative_to(output).parts[0]: strictly(path) for path in output.rglob('*.json')
+        }
         assert len(files) == 4
         for lost, distances in files['sequences']['distances'].items():
             np.testing.assert_array_equal(
-                np.array(distances, np.float64), jhmdb.normalized_distances(
-                    written, positions, lost=lost, count_first=True))
+                np.array(distances, np.float64),
+                jhmdb.normalized_distances(written, positions, lost=lost, count_first=True),
+            )
     skip, wrong, first = found.values()
     assert wrong['PCK@0.2'] == skip['PCK@0.2, lost joints wrong']
     assert skip['PCK@0.2'] == wrong['PCK@0.2, lost joints left out'] < first['PCK@0.2']
@@ -156,6 +172,7 @@ def test_lost_joints_and_frame_0_are_settings(follower, clip, tmp_path):
 
 def test_goes_on_and_lists_what_is_bad(follower, clip, finished, tmp_path):
     """Killed in its second clip, of which nothing is left; then that clip turns out damaged."""
+
     def sequence(name, fails_with):
         def read(t):
             if t == 6 and fails_with is not None:
@@ -178,7 +195,8 @@ def test_goes_on_and_lists_what_is_bad(follower, clip, finished, tmp_path):
     metrics = run([good, sequence(later, None)], follower, tmp_path, Keypoints())
     assert record.stat().st_mtime_ns == written and metrics['skipped'] == []
     np.testing.assert_array_equal(
-        positions_of(tmp_path, 'wave/a'), positions_of(tmp_path, 'wave/b'))
+        positions_of(tmp_path, 'wave/a'), positions_of(tmp_path, 'wave/b')
+    )
     assert not list(tmp_path.rglob('*.partial'))
     with pytest.raises(ValueError, match='measure/lost'):
         run([good], follower, tmp_path, Keypoints(lost='wrong'))
@@ -190,6 +208,7 @@ def masks_of(output, name='videos7'):
 
 def strictly(path):
     """What a file of JSON holds, read as the standard has it: without NaN and Infinity."""
+
     def refuse(name):
         raise AssertionError(f'{path} holds {name}')
 
@@ -211,13 +230,16 @@ def test_parts(parts_labeller, video_root, tmp_path):
     results = {name: vip.frame_confusions(found, truth)}
     for count_first, key in ((True, 'mIoU'), (False, 'mIoU, without frame 0')):
         assert metrics['summary'][key] == pytest.approx(
-            vip.summarize_parts(results, count_first)['mIoU'])
+            vip.summarize_parts(results, count_first)['mIoU']
+        )
     assert [row['class'] for row in metrics['per_class']] == [
-        CLASS_NAMES[index] for index in (0, 4, 13)]
+        CLASS_NAMES[index] for index in (0, 4, 13)
+    ]
     assert metrics['per_sequence'] == [{'sequence': name, 'mIoU': metrics['summary']['mIoU']}]
     # A scene that stands still keeps its parts, but for their borders; this one moved.
     still = dataclasses.replace(
-        video, read_frame=lambda t: video.read_frame(0), read_label=lambda t: video.read_label(0))
+        video, read_frame=lambda t: video.read_frame(0), read_label=lambda t: video.read_label(0)
+    )
     stood = run([still], parts_labeller, tmp_path / 'still', Parts())
     assert stood['summary']['mIoU, without frame 0'] > 0.9 > metrics['summary']['mIoU']
     assert 'upper-clothes' in (tmp_path / 'report.html').read_text()
@@ -233,15 +255,20 @@ def test_instances(parts_labeller, video_root, tmp_path):
         present = [index for index in (1, 2, 3) if (ids == index).any()]
         scores = dict(zip(present, record['matches'][t]['scores'], strict=True))
         assert all(0 < score <= 1 for score in scores.values())
-        frames.append(vip.match_instances(
-            ids, {1: 13, 2: 4, 3: 4}, scores, video.read_label(t), {1: 13, 2: 4, 3: 4}))
+        frames.append(
+            vip.match_instances(
+                ids, {1: 13, 2: 4, 3: 4}, scores, video.read_label(t), {1: 13, 2: 4, 3: 4}
+            )
+        )
     summary = metrics['summary']
     assert summary['AP^r_vol'] == pytest.approx(vip.summarize_instances(frames)['AP^r_vol'])
     assert summary['AP^r_vol, without frame 0'] == pytest.approx(
-        vip.summarize_instances(frames[1:])['AP^r_vol'])
+        vip.summarize_instances(frames[1:])['AP^r_vol']
+    )
     assert record['matches'][0]['scores'] == [1, 1, 1] and record['matches'][1]['scores'][0] < 1
     still = dataclasses.replace(
-        video, read_frame=lambda t: video.read_frame(0), read_label=lambda t: video.read_label(0))
+        video, read_frame=lambda t: video.read_frame(0), read_label=lambda t: video.read_label(0)
+    )
     stood = run([still], parts_labeller, tmp_path / 'still', Instances())['summary']
     assert stood['AP^r_vol, without frame 0'] > 0.9 > summary['AP^r_vol, without frame 0']
 
@@ -266,7 +293,8 @@ def test_ids_resized_as_released_mix_on_borders():
     sizes = Sizes((12, 16), (24, 32), (6, 8), (2.0, 2.0))
     values = {
         method: MaskCodec(resize_first=method).encode(ids, sizes)[1].tolist()
-        for method in (None, 'nearest', 'bilinear')}
+        for method in (None, 'nearest', 'bilinear')
+    }
     assert values[None] == values['nearest'] == [0, 13]
     assert len(values['bilinear']) > 2
     assert MaskCodec(resize_first='bilinear').num_labels(ids, (24, 32)) >= len(values['bilinear'])
@@ -286,13 +314,16 @@ def test_joints_drawn_and_read_on_the_frame():
     assert np.nanmax(np.abs(found - joints)) < 1.5
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda: KeypointCodec(at='cell'), "at is 'cell'"),
-    (lambda: KeypointCodec(encode_by='nearest'), "encode_by is 'nearest'"),
-    (lambda: MaskCodec(resize_first='area'), "resize_first is 'area'"),
-    (lambda: Keypoints(lost='left'), "lost is 'left'"),
-    (lambda: Keypoints(average='all'), "average is 'all'"),
-])
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda: KeypointCodec(at='cell'), "at is 'cell'"),
+        (lambda: KeypointCodec(encode_by='nearest'), "encode_by is 'nearest'"),
+        (lambda: MaskCodec(resize_first='area'), "resize_first is 'area'"),
+        (lambda: Keypoints(lost='left'), "lost is 'left'"),
+        (lambda: Keypoints(average='all'), "average is 'all'"),
+    ],
+)
 def test_bad_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
@@ -304,14 +335,24 @@ def test_badja(network, tmp_path):
     sequence = badja_sequence(shared('data', 'BADJA'), shared('data', 'DAVIS'), 'dog-agility')
     count = 16
     sequence = dataclasses.replace(
-        sequence, num_frames=count, positions=sequence.positions[:count],
-        scales=sequence.scales[:count], frame_names=sequence.frame_names[:count])
+        sequence,
+        num_frames=count,
+        positions=sequence.positions[:count],
+        scales=sequence.scales[:count],
+        frame_names=sequence.frame_names[:count],
+    )
     labeller = runner.Labeller(
-        network, CONFIG, InputConfig(size=120, resize='short_side'), keypoints=KeypointCodec())
+        network, CONFIG, InputConfig(size=120, resize='short_side'), keypoints=KeypointCodec()
+    )
     metrics = run([sequence], labeller, tmp_path, Keypoints(lost='wrong', average='sequences'))
-    still = {sequence.name: jhmdb.normalized_distances(
-        np.repeat(sequence.positions[:1], count, axis=0), sequence.positions, sequence.scales,
-        'wrong')}
+    still = {
+        sequence.name: jhmdb.normalized_distances(
+            np.repeat(sequence.positions[:1], count, axis=0),
+            sequence.positions,
+            sequence.scales,
+            'wrong',
+        )
+    }
     (row,) = metrics['per_sequence']
     assert row['points'] == np.count_nonzero(~np.isnan(still[sequence.name])) > 10
     expected = jhmdb.summarize(still, average='sequences')

@@ -55,8 +55,10 @@ def runs(sequences, labeller, tmp_path_factory):
     root = tmp_path_factory.mktemp('runs')
     run(sequences, labeller, root / 'one')
     other = dataclasses.replace(
-        labeller, propagation=dataclasses.replace(CONFIG, num_neighbors=1),
-        network=dataclasses.replace(labeller.network, trained=False))
+        labeller,
+        propagation=dataclasses.replace(CONFIG, num_neighbors=1),
+        network=dataclasses.replace(labeller.network, trained=False),
+    )
     run(sequences[1:], other, root / SECOND)
     return [root / 'one', root / SECOND]
 
@@ -64,7 +66,8 @@ def runs(sequences, labeller, tmp_path_factory):
 def run(sequences, labeller, output, benchmark=Objects(), **dataset):
     dataset = {'kind': 'rendered', 'num_sequences': len(sequences), **dataset}
     return runner.evaluate(
-        opened(sequences), labeller, output, benchmark=benchmark, title='test', dataset=dataset)
+        opened(sequences), labeller, output, benchmark=benchmark, title='test', dataset=dataset
+    )
 
 
 def opened(sequences):
@@ -73,7 +76,8 @@ def opened(sequences):
 
 def opener(sequences, benchmark=Objects):
     return Opener(
-        lambda dataset: opened(sequences), lambda config: benchmark(**config.get('measure', {})))
+        lambda dataset: opened(sequences), lambda config: benchmark(**config.get('measure', {}))
+    )
 
 
 def rows_of(path):
@@ -85,57 +89,80 @@ def pictures_of(path):
     """Of each sequence the pictures, those of one run after those of another."""
     return [
         [base64.b64decode(uri.split(',')[1]) for uri in json.loads(data)]
-        for tag, data in Page(path / 'comparison.html').texts if tag == 'script' and data[0] == '[']
+        for tag, data in Page(path / 'comparison.html').texts
+        if tag == 'script' and data[0] == '['
+    ]
 
 
 def test_scores_are_those_of_the_masks_of_shared_sequences(sequences, runs, tmp_path):
     compared = compare(runs, tmp_path, opener(sequences))
     results = []
     for output in runs:
-        predictions = {s.name: np.stack([
-            read_mask(output / 'masks' / s.name / f'{name}.png') for name in s.frame_names])
-            for s in sequences[1:]}
-        results.append({
-            s.name: davis.evaluate_sequence(
-                predictions[s.name], np.stack([s.read_label(t) for t in range(s.num_frames)]))
-            for s in sequences[1:]})
+        predictions = {
+            s.name: np.stack(
+                [read_mask(output / 'masks' / s.name / f'{name}.png') for name in s.frame_names]
+            )
+            for s in sequences[1:]
+        }
+        results.append(
+            {
+                s.name: davis.evaluate_sequence(
+                    predictions[s.name], np.stack([s.read_label(t) for t in range(s.num_frames)])
+                )
+                for s in sequences[1:]
+            }
+        )
     summaries = [davis.summarize(result) for result in results]
     tables = [davis.sequence_table(result) for result in results]
     assert summaries[0]['J-Mean'] != summaries[1]['J-Mean']
 
-    expected = [('summary', '', '', measure, *(summary[measure] for summary in summaries))
-                for measure in summaries[0]]
+    expected = [
+        ('summary', '', '', measure, *(summary[measure] for summary in summaries))
+        for measure in summaries[0]
+    ]
     for pair in zip(*tables, strict=True):
         means = [(row['J-Mean'] + row['F-Mean']) / 2 for row in pair]
         names = {name: pair[0][name] for name in ('sequence', 'object')}
         expected += [('per_sequence', *names.values(), 'J&F-Mean', *means)] + [
             ('per_sequence', *names.values(), measure, *(row[measure] for row in pair))
-            for measure in pair[0] if measure not in names]
+            for measure in pair[0]
+            if measure not in names
+        ]
     rows = rows_of(tmp_path)
     assert len(rows) == len(expected) == 7 + 4 * 7
     for row, (table, sequence, number, measure, *values) in zip(rows, expected):
         assert [row[name] for name in ('table', 'sequence', 'object', 'measure')] == [
-            table, sequence, str(number), measure]
+            table,
+            sequence,
+            str(number),
+            measure,
+        ]
         found = [float(row[name]) for name in ('one', SECOND, f'{SECOND} - one')]
         assert found == pytest.approx([*values, values[1] - values[0]], abs=1e-12)
     assert [row['values'] for row in compared['tables']['summary']] == [
-        [float(row['one']), float(row[SECOND])] for row in rows[:7]]
+        [float(row['one']), float(row[SECOND])] for row in rows[:7]
+    ]
 
 
 def test_page_says_what_differs(sequences, runs, tmp_path):
     compared = compare(runs, tmp_path, opener(sequences))
     assert {row['setting']: row['values'] for row in compared['settings']} == {
-        'dataset.num_sequences': [3, 2], 'propagation.num_neighbors': [3, 1]}
+        'dataset.num_sequences': [3, 2],
+        'propagation.num_neighbors': [3, 1],
+    }
     page = Page(tmp_path / 'comparison.html')
     text = ' '.join(page.text().split()).replace('\xa0', ' ')
     (change,) = [
-        row['differences'][0] for row in compared['tables']['summary']
-        if row['measure'] == 'J-Mean']
+        row['differences'][0] for row in compared['tables']['summary'] if row['measure'] == 'J-Mean'
+    ]
     for shown in (
-            f'Compared on the 2 sequences that all runs have. one has 1 more: {sequences[0].name}.',
-            f'untrained in {SECOND}', f'A: one, B: {SECOND}', 'propagation.num_neighbors 3 1',
-            'J&F Mean, A J&F Mean, B J&F Mean, B − A J Mean, A',
-            f'{100 * change:+.1f}'.replace('-', '−')):
+        f'Compared on the 2 sequences that all runs have. one has 1 more: {sequences[0].name}.',
+        f'untrained in {SECOND}',
+        f'A: one, B: {SECOND}',
+        'propagation.num_neighbors 3 1',
+        'J&F Mean, A J&F Mean, B J&F Mean, B − A J Mean, A',
+        f'{100 * change:+.1f}'.replace('-', '−'),
+    ):
         assert shown in text, shown
     assert 'propagation.radius' not in text
     assert all(page.find('i'))  # The one in the name, without attributes, is text.
@@ -147,14 +174,21 @@ def test_same_frames_with_the_masks_of_each_run(sequences, runs, tmp_path):
     compare(runs, tmp_path, opener(sequences), report_frames=3)
     page = Page(tmp_path / 'comparison.html')
     assert [json.loads(player['data-numbers']) for player in page.find('div', 'player')] == [
-        [0, 2, 5]] * 2
+        [0, 2, 5]
+    ] * 2
     assert len(page.find('img')) == 2 * 2  # The first frames, without a script.
     for sequence, pictures in zip(sequences[1:], pictures_of(tmp_path), strict=True):
         assert pictures == [
-            report.encode_picture(report.overlay(
-                sequence.read_frame(t),
-                read_mask(output / 'masks' / sequence.name / f'{t:05d}.png'), sequence.palette))
-            for output in runs for t in (0, 2, 5)]
+            report.encode_picture(
+                report.overlay(
+                    sequence.read_frame(t),
+                    read_mask(output / 'masks' / sequence.name / f'{t:05d}.png'),
+                    sequence.palette,
+                )
+            )
+            for output in runs
+            for t in (0, 2, 5)
+        ]
 
 
 def test_sequences_without_their_data_are_compared_without_pictures(sequences, runs, tmp_path):
@@ -162,10 +196,12 @@ def test_sequences_without_their_data_are_compared_without_pictures(sequences, r
         raise DataError('00003.jpg: there is no such file')
 
     compared = compare(
-        runs, tmp_path, Opener(lambda _: [(sequences[2].name, gone)], lambda _: Objects()))
+        runs, tmp_path, Opener(lambda _: [(sequences[2].name, gone)], lambda _: Objects())
+    )
     assert compared['warnings'][2:] == [
         f'No pictures of {sequences[1].name}: it is no longer in the dataset',
-        f'No pictures of {sequences[2].name}: 00003.jpg: there is no such file']
+        f'No pictures of {sequences[2].name}: 00003.jpg: there is no such file',
+    ]
     compared = compare(runs, tmp_path, Opener(gone, lambda _: Objects()))
     assert compared['warnings'][2:] == ['No pictures: 00003.jpg: there is no such file']
     assert len(rows_of(tmp_path)) == 35 and not pictures_of(tmp_path)
@@ -180,10 +216,13 @@ def test_joints_are_scored_as_in_the_first_run(labeller, tmp_path):
     positions[0, 4] = -100
     clip = dataclasses.replace(clip, positions=positions)
     follower = dataclasses.replace(
-        labeller, keypoints=KeypointCodec(), input=InputConfig(size=48, resize='short_side'))
+        labeller, keypoints=KeypointCodec(), input=InputConfig(size=48, resize='short_side')
+    )
     folders = [tmp_path / lost for lost in ('wrong', 'skip')]
-    own = [run([clip], follower, folder, Keypoints(lost=folder.name))['summary']['PCK@0.2']
-           for folder in folders]
+    own = [
+        run([clip], follower, folder, Keypoints(lost=folder.name))['summary']['PCK@0.2']
+        for folder in folders
+    ]
     assert own[0] != own[1]
     for first in (0, 1):
         output = tmp_path / f'compared{first}'
@@ -206,8 +245,7 @@ def test_classes_of_runs_that_are_the_same(labeller, tmp_path):
     video = vip_sequence(tmp_path / 'data', name)
     run([video], labeller, tmp_path / 'one', Parts())
     shutil.copytree(tmp_path / 'one', tmp_path / 'two')
-    compared = compare(
-        [tmp_path / 'one', tmp_path / 'two'], tmp_path, opener([video], Parts))
+    compared = compare([tmp_path / 'one', tmp_path / 'two'], tmp_path, opener([video], Parts))
     assert compared['settings'] == compared['warnings'] == []
     rows = compared['tables']['per_class']
     assert [row['class'] for row in rows] == [CLASS_NAMES[index] for index in (0, 4, 13)]
@@ -227,10 +265,12 @@ def test_what_can_not_be_compared(sequences, labeller, runs, tmp_path):
     assert 'unfinished holds no metrics.json' in refused([runs[0], tmp_path / 'unfinished'])
     run(sequences[:1], labeller, tmp_path / 'other', kind='davis')
     assert "different benchmarks: dataset.kind is 'rendered' and 'davis'" in refused(
-        [runs[0], tmp_path / 'other'])
+        [runs[0], tmp_path / 'other']
+    )
     run(sequences[:1], labeller, tmp_path / 'first')
     assert 'no sequence in common' in refused([runs[1], tmp_path / 'first'])
     shorter = dataclasses.replace(
-        sequences[1], num_frames=5, frame_names=sequences[1].frame_names[:5])
+        sequences[1], num_frames=5, frame_names=sequences[1].frame_names[:5]
+    )
     run([shorter], labeller, tmp_path / 'shorter')
     assert 'has 6 frames of [64, 80] in' in refused([runs[0], tmp_path / 'shorter'])

@@ -375,7 +375,10 @@ class TestReports:
         results = self.results()
         rows = davis.sequence_table(results)
         assert [(row['sequence'], row['object']) for row in rows] == [
-            ('one', 1), ('three', 1), ('three', 2), ('three', 3)
+            ('one', 1),
+            ('three', 1),
+            ('three', 2),
+            ('three', 3),
         ]
         third = results['three']
         assert list(rows[2].items())[2:] == [

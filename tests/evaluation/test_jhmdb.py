@@ -53,7 +53,8 @@ def test_equals_a_slow_evaluation_of_jhmdb():
     expected = slow_jhmdb(list(clips.values()), (0.1, 0.2, 0.5))
     summary = summarize(results, (0.1, 0.2, 0.5))
     np.testing.assert_allclose(
-        [summary['PCK@0.1'], summary['PCK@0.2'], summary['PCK@0.5']], expected)
+        [summary['PCK@0.1'], summary['PCK@0.2'], summary['PCK@0.5']], expected
+    )
     assert 0.1 < expected[0] < expected[1] < expected[2] <= 1
 
 
@@ -89,12 +90,15 @@ def test_a_lost_joint_is_skipped_or_wrong():
     # Without the lost corner the box is the same; without two it is a side of it.
     np.testing.assert_allclose(normalized_distances(prediction, truth)[1], [0.5, 0, 0, NAN])
     np.testing.assert_allclose(
-        normalized_distances(prediction, truth, lost='wrong')[1], [0.5, 0, 0, np.inf])
+        normalized_distances(prediction, truth, lost='wrong')[1], [0.5, 0, 0, np.inf]
+    )
     prediction[1, 2] = NAN
     np.testing.assert_allclose(
-        normalized_distances(prediction, truth)[1], [15 / (0.6 * 30), 0, NAN, NAN])
+        normalized_distances(prediction, truth)[1], [15 / (0.6 * 30), 0, NAN, NAN]
+    )
     np.testing.assert_allclose(
-        normalized_distances(prediction, truth, lost='wrong')[1], [0.5, 0, np.inf, np.inf])
+        normalized_distances(prediction, truth, lost='wrong')[1], [0.5, 0, np.inf, np.inf]
+    )
 
 
 def test_a_box_without_extent_makes_its_joint_wrong():
@@ -126,15 +130,21 @@ def test_averages():
         'b': np.array([[NAN, NAN], [0.15, NAN]]),
     }
     assert summarize(results) == {
-        'PCK@0.1': pytest.approx((2 / 3 + 0) / 2), 'PCK@0.2': pytest.approx((1 + 0) / 2)}
+        'PCK@0.1': pytest.approx((2 / 3 + 0) / 2),
+        'PCK@0.2': pytest.approx((1 + 0) / 2),
+    }
     assert summarize(results, average='sequences') == {
-        'PCK@0.1': pytest.approx((0.5 + 0) / 2), 'PCK@0.2': pytest.approx((0.5 + 1) / 2)}
+        'PCK@0.1': pytest.approx((0.5 + 0) / 2),
+        'PCK@0.2': pytest.approx((0.5 + 1) / 2),
+    }
     assert sequence_table(results) == [
         {'sequence': 'a', 'points': 4, 'PCK@0.1': 0.5, 'PCK@0.2': 0.5},
         {'sequence': 'b', 'points': 1, 'PCK@0.1': 0.0, 'PCK@0.2': 1.0},
     ]
     assert joint_table(results, ('neck', 'nose'), (0.2,)) == [
-        {'joint': 'neck', 'PCK@0.2': 1.0}, {'joint': 'nose', 'PCK@0.2': 0.0}]
+        {'joint': 'neck', 'PCK@0.2': 1.0},
+        {'joint': 'nose', 'PCK@0.2': 0.0},
+    ]
     # A joint that is never scored takes no part in the mean.
     never = {'a': np.array([[0.0, NAN]])}
     assert summarize(never)['PCK@0.1'] == 1

@@ -14,14 +14,14 @@ from jaxprop.propagation import PropagationConfig
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
     network = runner.load_network('untrained', architecture='vgg16', output='conv3', seed=3)
     assert network.model == VGG16(output='conv3') and not network.trained
-    labeller = runner.Labeller(
-        network, PropagationConfig(), InputConfig(resize='square', size=16))
+    labeller = runner.Labeller(network, PropagationConfig(), InputConfig(resize='square', size=16))
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
     variables = runner.video_variables(lambda t: frames[t], len(frames), labeller)
     images = color.network_input(frames, 'rgb')
     # With them the features of these frames are those of a step of training on them.
     expected, _ = network.model.apply(
-        network.variables, images, train=True, mutable=['batch_stats'])
+        network.variables, images, train=True, mutable=['batch_stats']
+    )
     features = network.model.apply(variables, images)
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
     untrained = network.model.apply(network.variables, images)
@@ -34,7 +34,8 @@ def test_a_saved_vgg16_is_known_from_its_file(tmp_path):
     save_pretrained(tmp_path / 'net', saved.model, saved.variables)
     for architecture in ({}, {'architecture': 'vgg16'}):
         network = runner.load_network(
-            str(tmp_path / 'net'), output='conv1', sobel=True, pool4=False, seed=0, **architecture)
+            str(tmp_path / 'net'), output='conv1', sobel=True, pool4=False, seed=0, **architecture
+        )
         assert network.model == VGG16(output='conv1') and network.trained
         assert set(network.variables['params']) == {'conv1', 'norm1'}
 

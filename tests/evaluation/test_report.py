@@ -101,9 +101,10 @@ def test_page_is_one_file_without_external_references(tmp_path):
             reference = attributes.get(name)
             assert reference is None or reference.startswith(('data:', '#')), (tag, reference)
     source = path.read_text()
-    assert not re.search(r'https?://|//\w|url\(|@import|fetch\(|XMLHttpRequest', re.sub(
-        'data:image/[^"]*', '', source
-    ))
+    assert not re.search(
+        r'https?://|//\w|url\(|@import|fetch\(|XMLHttpRequest',
+        re.sub('data:image/[^"]*', '', source),
+    )
     (policy,) = [meta['content'] for meta in page.find('meta') if 'http-equiv' in meta]
     assert policy.startswith("default-src 'none'")
 
@@ -207,12 +208,14 @@ def test_what_a_reader_must_not_miss(tmp_path):
     assert 'untrained' in text({'network': {'name': 'random', 'trained': False}})
     for metrics in ({}, {'network': {'trained': True}}, {'network': {'name': 'unknown'}}):
         assert 'untrained' not in text(metrics)
-    shown = text({
-        'skipped': [{'sequence': 'bear', 'reason': '00003.jpg is cut short'}],
-        'warnings': ['one object is empty'],
-        'settings': {'propagation': {'radius': 12.0}, 'strides': (1, 2), 'crop': None},
-        'provenance': {'seed': 3},
-    })
+    shown = text(
+        {
+            'skipped': [{'sequence': 'bear', 'reason': '00003.jpg is cut short'}],
+            'warnings': ['one object is empty'],
+            'settings': {'propagation': {'radius': 12.0}, 'strides': (1, 2), 'crop': None},
+            'provenance': {'seed': 3},
+        }
+    )
     for part in ('1 sequence skipped', 'bear', '00003.jpg is cut short', 'one object is empty'):
         assert part in shown
     for fact in ('propagation.radius 12', 'strides 1, 2', 'crop None', 'seed 3'):
@@ -286,9 +289,7 @@ def test_encode_picture(size, expected):
     with Image.open(io.BytesIO(encode_picture(image, max_width=100))) as picture:
         assert (picture.format, picture.size) == ('WEBP', expected)
         values = np.asarray(picture.convert('RGB'), float)
-    np.testing.assert_allclose(
-        values.mean((0, 2)), np.linspace(0, 255, expected[0]), atol=6
-    )
+    np.testing.assert_allclose(values.mean((0, 2)), np.linspace(0, 255, expected[0]), atol=6)
 
 
 @pytest.mark.parametrize(
@@ -339,19 +340,40 @@ def test_view_of_joints_with_other_tables(tmp_path):
     colours = distinct_colours(3)
     assert len(set(colours)) == 3
     view = SequenceView(
-        'wave/a', 4, tuple(zip(('neck', 'face', HOSTILE), colours)),
-        (Measure('PCK@0.1', 'joints within 0.1', np.array([[np.nan, 1, 0.5, 0]]),
-                 (('all joints', colours[0]),)),),
-        [encode_picture(make_frame())], [2])
-    write_report(tmp_path / 'report.html', {
-        'summary': {'PCK@0.1': 0.25, 'PCK@0.1, lost joints wrong': 0.125, 'PCK@0.2': None},
-        'per_sequence': [{'sequence': 'wave/a', 'points': 42, 'PCK@0.1': 0.25}],
-        'per_joint': [{'joint': 'neck', 'PCK@0.1': 0.75}, {'joint': HOSTILE, 'PCK@0.1': None}],
-    }, [view])
+        'wave/a',
+        4,
+        tuple(zip(('neck', 'face', HOSTILE), colours)),
+        (
+            Measure(
+                'PCK@0.1',
+                'joints within 0.1',
+                np.array([[np.nan, 1, 0.5, 0]]),
+                (('all joints', colours[0]),),
+            ),
+        ),
+        [encode_picture(make_frame())],
+        [2],
+    )
+    write_report(
+        tmp_path / 'report.html',
+        {
+            'summary': {'PCK@0.1': 0.25, 'PCK@0.1, lost joints wrong': 0.125, 'PCK@0.2': None},
+            'per_sequence': [{'sequence': 'wave/a', 'points': 42, 'PCK@0.1': 0.25}],
+            'per_joint': [{'joint': 'neck', 'PCK@0.1': 0.75}, {'joint': HOSTILE, 'PCK@0.1': None}],
+        },
+        [view],
+    )
     page = Page(tmp_path / 'report.html')
     text = ' '.join(page.text().split())
-    for shown in ('1 sequence', 'PCK@0.1 lost joints wrong 12.5', 'wave/a 42 25.0', 'neck 75.0',
-                  'neck face', f'{HOSTILE} –', 'joints within 0.1'):
+    for shown in (
+        '1 sequence',
+        'PCK@0.1 lost joints wrong 12.5',
+        'wave/a 42 25.0',
+        'neck 75.0',
+        'neck face',
+        f'{HOSTILE} –',
+        'joints within 0.1',
+    ):
         assert shown in text, shown
     assert 'object' not in text and 'Recall' not in text
     (line,) = page.find('path', 'line')
@@ -373,20 +395,26 @@ def test_joints_are_dots_and_their_truth_rings():
         assert (drawn[y, x + 4] > 180).tolist() == [value > 0 for value in colour]
     rows, columns = np.nonzero((drawn != 128).any(axis=-1))
     places = np.array([[30, 40], [100, 60], [180, 80]])
-    distances = np.linalg.norm(
-        np.stack([columns, rows], axis=-1)[:, None] - places, axis=-1).min(axis=1)
+    distances = np.linalg.norm(np.stack([columns, rows], axis=-1)[:, None] - places, axis=-1).min(
+        axis=1
+    )
     assert distances.max() < 8 and not (drawn == (0, 0, 255)).all(axis=-1).any()
 
 
 @pytest.mark.parametrize(
     'make, message',
     [
-        (lambda: SequenceView(
-            'a', 3, (), (Measure('J', '', np.zeros((1, 2)), (('x', (0, 0, 0)),)),), [], []),
-         r'\[1, 2\]; it must be \[1, 3\]'),
+        (
+            lambda: SequenceView(
+                'a', 3, (), (Measure('J', '', np.zeros((1, 2)), (('x', (0, 0, 0)),)),), [], []
+            ),
+            r'\[1, 2\]; it must be \[1, 3\]',
+        ),
         (lambda: SequenceView('a', 3, (), (), [b''], [3]), r'\[3\]'),
-        (lambda: draw_joints(make_frame(), np.zeros((2, 2)), np.zeros((3, 2)), ((0, 0, 0),) * 2),
-         r'truth has the shape \[3, 2\]'),
+        (
+            lambda: draw_joints(make_frame(), np.zeros((2, 2)), np.zeros((3, 2)), ((0, 0, 0),) * 2),
+            r'truth has the shape \[3, 2\]',
+        ),
     ],
 )
 def test_bad_views(make, message):

@@ -39,7 +39,8 @@ def finished(sequences, labeller, tmp_path_factory):
 def run(sequences, labeller, output, **settings):
     opened = [(s.name, lambda s=s: s) for s in sequences]
     return runner.evaluate(
-        opened, labeller, output, title='test', dataset={'kind': 'synthetic'}, **settings)
+        opened, labeller, output, title='test', dataset={'kind': 'synthetic'}, **settings
+    )
 
 
 def test_masks_are_those_of_the_pure_functions(sequences, labeller, finished):
@@ -48,12 +49,12 @@ def test_masks_are_those_of_the_pure_functions(sequences, labeller, finished):
     sequence = sequences[0]
     frames = np.stack([sequence.read_frame(t) for t in range(sequence.num_frames)])
     variables = runner.video_variables(sequence.read_frame, sequence.num_frames, labeller)
-    features = runner.extract_features(
-        labeller.network.model, variables, frames, color_space='rgb')
+    features = runner.extract_features(labeller.network.model, variables, frames, color_space='rgb')
     first = sequence.read_label(0)
     values = labels.label_values(first)
     soft = propagate_video(
-        features, labels.encode(first, values, features.shape[1:3]), config=CONFIG)
+        features, labels.encode(first, values, features.shape[1:3]), config=CONFIG
+    )
     for t in range(1, sequence.num_frames):
         written = read_mask(output / 'masks' / sequence.name / f'{sequence.frame_names[t]}.png')
         expected = np.asarray(labels.decode(soft[t], values, sequence.size))
@@ -65,15 +66,17 @@ def test_scores_are_those_of_the_written_masks(sequences, finished):
     output, metrics = finished
     results = {}
     for s in sequences:
-        prediction = np.stack([
-            read_mask(output / 'masks' / s.name / f'{name}.png') for name in s.frame_names])
+        prediction = np.stack(
+            [read_mask(output / 'masks' / s.name / f'{name}.png') for name in s.frame_names]
+        )
         truth = np.stack([s.read_label(t) for t in range(s.num_frames)])
         results[s.name] = davis.evaluate_sequence(prediction, truth)
     assert metrics['summary'] == pytest.approx(davis.summarize(results))
     with (output / 'per_sequence.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row['J-Mean']) for row in rows] == pytest.approx(
-        [row['J-Mean'] for row in davis.sequence_table(results)])
+        [row['J-Mean'] for row in davis.sequence_table(results)]
+    )
     assert json.loads((output / 'metrics.json').read_text()) == json.loads(json.dumps(metrics))
 
 
@@ -107,8 +110,7 @@ def test_goes_on_where_it_stopped(sequences, labeller, finished, tmp_path):
 
 
 def test_refuses_a_folder_of_other_settings(sequences, labeller, finished):
-    other = dataclasses.replace(
-        labeller, propagation=dataclasses.replace(CONFIG, num_neighbors=2))
+    other = dataclasses.replace(labeller, propagation=dataclasses.replace(CONFIG, num_neighbors=2))
     with pytest.raises(ValueError, match='propagation.num_neighbors'):
         run(sequences, other, finished[0])
 
@@ -129,7 +131,8 @@ def test_bad_sequence_is_listed_or_stops(sequences, labeller, tmp_path):
 
 def test_frames_without_annotation_are_not_scored(sequences, labeller, tmp_path):
     first_only = dataclasses.replace(
-        sequences[0], read_label=lambda t: sequences[0].read_label(0) if t == 0 else None)
+        sequences[0], read_label=lambda t: sequences[0].read_label(0) if t == 0 else None
+    )
     metrics = run([first_only], labeller, tmp_path)
     assert metrics['unscored'] == [first_only.name]
     assert metrics['summary'] == {}
@@ -139,7 +142,8 @@ def test_frames_without_annotation_are_not_scored(sequences, labeller, tmp_path)
 def test_decoding_at_the_input_then_nearest(sequences, labeller):
     """Ids decided at the network's input are constant over the frame's pixels that it covers."""
     half = dataclasses.replace(
-        labeller, input=InputConfig(size=48, resize='short_side'), decode_at='input')
+        labeller, input=InputConfig(size=48, resize='short_side'), decode_at='input'
+    )
     frames = [sequences[0].read_frame(t) for t in range(2)]
     ids = list(runner.label_frames(frames, sequences[0].read_label(0), half))[1]
     blocks = ids.reshape(48, 2, 64, 2)

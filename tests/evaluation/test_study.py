@@ -40,25 +40,38 @@ def base():
 def cell(temperature, aggregation='overall', network='known', **rest):
     return {
         'labels': {'method': network, 'T': temperature, 'aggregation': aggregation},
-        'network': network, 'changes': {
-            'propagation.temperature': temperature, 'propagation.aggregation': aggregation},
-        'published': {'J-Mean': 50.0}, 'chosen_on': '', **rest}
+        'network': network,
+        'changes': {'propagation.temperature': temperature, 'propagation.aggregation': aggregation},
+        'published': {'J-Mean': 50.0},
+        'chosen_on': '',
+        **rest,
+    }
 
 
 def study_config():
     config = base()
     config.networks = ConfigDict({'known': 'untrained', 'lost': ''})
     config.own, config.own_factors = ('untrained',), 'known'
-    own = {'labels': {'T': 0.05, 'aggregation': 'overall'}, 'changes': {
-        'propagation.temperature': 0.05}, 'chosen_on': 'davis/val'}
-    config.study = ConfigDict({
-        'kind': 'table', 'measures': (('J-Mean', 'JM'), ('F-Mean', 'FM')), 'pivot': '',
-        'columns': ('method', 'T', 'aggregation'),
-        'cells': (
-            cell(0.05), cell(0.05, 'per_frame'), cell(0.05, network='lost'),
-            cell(1.0, chosen_on='davis/val', published={})),
-        'own_cells': ({**own, 'factors': 'known'}, {**own, 'factors': 'another'}),
-    })
+    own = {
+        'labels': {'T': 0.05, 'aggregation': 'overall'},
+        'changes': {'propagation.temperature': 0.05},
+        'chosen_on': 'davis/val',
+    }
+    config.study = ConfigDict(
+        {
+            'kind': 'table',
+            'measures': (('J-Mean', 'JM'), ('F-Mean', 'FM')),
+            'pivot': '',
+            'columns': ('method', 'T', 'aggregation'),
+            'cells': (
+                cell(0.05),
+                cell(0.05, 'per_frame'),
+                cell(0.05, network='lost'),
+                cell(1.0, chosen_on='davis/val', published={}),
+            ),
+            'own_cells': ({**own, 'factors': 'known'}, {**own, 'factors': 'another'}),
+        }
+    )
     return config
 
 
@@ -75,8 +88,10 @@ def computed(monkeypatch):
     """How many frames the network was asked for, one number a call."""
     counts, compute = [], study.compute_features
     monkeypatch.setattr(
-        study, 'compute_features',
-        lambda frames, *others: counts.append(len(frames)) or compute(frames, *others))
+        study,
+        'compute_features',
+        lambda frames, *others: counts.append(len(frames)) or compute(frames, *others),
+    )
     return counts
 
 
@@ -93,8 +108,12 @@ def test_cells_are_evaluations(finished, tmp_path):
         config = base()
         config.propagation.update(settings)
         alone = runner.evaluate(
-            open_dataset(config.dataset), runner.Labeller.from_config(config),
-            tmp_path / str(index), title='alone', dataset={})
+            open_dataset(config.dataset),
+            runner.Labeller.from_config(config),
+            tmp_path / str(index),
+            title='alone',
+            dataset={},
+        )
         report = output / rows[index]['report']
         assert report.exists()
         assert masks(report.parent) == masks(tmp_path / str(index))
@@ -106,7 +125,12 @@ def test_cells_are_evaluations(finished, tmp_path):
 def test_rows_say_what_was_not_run_and_what_was_chosen_here(finished):
     output, rows = finished
     assert [row['labels']['method'] for row in rows] == [
-        'known', 'known', 'lost', 'known', 'untrained']
+        'known',
+        'known',
+        'lost',
+        'known',
+        'untrained',
+    ]
     assert [row['marked'] for row in rows] == [False, False, False, True, True]
     assert rows[2]['measured'] is None and '--config.networks.lost=FILE' in rows[2]['note']
     assert rows[4]['published'] == {}
@@ -146,7 +170,9 @@ def test_unknown_changes_are_refused():
 def test_a_section_can_be_replaced():
     changed = study.with_changes(
         {'network': {'name': 'a', 'depth': 18}, 'input': {'size': 1}},
-        {'network': {'name': '', 'output': 'conv10'}, 'input.size': 3}, 'file')
+        {'network': {'name': '', 'output': 'conv10'}, 'input.size': 3},
+        'file',
+    )
     assert changed == {'network': {'name': 'file', 'output': 'conv10'}, 'input': {'size': 3}}
 
 
@@ -154,7 +180,8 @@ def tuning_config():
     config = base()
     config.tuning = importlib.import_module('configs.study.tune').get_config().tuning
     config.tuning.update(
-        on={'split': 'train'}, report={'split': 'other'}, order=('num_neighbors', 'radius'))
+        on={'split': 'train'}, report={'split': 'other'}, order=('num_neighbors', 'radius')
+    )
     config.tuning.candidates = ConfigDict({'num_neighbors': (1, 5), 'radius': (2.0, 3.0, 6.0)})
     return config
 
@@ -167,8 +194,11 @@ def test_tuning_chooses_the_best_and_reports_on_others(tmp_path):
         config.propagation.update(settings)
         config.dataset.split = split
         return runner.evaluate(
-            open_dataset(config.dataset), runner.Labeller.from_config(config),
-            tmp_path / f'alone-{split}-{sorted(settings.items())}', title='', dataset={},
+            open_dataset(config.dataset),
+            runner.Labeller.from_config(config),
+            tmp_path / f'alone-{split}-{sorted(settings.items())}',
+            title='',
+            dataset={},
         )['summary']['J&F-Mean']
 
     # Of the start, and of the chosen values, on both splits; and one factor after the other.
@@ -181,7 +211,8 @@ def test_tuning_chooses_the_best_and_reports_on_others(tmp_path):
         'davis/other': {'before': score('other'), 'chosen': score('other', **result['chosen'])},
     }
     assert len(set(radii.values())) == 3 and result == json.loads(
-        (tmp_path / 'chosen.json').read_text())
+        (tmp_path / 'chosen.json').read_text()
+    )
     with (tmp_path / 'table.csv').open() as file:
         marks = [row['marked'] for row in csv.DictReader(file)]
     # What was chosen on `train` is marked there; no setting was chosen on `other`.
@@ -200,12 +231,16 @@ def test_tuning_refuses_to_report_what_it_chose_on(tmp_path):
 @pytest.mark.slow
 def test_cells_on_four_devices_are_those_on_one(finished, tmp_path):
     output, rows = finished
-    finish(start(
-        ['-m', 'tests.evaluation.test_study', tmp_path / 'four'], tmp_path / 'cache', devices=4))
+    finish(
+        start(
+            ['-m', 'tests.evaluation.test_study', tmp_path / 'four'], tmp_path / 'cache', devices=4
+        )
+    )
     for row in rows:
         if row['report']:
             expected, found = (
-                (folder / row['report']).parent for folder in (output, tmp_path / 'four'))
+                (folder / row['report']).parent for folder in (output, tmp_path / 'four')
+            )
             assert masks(found) == masks(expected)
             metrics = json.loads((found / 'metrics.json').read_text())
             assert metrics['summary'] == row['measured']

@@ -61,14 +61,23 @@ def markdown_table(path):
     assert len({len(line) for line in lines}) == 1
     table = [
         [re.sub(r'\\(.)', r'\1', cell.strip()) for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
-        for line in lines]
+        for line in lines
+    ]
     return [table[0], *table[2:]], table[1]
 
 
 def make_row(labels, measured, published, **others):
     return {
-        'labels': labels, 'measured': measured, 'published': published, 'note': '',
-        'marked': False, 'report': '', 'frames': 999, 'sequences': 30, **others}
+        'labels': labels,
+        'measured': measured,
+        'published': published,
+        'note': '',
+        'marked': False,
+        'report': '',
+        'frames': 999,
+        'sequences': 30,
+        **others,
+    }
 
 
 def table_rows():
@@ -77,16 +86,30 @@ def table_rows():
 
     return [
         make_row(
-            labels('CRW', 'none', 'per-frame'), {'J-Mean': 0.55, 'F-Mean': 0.567890123},
-            {'J-Mean': 56.4, 'F-Mean': 55}, report='cells/1/T=20 #1/report.html'),
+            labels('CRW', 'none', 'per-frame'),
+            {'J-Mean': 0.55, 'F-Mean': 0.567890123},
+            {'J-Mean': 56.4, 'F-Mean': 55},
+            report='cells/1/T=20 #1/report.html',
+        ),
         make_row(
-            labels('CRW', 'none', 'overall'), {'J-Mean': 0.6123, 'F-Mean': float('nan')},
-            {'J-Mean': 62.1}, marked=True, report='cells/2/report.html'),
+            labels('CRW', 'none', 'overall'),
+            {'J-Mean': 0.6123, 'F-Mean': float('nan')},
+            {'J-Mean': 62.1},
+            marked=True,
+            report='cells/2/report.html',
+        ),
         make_row(
-            labels('CRW', 'track', 'per-frame'), {'J-Mean': 0.6, 'F-Mean': 0.6}, {'J-Mean': 60}),
+            labels('CRW', 'track', 'per-frame'), {'J-Mean': 0.6, 'F-Mean': 0.6}, {'J-Mean': 60}
+        ),
         make_row(
-            labels('MoCo', 'none', 'per-frame'), None, {'J-Mean': 55.6, 'F-Mean': 57.0},
-            note=NOTE, marked=True, frames=0, sequences=0),
+            labels('MoCo', 'none', 'per-frame'),
+            None,
+            {'J-Mean': 55.6, 'F-Mean': 57.0},
+            note=NOTE,
+            marked=True,
+            frames=0,
+            sequences=0,
+        ),
     ]
 
 
@@ -101,8 +124,13 @@ def figure_rows():
     return [
         make_row(
             {'panel': panel, 'x': x, 'method': method, 'aggregation': aggregation},
-            None if value is None else {'J&F-Mean': value}, {}, note=NOTE if value is None else '')
-        for (panel, method, aggregation), points in values.items() for x, value in points.items()]
+            None if value is None else {'J&F-Mean': value},
+            {},
+            note=NOTE if value is None else '',
+        )
+        for (panel, method, aggregation), points in values.items()
+        for x, value in points.items()
+    ]
 
 
 def test_table_shows_measured_beside_published(tmp_path):
@@ -158,10 +186,11 @@ def test_pivot_makes_columns(tmp_path):
     assert markdown_table(tmp_path / 'table.md')[0] == expected
     assert Page(tmp_path / 'table.html').rows == expected
     # No cell hides another of the same labels.
-    write_table(
-        tmp_path, {**TABLE, 'pivot': 'aggregation'}, [*rows, rows[0]], title='A table')
+    write_table(tmp_path, {**TABLE, 'pivot': 'aggregation'}, [*rows, rows[0]], title='A table')
     assert markdown_table(tmp_path / 'table.md')[0] == [
-        *expected, ['CRW', 'none', '55.0 (56.4)', '56.8 (55.0)', '-', '-']]
+        *expected,
+        ['CRW', 'none', '55.0 (56.4)', '56.8 (55.0)', '-', '-'],
+    ]
 
 
 def test_footnote_only_where_a_number_is_marked(tmp_path):
@@ -175,7 +204,8 @@ def test_measured_numbers_lead_to_reports_and_the_page_needs_nothing_else(tmp_pa
     page = Page(tmp_path / 'table.html')
     # Both measures of the first cell; the second's F is no number.
     assert [link['href'] for link in page.find('a')] == [
-        'cells/1/T%3D20%20%231/report.html'] * 2 + ['cells/2/report.html']
+        'cells/1/T%3D20%20%231/report.html'
+    ] * 2 + ['cells/2/report.html']
     assert not page.find('script') and not page.find('img')
     (policy,) = [meta['content'] for meta in page.find('meta') if 'http-equiv' in meta]
     assert policy.startswith("default-src 'none'")
@@ -187,18 +217,23 @@ def test_texts_are_escaped(tmp_path, write):
     labels = {'panel': HOSTILE, 'x': 1, 'method': HOSTILE, 'aggregation': HOSTILE}
     rows = [
         make_row(labels, {'J-Mean': 0.5}, {}, report=HOSTILE),
-        make_row({**labels, 'x': 2}, None, {}, note=HOSTILE)]
+        make_row({**labels, 'x': 2}, None, {}, note=HOSTILE),
+    ]
     study = {
-        'columns': ('panel', 'x', 'method', 'aggregation'), 'pivot': '',
-        'measures': (('J-Mean', HOSTILE),), 'curves': ('method', 'aggregation'),
-        'panels': ({'label': HOSTILE, 'x': HOSTILE, 'title': HOSTILE, 'log': False},)}
+        'columns': ('panel', 'x', 'method', 'aggregation'),
+        'pivot': '',
+        'measures': (('J-Mean', HOSTILE),),
+        'curves': ('method', 'aggregation'),
+        'panels': ({'label': HOSTILE, 'x': HOSTILE, 'title': HOSTILE, 'log': False},),
+    }
     write(tmp_path, study, rows, title=HOSTILE, notes=[HOSTILE])
     page = Page(tmp_path / 'table.html')
     cells, _ = markdown_table(tmp_path / 'table.md')
     expected = [
         ['panel', 'x', 'method', 'aggregation', HOSTILE],
         [HOSTILE, '1', HOSTILE, HOSTILE, '50.0'],
-        [HOSTILE, '2', HOSTILE, HOSTILE, HOSTILE]]
+        [HOSTILE, '2', HOSTILE, HOSTILE, HOSTILE],
+    ]
     assert cells == page.rows == expected
     assert not page.find('script') and len(page.find('img')) == (write is write_figure)
     text = (tmp_path / 'table.md').read_text()
@@ -232,9 +267,12 @@ def test_figure_draws_the_measured_cells():
     figure = draw_figure(FIGURE, figure_rows())
     left, right = figure.axes
     drawn = [
-        {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().round(9).tolist())
-         for line in axes.get_lines()}
-        for axes in (left, right)]
+        {
+            line.get_label(): (line.get_xdata().tolist(), line.get_ydata().round(9).tolist())
+            for line in axes.get_lines()
+        }
+        for axes in (left, right)
+    ]
     assert drawn == [
         {'CRW, overall': ([1, 20, 50], [50, 62, 60]), 'CRW, per-frame': ([1, 20], [48, 55])},
         {'CRW, overall': ([1, 7], [56, 58]), 'UVC, overall': ([1, 7], [45, 49])},
@@ -250,7 +288,11 @@ def test_figure_draws_the_measured_cells():
     assert [line.get_linestyle() for line in (crw, per_frame, uvc)] == ['-', '--', '-']
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        'CRW', 'UVC', 'overall', 'per-frame']
+        'CRW',
+        'UVC',
+        'overall',
+        'per-frame',
+    ]
 
 
 def test_colours_do_not_depend_on_what_was_run():
@@ -272,7 +314,9 @@ def test_figure_with_its_numbers(tmp_path):
     assert image['src'].startswith('data:image/svg+xml;base64,')
     assert len(page.rows) == 1 + len(rows)
     assert page.rows[:2] == [
-        ['panel', 'x', 'method', 'aggregation', 'J&F'], ['a', '20', 'CRW', 'overall', '62.0']]
+        ['panel', 'x', 'method', 'aggregation', 'J&F'],
+        ['a', '20', 'CRW', 'overall', '62.0'],
+    ]
     for text in ((tmp_path / 'table.md').read_text(), page.text):
         assert 'No settings were chosen on the split' in text and 'published' not in text
         assert f'Not run, CRW, per-frame (a: 1 of 3 points); MoCo, overall (a): {NOTE}' in text
@@ -288,14 +332,18 @@ def test_figure_with_its_numbers(tmp_path):
         assert '50.0†' in text
 
     write_figure(
-        tmp_path, FIGURE, [row for row in rows if row['measured'] is None], title='A figure')
+        tmp_path, FIGURE, [row for row in rows if row['measured'] is None], title='A figure'
+    )
     assert 'Nothing was measured.' in Page(tmp_path / 'table.html').text
 
 
-@pytest.mark.parametrize('write, study, labels', [
-    (write_table, TABLE, {'method': 'a', 'localization': 'none', 'aggregation': 'overall'}),
-    (write_figure, FIGURE, {'method': 'a', 'aggregation': 'overall', 'panel': 'a', 'x': 1}),
-])
+@pytest.mark.parametrize(
+    'write, study, labels',
+    [
+        (write_table, TABLE, {'method': 'a', 'localization': 'none', 'aggregation': 'overall'}),
+        (write_figure, FIGURE, {'method': 'a', 'aggregation': 'overall', 'panel': 'a', 'x': 1}),
+    ],
+)
 def test_a_warning_of_a_measured_cell_is_no_reason(tmp_path, write, study, labels):
     """It stands beneath, and in no place of a number, a missing one's neither."""
     warning = '1 of 3 sequences were skipped.'

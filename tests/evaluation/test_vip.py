@@ -91,8 +91,12 @@ def test_matches_by_hand():
     truth = rectangles((0, 10, 0, 10), (0, 10, 10, 20), (10, 20, 0, 10), (0, 4, 24, 28))
     prediction = rectangles((0, 10, 0, 10), (0, 10, 15, 25), (10, 15, 0, 10), (15, 20, 0, 5))
     matches = match_instances(
-        prediction, {1: 5, 2: 5, 3: 4, 4: 4, 9: 4}, {1: 0.9, 2: 0.8, 3: 0.3, 4: 0.2},
-        truth, {1: 5, 2: 5, 3: 4, 8: 4})
+        prediction,
+        {1: 5, 2: 5, 3: 4, 4: 4, 9: 4},
+        {1: 0.9, 2: 0.8, 3: 0.3, 4: 0.2},
+        truth,
+        {1: 5, 2: 5, 3: 4, 8: 4},
+    )
     np.testing.assert_array_equal(matches.classes, [5, 5, 4, 4])
     np.testing.assert_allclose(matches.scores, [0.9, 0.8, 0.3, 0.2])
     # 50 of 150; and two on the same true instance, which both keep it.
@@ -127,7 +131,8 @@ def test_average_precision_equals_a_slow_computation():
         scores, overlaps = rng.random(num_predictions), rng.random(num_predictions)
         for threshold in (0.1, 0.5, 0.9):
             assert average_precision(scores, overlaps, num_true, threshold) == pytest.approx(
-                slow_average_precision(scores, overlaps, num_true, threshold))
+                slow_average_precision(scores, overlaps, num_true, threshold)
+            )
 
 
 def test_average_precision_by_hand():
@@ -152,8 +157,7 @@ def test_volume_is_the_mean_over_classes_and_thresholds():
     truth = rectangles((0, 10, 0, 10), (0, 10, 10, 20))
     prediction = rectangles((0, 10, 0, 10), (0, 10, 10, 15), (15, 20, 0, 5))
     classes = {1: 13, 2: 4, 3: 7}
-    matches = match_instances(
-        prediction, classes, {1: 0.9, 2: 0.8, 3: 0.7}, truth, {1: 13, 2: 4})
+    matches = match_instances(prediction, classes, {1: 0.9, 2: 0.8, 3: 0.7}, truth, {1: 13, 2: 4})
     summary = summarize_instances([matches])
     # Class 13 is right at all thresholds, class 4 at the four below its overlap of 1/2; class 7
     # is predicted but nowhere true.
@@ -176,7 +180,8 @@ def test_scores_are_mean_shares():
     upsampled = np.asarray(labels.resize(soft, (17, 26), 'bilinear'))
     share = upsampled / upsampled.sum(-1, keepdims=True)
     expected = {
-        int(value): share[ids == value, index].mean() for index, value in enumerate(values[:3])}
+        int(value): share[ids == value, index].mean() for index, value in enumerate(values[:3])
+    }
     assert scores == pytest.approx(expected, rel=1e-4)
 
 

@@ -12,7 +12,8 @@ from tests.support import shared
 @pytest.fixture(scope='module')
 def released():
     return load_released(
-        shared('weights', 'uvc_colour_encoder.pth'), shared('weights', 'uvc_colour_decoder.pth'))
+        shared('weights', 'uvc_colour_encoder.pth'), shared('weights', 'uvc_colour_decoder.pth')
+    )
 
 
 def convolution(x, layer):
@@ -33,14 +34,22 @@ def reference(params, x):
     encoder, decoder = params['encoder'], params['decoder']
     x = convolution(x, encoder['conv1'])
     for name, pooled in (
-        ('conv2', False), ('conv3', True), ('conv4', False), ('conv5', True), ('conv6', True),
+        ('conv2', False),
+        ('conv3', True),
+        ('conv4', False),
+        ('conv5', True),
+        ('conv6', True),
         ('downsample', False),
     ):
         x = np.maximum(convolution(x, encoder[name]), 0)
         x = pool(x) if pooled else x
     features = x
     for name, doubled in (
-        ('upsample', True), ('conv7', False), ('conv8', True), ('conv9', False), ('conv10', True),
+        ('upsample', True),
+        ('conv7', False),
+        ('conv8', True),
+        ('conv9', False),
+        ('conv10', True),
     ):
         x = np.kron(x, np.ones((2, 2, 1))) if doubled else x
         x = np.maximum(convolution(x, decoder[name]), 0)
@@ -90,7 +99,8 @@ def test_released_weights_reconstruct_davis(released):
 
 def test_files_of_another_network(tmp_path):
     encoder, decoder = (
-        shared('weights', f'uvc_colour_{name}.pth') for name in ('encoder', 'decoder'))
+        shared('weights', f'uvc_colour_{name}.pth') for name in ('encoder', 'decoder')
+    )
     with pytest.raises(ValueError, match="lacks 'conv1', which the encoder needs"):
         load_released(decoder, encoder)
     (tmp_path / 'text').write_text('no weights')

@@ -35,9 +35,9 @@ def test_residual_head_pools_before_and_after():
     # Where the second convolutions are 0, what is left of the stage is its shortcut: the norm of a
     # 1x1 convolution of every other pooled cell.
     random = np.random.default_rng(1)
-    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), _shapes(
-        heads.ResidualHead(5), FEATURES
-    ))
+    variables = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, np.float32), _shapes(heads.ResidualHead(5), FEATURES)
+    )
     kernel = random.normal(size=(4, 512)).astype(np.float32)
     dense = {'kernel': random.normal(size=(512, 5)) / 20, 'bias': random.normal(size=5)}
     params = variables['params']
@@ -49,10 +49,13 @@ def test_residual_head_pools_before_and_after():
 
     padded = np.pad(FEATURES, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     # Pooled cells 0 and 2, of which cell i is the maximum over rows 2 i - 1 to 2 i + 1.
-    pooled = np.stack([
-        np.stack([padded[:, i : i + 3, j : j + 3].max(axis=(1, 2)) for j in (0, 4)], axis=1)
-        for i in (0, 4)
-    ], axis=1)
+    pooled = np.stack(
+        [
+            np.stack([padded[:, i : i + 3, j : j + 3].max(axis=(1, 2)) for j in (0, 4)], axis=1)
+            for i in (0, 4)
+        ],
+        axis=1,
+    )
     rectified = np.maximum((pooled @ kernel - 1) / np.sqrt(1 + 1e-5), 0)
     expected = rectified.mean(axis=(1, 2)) @ dense['kernel'] + dense['bias']
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
@@ -64,7 +67,10 @@ def test_heads_take_over_the_backbones_settings_and_give_float32():
     )
     head = heads.make_head('residual', 7, backbone)
     assert (head.padding, head.norm_momentum, head.norm_axis_name, head.dtype) == (
-        'reflect', 0.5, 'device', jnp.bfloat16
+        'reflect',
+        0.5,
+        'device',
+        jnp.bfloat16,
     )
     features = jnp.zeros((1, 8, 8, 4), jnp.bfloat16)
     for kind in heads.KINDS:

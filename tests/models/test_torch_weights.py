@@ -50,8 +50,14 @@ def storage(kind='FloatStorage', key='0', size=4, *more, module='torch'):
 def tensor(stored=None, offset=0, shape=(2, 2), strides=(2, 1)):
     return Call(
         Name('torch._utils _rebuild_tensor_v2'),
-        (stored or storage(), offset, shape, strides, False,
-         Call(Name('collections OrderedDict'), ())),
+        (
+            stored or storage(),
+            offset,
+            shape,
+            strides,
+            False,
+            Call(Name('collections OrderedDict'), ()),
+        ),
     )
 
 
@@ -70,14 +76,16 @@ def write_zip(path, value, records=None, compression=zipfile.ZIP_STORED, byteord
 def old_bytes(value, records=None, little_endian=True):
     """`records`: key to (number of elements, bytes)."""
     records = records or {'0': (4, FOUR)}
-    return b''.join([
-        program(0x1950A86A20F9469CFC6C),
-        program(1001),
-        program({'protocol_version': 1001, 'little_endian': little_endian, 'type_sizes': {}}),
-        program(value),
-        program(list(records)),
-        *(struct.pack('<q', count) + data for count, data in records.values()),
-    ])
+    return b''.join(
+        [
+            program(0x1950A86A20F9469CFC6C),
+            program(1001),
+            program({'protocol_version': 1001, 'little_endian': little_endian, 'type_sizes': {}}),
+            program(value),
+            program(list(records)),
+            *(struct.pack('<q', count) + data for count, data in records.values()),
+        ]
+    )
 
 
 def write_old(path, *arguments, **settings):
@@ -92,8 +100,10 @@ def write(request, tmp_path):
 
 
 def test_views_and_structure(write):
-    parameter = Call(Name('torch._utils _rebuild_parameter'), (
-        tensor(), True, Call(Name('collections OrderedDict'), ())))
+    parameter = Call(
+        Name('torch._utils _rebuild_parameter'),
+        (tensor(), True, Call(Name('collections OrderedDict'), ())),
+    )
     state = {
         'plain': tensor(),
         'transposed': tensor(strides=(1, 2)),
@@ -109,8 +119,13 @@ def test_views_and_structure(write):
     assert list(loaded) == list(state)
     four = np.array([[1, 2], [3, 4]], np.float32)
     for name, expected in {
-        'plain': four, 'transposed': four.T, 'offset': [2, 3, 4], 'stepped': [1, 3], 'scalar': 3,
-        'empty': np.zeros((0, 3)), 'parameter': four,
+        'plain': four,
+        'transposed': four.T,
+        'offset': [2, 3, 4],
+        'stepped': [1, 3],
+        'scalar': 3,
+        'empty': np.zeros((0, 3)),
+        'parameter': four,
     }.items():
         np.testing.assert_array_equal(loaded[name], expected)
         assert loaded[name].dtype == np.float32
@@ -120,16 +135,30 @@ def test_views_and_structure(write):
 
 
 def test_attributes_of_dicts_are_left_out(write):
-    state = Raw(encode(Call(Name('collections OrderedDict'), ())) + encode('weight')
-                + encode(tensor()) + b's' + encode({'_metadata': {'': {'version': 1}}}) + b'b')
+    state = Raw(
+        encode(Call(Name('collections OrderedDict'), ()))
+        + encode('weight')
+        + encode(tensor())
+        + b's'
+        + encode({'_metadata': {'': {'version': 1}}})
+        + b'b'
+    )
     assert list(load_torch_weights(write(state))) == ['weight']
 
 
-@pytest.mark.parametrize('kind, dtype', [
-    ('DoubleStorage', np.float64), ('HalfStorage', np.float16), ('BFloat16Storage', jnp.bfloat16),
-    ('LongStorage', np.int64), ('IntStorage', np.int32), ('ShortStorage', np.int16),
-    ('CharStorage', np.int8), ('ByteStorage', np.uint8),
-])
+@pytest.mark.parametrize(
+    'kind, dtype',
+    [
+        ('DoubleStorage', np.float64),
+        ('HalfStorage', np.float16),
+        ('BFloat16Storage', jnp.bfloat16),
+        ('LongStorage', np.int64),
+        ('IntStorage', np.int32),
+        ('ShortStorage', np.int16),
+        ('CharStorage', np.int8),
+        ('ByteStorage', np.uint8),
+    ],
+)
 def test_dtypes(tmp_path, kind, dtype):
     values = np.array([[1, 5], [127, 64]]).astype(dtype)
     state = {'weight': tensor(storage(kind, 'key'), strides=(1, 2))}
@@ -168,9 +197,10 @@ HOSTILE = {
     'call of a builtin': (Call(Name('builtins eval'), ('1',)), 'builtins.eval'),
     'call in a dict': ({'weight': tensor(), 'more': [Call(Name('posix system'), ('',))]}, 'posix'),
     'other function of torch': (
-        Call(Name('torch._utils _rebuild_device_tensor_from_numpy'), ()), 'not for tensors'),
-    'attribute of an allowed name': (
-        Name('collections OrderedDict.__class__'), 'not for tensors'),
+        Call(Name('torch._utils _rebuild_device_tensor_from_numpy'), ()),
+        'not for tensors',
+    ),
+    'attribute of an allowed name': (Name('collections OrderedDict.__class__'), 'not for tensors'),
     'attribute of an allowed module': (Name('torch load'), 'torch.load'),
     'name of protocol 4': (Raw(b'\x8c\x02os\x8c\x06system\x93'), 'os.system'),
     'instance': (Raw(b'(' + b'ios\nsystem\n'), 'instruction INST'),
@@ -198,7 +228,9 @@ HOSTILE = {
     'overflowing storage': ({'weight': tensor(storage(size=2**63))}, 'huge'),
     'negative storage': ({'weight': tensor(storage(size=-4))}, 'negative'),
     'storage of another size': (
-        {'a': tensor(), 'b': tensor(storage(size=3), shape=(1,), strides=(1,))}, 'several'),
+        {'a': tensor(), 'b': tensor(storage(size=3), shape=(1,), strides=(1,))},
+        'several',
+    ),
     'storage of another type': ({'a': tensor(), 'b': tensor(storage('IntStorage'))}, 'several'),
     'unknown storage': ({'weight': tensor(storage('BoolStorage'))}, 'BoolStorage'),
     'storage elsewhere': ({'weight': tensor(storage(module='os'))}, 'os.FloatStorage'),
@@ -218,11 +250,20 @@ HOSTILE = {
     'too many axes': ({'weight': tensor(shape=(1,) * 70, strides=(1,) * 70)}, 'strides'),
     # A view of the last element alone would be read as four elements.
     'tensor as storage': (
-        {'weight': tensor(tensor(offset=3, shape=(4,), strides=(0,)))}, 'without a storage'),
-    'nothing as storage': (
-        {'weight': tensor(Raw(b'N'))}, 'without a storage'),
-    'too many tensors': (Raw(b'](' + encode(tensor()) + b'q\x01' + b''.join(
-        [encode(tensor(shape=(1,), strides=(1,)))] * 10_001) + b'e'), 'more than 10000'),
+        {'weight': tensor(tensor(offset=3, shape=(4,), strides=(0,)))},
+        'without a storage',
+    ),
+    'nothing as storage': ({'weight': tensor(Raw(b'N'))}, 'without a storage'),
+    'too many tensors': (
+        Raw(
+            b']('
+            + encode(tensor())
+            + b'q\x01'
+            + b''.join([encode(tensor(shape=(1,), strides=(1,)))] * 10_001)
+            + b'e'
+        ),
+        'more than 10000',
+    ),
 }
 
 
@@ -253,8 +294,10 @@ def test_damaged_old_file(tmp_path):
             load_torch_weights(path)
     state = {'weight': tensor()}
     for records, message in (
-        ({'0': (2**62, FOUR)}, 'elements'), ({'0': (-4, FOUR)}, 'elements'),
-        ({'1': (4, FOUR)}, 'storages'), ({'0': (4, FOUR), '1': (4, FOUR)}, 'storages'),
+        ({'0': (2**62, FOUR)}, 'elements'),
+        ({'0': (-4, FOUR)}, 'elements'),
+        ({'1': (4, FOUR)}, 'storages'),
+        ({'0': (4, FOUR), '1': (4, FOUR)}, 'storages'),
         ({'0': (4, FOUR[:-1])}, 'too early'),
     ):
         with pytest.raises(ValueError, match=message):
@@ -281,7 +324,8 @@ def test_hostile_zip(tmp_path):
     state = {'weight': tensor()}
     zeros = bytes(2**20)
     for records, message in (
-        ({'1': FOUR}, 'no item|data/0'), ({'0': FOUR[:8]}, '8 bytes'),
+        ({'1': FOUR}, 'no item|data/0'),
+        ({'0': FOUR[:8]}, '8 bytes'),
         ({'0': FOUR * 2}, '32 bytes'),
     ):
         with pytest.raises(ValueError, match=message):
@@ -346,7 +390,8 @@ def test_released_file():
     assert state['conv6.weight'].shape == (256, 128, 3, 3)
     # The first numbers of the file's first tensor.
     np.testing.assert_allclose(
-        state['conv1.weight'][0, :, 0, 0], [0.0400, -0.1791, 0.5162], atol=5e-5)
+        state['conv1.weight'][0, :, 0, 0], [0.0400, -0.1791, 0.5162], atol=5e-5
+    )
 
 
 def test_agrees_with_torch(tmp_path):
@@ -362,8 +407,16 @@ def test_agrees_with_torch(tmp_path):
         'empty': torch.zeros(0, 2),
         'dtypes': [
             torch.tensor([1, 2, 100]).to(dtype)
-            for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-                          torch.int16, torch.int8, torch.uint8)
+            for dtype in (
+                torch.float64,
+                torch.float16,
+                torch.bfloat16,
+                torch.int64,
+                torch.int32,
+                torch.int16,
+                torch.int8,
+                torch.uint8,
+            )
         ],
         'optimizer': torch.optim.Adam(module.parameters()).state_dict(),
         'epoch': 3,
@@ -382,7 +435,8 @@ def test_agrees_with_torch(tmp_path):
             assert str(loaded.dtype) == str(expected.dtype).removeprefix('torch.')
             # NumPy has no bfloat16 of its own.
             np.testing.assert_array_equal(
-                loaded.astype(np.float64), expected.detach().double().numpy())
+                loaded.astype(np.float64), expected.detach().double().numpy()
+            )
         else:
             assert loaded == expected
 

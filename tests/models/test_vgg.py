@@ -66,7 +66,8 @@ def slow_vgg(state, images, last, pool4, sobel=True):
 
 @pytest.mark.parametrize(
     'output, pool4, sobel',
-    [('conv13', True, True), ('conv13', False, True), ('conv3', False, False)])
+    [('conv13', True, True), ('conv13', False, True), ('conv3', False, False)],
+)
 def test_features_equal_a_slow_forward_pass(output, pool4, sobel):
     state = torch_state(2 if sobel else 3)
     model = VGG16(output=output, pool4=pool4, sobel=sobel)
@@ -103,8 +104,9 @@ def test_edges_of_a_step():
     edges = sobel_edges(images)
     np.testing.assert_allclose(edges[0, 2, :, 0], [0, 0, -8, -8, 0, 8])  # Zeros beyond the border.
     np.testing.assert_allclose(edges[0, 1:4, :, 1], 0)
-    np.testing.assert_allclose(sobel_edges(images.transpose(0, 2, 1, 3))[0, :, 2, 1],
-                               [0, 0, -8, -8, 0, 8])
+    np.testing.assert_allclose(
+        sobel_edges(images.transpose(0, 2, 1, 3))[0, :, 2, 1], [0, 0, -8, -8, 0, 8]
+    )
 
 
 @pytest.mark.parametrize('form', ['features.module.{}', 'module.features.{}', 'net.features.{}'])
@@ -112,7 +114,8 @@ def test_names_that_states_come_with(form):
     model = VGG16(output='conv3')
     renamed = {
         form.format(name.removeprefix('features.')): value
-        for name, value in torch_state().items() if name.startswith('features.')
+        for name, value in torch_state().items()
+        if name.startswith('features.')
     }
     expected = from_deepcluster(torch_state(), model)
     jax.tree.map(np.testing.assert_array_equal, from_deepcluster(renamed, model), expected)
@@ -163,9 +166,11 @@ def test_training_updates_running_statistics():
     images = random_images((2, 10, 12))
     _, updates = model.apply(variables, images, train=True, mutable='batch_stats')
     seen = slow_conv(
-        np.asarray(sobel_edges(images)), torch_state()['features.0.weight'], 1, 'constant')
+        np.asarray(sobel_edges(images)), torch_state()['features.0.weight'], 1, 'constant'
+    )
     seen = seen + torch_state()['features.0.bias']
     for name, statistic in (('mean', seen.mean((0, 1, 2))), ('var', seen.var((0, 1, 2)))):
         running = np.asarray(variables['batch_stats']['norm1'][name])
         np.testing.assert_allclose(
-            updates['batch_stats']['norm1'][name], 0.7 * running + 0.3 * statistic, rtol=1e-3)
+            updates['batch_stats']['norm1'][name], 0.7 * running + 0.3 * statistic, rtol=1e-3
+        )

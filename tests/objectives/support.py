@@ -27,8 +27,10 @@ class TinyBackbone(nn.Module):
     def __call__(self, images, train=False):
         x = nn.Conv(6, (3, 3), strides=2, name='conv')(images)
         norm = nn.BatchNorm(
-            use_running_average=not train, momentum=self.norm_momentum,
-            axis_name=self.norm_axis_name, name='norm',
+            use_running_average=not train,
+            momentum=self.norm_momentum,
+            axis_name=self.norm_axis_name,
+            name='norm',
         )
         return nn.tanh(norm(x))
 

@@ -32,13 +32,17 @@ def test_loss_is_numpys_on_the_augmented_images(alone):
     step, params, state = alone
     (loss, (new_state, metrics)), _ = step(params, state, EXAMPLES, RNG)
 
-    views = np.asarray(compiled(augment.random_view, static_argnums=(2, 3))(
-        objectives.example_keys(RNG, 8), EXAMPLES['image'].astype(np.float32) / 255, SIZE, 0.5
-    ))
+    views = np.asarray(
+        compiled(augment.random_view, static_argnums=(2, 3))(
+            objectives.example_keys(RNG, 8), EXAMPLES['image'].astype(np.float32) / 255, SIZE, 0.5
+        )
+    )
     pixels = (np.round(255 * views) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     features, updates = TinyBackbone().apply(
         {'params': params['backbone'], 'batch_stats': state['backbone']},
-        pixels.astype(np.float32), train=True, mutable=['batch_stats'],
+        pixels.astype(np.float32),
+        train=True,
+        mutable=['batch_stats'],
     )
     dense = params['head']['dense']
     logits = np.mean(features, axis=(1, 2)) @ dense['kernel'] + dense['bias']

@@ -57,4 +57,5 @@ def test_bad_arguments():
         color_autoencoder.objective(size=20)
     with pytest.raises(ValueError, match='uint8'):
         color_autoencoder.objective(size=16).loss(
-            {}, {}, {'image': jnp.zeros((1, 16, 16, 3))}, jax.random.key(0))
+            {}, {}, {'image': jnp.zeros((1, 16, 16, 3))}, jax.random.key(0)
+        )

@@ -58,7 +58,8 @@ def test_the_loss_is_exactly_the_weighted_sum():
     )(
         {'backbone': params['backbone'], 'head': params['video']['head']},
         {'backbone': state['backbone'], 'step': state['video']['step']},
-        EXAMPLES['video'], keys[0],
+        EXAMPLES['video'],
+        keys[0],
     )
     # The image loss gets the statistics that the video loss leaves.
     (image_loss, (image_state, image_metrics)), image_gradient = jax.value_and_grad(
@@ -66,19 +67,23 @@ def test_the_loss_is_exactly_the_weighted_sum():
     )(
         {'backbone': params['backbone'], 'head': params['image']['head']},
         {'backbone': video_state['backbone'], 'step': state['image']['step']},
-        EXAMPLES['image'], keys[1],
+        EXAMPLES['image'],
+        keys[1],
     )
     assert float(loss) == np.float32(video_loss) + np.float32(WEIGHT) * np.float32(image_loss)
     assert metrics == {
-        'video/loss': video_loss, 'video/features': video_metrics['features'],
-        'image/loss': image_loss, 'image/features': image_metrics['features'],
+        'video/loss': video_loss,
+        'video/features': video_metrics['features'],
+        'image/loss': image_loss,
+        'image/features': image_metrics['features'],
     }
     assert set(new_state) == {'backbone', 'video', 'image'}
     np.testing.assert_array_equal(new_state['backbone']['mean'], image_state['backbone']['mean'])
     assert new_state['video'] == new_state['image'] == {'step': 1}
     np.testing.assert_allclose(
         gradient['backbone']['w'],
-        video_gradient['backbone']['w'] + WEIGHT * image_gradient['backbone']['w'], rtol=1e-5,
+        video_gradient['backbone']['w'] + WEIGHT * image_gradient['backbone']['w'],
+        rtol=1e-5,
     )
     np.testing.assert_allclose(
         gradient['video']['head']['v'], video_gradient['head']['v'], rtol=1e-5
@@ -94,9 +99,11 @@ def test_the_backbone_is_the_video_objectives():
     video = VIDEO.init(video_key, EXAMPLES['video'])['params']
     image = IMAGE.init(image_key, EXAMPLES['image'])['params']
     jax.tree.map(
-        np.testing.assert_array_equal, variables['params'],
+        np.testing.assert_array_equal,
+        variables['params'],
         {
-            'backbone': video['backbone'], 'video': {'head': video['head']},
+            'backbone': video['backbone'],
+            'video': {'head': video['head']},
             'image': {'head': image['head']},
         },
     )

@@ -19,8 +19,14 @@ from tests.objectives.support import (
 
 SIZE = 8
 SETTINGS = dict(
-    size=SIZE, grayscale=0.5, jitter=(0.0,) * 4, dimensions=5, queue_size=10, momentum=0.75,
-    temperature=0.2, num_groups=4,
+    size=SIZE,
+    grayscale=0.5,
+    jitter=(0.0,) * 4,
+    dimensions=5,
+    queue_size=10,
+    momentum=0.75,
+    temperature=0.2,
+    num_groups=4,
 )
 # Views that differ in their orientation at most: of a square in the middle, and no grayscale.
 WHOLE = {**SETTINGS, 'min_area': 1.0, 'grayscale': 0.0}
@@ -42,7 +48,9 @@ def alone():
 def _encode(params, statistics, pixels):
     features, updates = TinyBackbone().apply(
         {'params': params['backbone'], 'batch_stats': statistics['backbone']},
-        pixels.astype(np.float32), train=True, mutable=['batch_stats'],
+        pixels.astype(np.float32),
+        train=True,
+        mutable=['batch_stats'],
     )
     dense = params['head']['dense']
     outputs = np.mean(features, axis=(1, 2)) @ dense['kernel'] + dense['bias']
@@ -65,12 +73,18 @@ def test_loss_and_state_are_numpys(alone):
     keys = [jax.random.split(key) for key in objectives.example_keys(view_rng, 8)]
     pixels = []
     for index in range(2):
-        images = np.asarray(view(
-            jnp.stack([pair[index] for pair in keys]), EXAMPLES['image'].astype(np.float32) / 255,
-            SIZE, 0.2, 0.5,
-        ))
-        pixels.append((np.round(255 * images) / 255 - [0.485, 0.456, 0.406])
-                      / [0.229, 0.224, 0.225])
+        images = np.asarray(
+            view(
+                jnp.stack([pair[index] for pair in keys]),
+                EXAMPLES['image'].astype(np.float32) / 255,
+                SIZE,
+                0.2,
+                0.5,
+            )
+        )
+        pixels.append(
+            (np.round(255 * images) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        )
     queries, statistics = _encode_groups(params, state, pixels[0])
     moved = jax.tree.map(
         lambda old, new: 0.75 * old + 0.25 * new, state['momentum']['params'], params
@@ -135,9 +149,9 @@ def test_no_gradient_into_keys_and_state(alone, copying):
     # With m = 1 the keys don't depend on the parameters, so finite differences see them as
     # constants too; when they have the same values because m = 0, the gradient is the same.
     objective = moco.objective(TinyBackbone(), **WHOLE, momentum=1.0)
-    gradients = compiled(jax.value_and_grad(
-        objective.loss, argnums=(0, 1), has_aux=True, allow_int=True
-    ))
+    gradients = compiled(
+        jax.value_and_grad(objective.loss, argnums=(0, 1), has_aux=True, allow_int=True)
+    )
 
     def constant(*arguments):
         result, gradient = gradients(*arguments)
@@ -146,8 +160,10 @@ def test_no_gradient_into_keys_and_state(alone, copying):
     state = {**state, 'momentum': {**state['momentum'], 'params': params}}
     check_gradient(constant, params, state, EXAMPLES)
     assert_trees_close(
-        copying(params, state, EXAMPLES, RNG), constant(params, state, EXAMPLES, RNG),
-        rtol=1e-4, atol=1e-5,
+        copying(params, state, EXAMPLES, RNG),
+        constant(params, state, EXAMPLES, RNG),
+        rtol=1e-4,
+        atol=1e-5,
     )
     of_state = gradients(params, state, EXAMPLES, RNG)[1][1]
     for name in ('queue', 'momentum'):
@@ -193,22 +209,28 @@ def test_a_handful_of_images_is_learned(alone):
     assert losses[-1] < 0.3 * losses[0], losses
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(num_groups=1), 'num_groups is 1'),
-    (dict(momentum=1.5), 'momentum is 1.5'),
-    (dict(temperature=0.0), 'temperature is 0.0'),
-    (dict(head='mlp'), "head is 'mlp'"),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(num_groups=1), 'num_groups is 1'),
+        (dict(momentum=1.5), 'momentum is 1.5'),
+        (dict(temperature=0.0), 'temperature is 0.0'),
+        (dict(head='mlp'), "head is 'mlp'"),
+    ],
+)
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         moco.objective(TinyBackbone(), **settings)
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(num_groups=3), 'num_groups is 3 for a batch of 8'),
-    (dict(num_groups=8), 'num_groups is 8 for a batch of 8'),
-    (dict(queue_size=7), 'queue_size is 7'),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(num_groups=3), 'num_groups is 3 for a batch of 8'),
+        (dict(num_groups=8), 'num_groups is 8 for a batch of 8'),
+        (dict(queue_size=7), 'queue_size is 7'),
+    ],
+)
 def test_batches_that_do_not_fit(settings, message):
     objective = moco.objective(TinyBackbone(), **{**SETTINGS, **settings})
     variables = jax.eval_shape(objective.init, RNG, EXAMPLES)

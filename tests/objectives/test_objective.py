@@ -12,9 +12,9 @@ from tests.objectives.support import RNG, TinyBackbone, assert_trees_close, batc
 
 def test_example_keys_do_not_depend_on_the_number_of_devices():
     alone = objective.example_keys(RNG, 6)
-    spread = jax.vmap(
-        lambda _: objective.example_keys(RNG, 2, 'device'), axis_name='device'
-    )(jnp.zeros(3))
+    spread = jax.vmap(lambda _: objective.example_keys(RNG, 2, 'device'), axis_name='device')(
+        jnp.zeros(3)
+    )
     np.testing.assert_array_equal(
         jax.random.key_data(spread.reshape(6)), jax.random.key_data(alone)
     )
@@ -57,7 +57,9 @@ def test_networks_follow_each_other():
     outputs, after = objective.apply_networks(networks, params, before, images)
     features, updates = TinyBackbone().apply(
         {'params': params['backbone'], 'batch_stats': before['backbone']},
-        images, train=True, mutable=['batch_stats'],
+        images,
+        train=True,
+        mutable=['batch_stats'],
     )
     dense = params['head']['dense']
     expected = features.mean(axis=(1, 2)) @ dense['kernel'] + dense['bias']
@@ -78,10 +80,14 @@ def test_statistics_that_do_not_learn_stay():
     assert all(jax.tree.leaves([changed['res2_0'], changed['res2_1']]))
 
 
-@pytest.mark.parametrize('images', [
-    np.zeros((2, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8),
-    np.zeros((2, 8, 8, 1), np.uint8),
-])
+@pytest.mark.parametrize(
+    'images',
+    [
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((2, 8, 8, 1), np.uint8),
+    ],
+)
 def test_other_images_are_refused(images):
     with pytest.raises(ValueError, match="batch\\['image'\\] is"):
         objective.unit_images({'image': images})

@@ -31,9 +31,11 @@ def test_loss_is_numpys_over_all_four_orientations(tiny):
     step, params, state = tiny
     (loss, (_, metrics)), _ = step(params, state, EXAMPLES, RNG)
 
-    views = np.asarray(compiled(augment.random_view, static_argnums=2)(
-        objectives.example_keys(RNG, 4), EXAMPLES['image'].astype(np.float32) / 255, SIZE
-    ))
+    views = np.asarray(
+        compiled(augment.random_view, static_argnums=2)(
+            objectives.example_keys(RNG, 4), EXAMPLES['image'].astype(np.float32) / 255, SIZE
+        )
+    )
     pixels = (np.round(255 * views) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     # Counterclockwise: the top row becomes the left column, upside down.
     turned = [pixels]
@@ -41,7 +43,9 @@ def test_loss_is_numpys_over_all_four_orientations(tiny):
         turned.append(turned[-1].transpose(0, 2, 1, 3)[:, ::-1])
     features, _ = TinyBackbone().apply(
         {'params': params['backbone'], 'batch_stats': state['backbone']},
-        np.concatenate(turned).astype(np.float32), train=True, mutable=['batch_stats'],
+        np.concatenate(turned).astype(np.float32),
+        train=True,
+        mutable=['batch_stats'],
     )
     dense = params['head']['dense']
     logits = np.mean(features, axis=(1, 2)) @ dense['kernel'] + dense['bias']

@@ -37,9 +37,13 @@ def color_variables():
     images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     shapes = jax.eval_shape(ColorAutoencoder().init, jax.random.key(0), images)
     return jax.tree.map(
-        lambda leaf: generator.normal(
-            0, np.sqrt(2 / max(1, np.prod(leaf.shape[:-1]))), leaf.shape
-        ).astype(np.float32) if len(leaf.shape) == 4 else np.zeros(leaf.shape, np.float32),
+        lambda leaf: (
+            generator.normal(0, np.sqrt(2 / max(1, np.prod(leaf.shape[:-1]))), leaf.shape).astype(
+                np.float32
+            )
+            if len(leaf.shape) == 4
+            else np.zeros(leaf.shape, np.float32)
+        ),
         shapes,
     )
 
@@ -48,7 +52,8 @@ def clips(count=4, size=32):
     """Pairs of smooth frames in faint colours, the second one the first shifted by a cell."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(60, 200, (count, 4, 4, 1)) + generator.integers(
-        -60, 60, (count, 4, 4, 3))
+        -60, 60, (count, 4, 4, 3)
+    )
     frames = jax.image.resize(coarse.astype(np.float32), (count, size, size, 3), 'linear')
     frames = np.asarray(frames).clip(0, 255).astype(np.uint8)
     return {'frames': jnp.asarray(np.stack([frames, np.roll(frames, 8, axis=2)], axis=1))}
@@ -100,9 +105,7 @@ def slow_terms(features, colors, labs, temperature, window):
         back[i] = sum(Q[m, n] * there[j] for n, j in enumerate(cells))
     coordinates = np.mean([np.abs(back[i] - (np.array(i) + 0.5)) for i in cells])
 
-    grid = {
-        (i, j): (np.linspace(-1, 1, height)[i], np.linspace(-1, 1, width)[j]) for i, j in cells
-    }
+    grid = {(i, j): (np.linspace(-1, 1, height)[i], np.linspace(-1, 1, width)[j]) for i, j in cells}
     concentration = 0
     for weights in (P.T, Q):
         expected = {
@@ -112,8 +115,7 @@ def slow_terms(features, colors, labs, temperature, window):
         squares = []
         for top in range(0, height - window + 1, window):
             for left in range(0, width - window + 1, window):
-                inside = [
-                    expected[top + i, left + j] for i in range(window) for j in range(window)]
+                inside = [expected[top + i, left + j] for i in range(window) for j in range(window)]
                 squares.append((np.array(inside) - np.mean(inside, axis=0)) ** 2)
         concentration += np.mean(squares)
     return {
@@ -128,10 +130,12 @@ def slow_terms(features, colors, labs, temperature, window):
 def test_pair_terms_against_loops(temperature, window):
     features, colors, labs = random_pair()
     terms = uvc.pair_terms(
-        features, colors, labs, jax_decode, temperature=temperature, window=window)
+        features, colors, labs, jax_decode, temperature=temperature, window=window
+    )
     for b in range(2):
         expected = slow_terms(
-            *([x[b] for x in pair] for pair in (features, colors, labs)), temperature, window)
+            *([x[b] for x in pair] for pair in (features, colors, labs)), temperature, window
+        )
         assert {name: value.shape for name, value in terms.items()} == dict.fromkeys(expected, (2,))
         for name, value in expected.items():
             np.testing.assert_allclose(terms[name][b], value, rtol=1e-4, err_msg=name)
@@ -147,7 +151,8 @@ def test_pair_terms_gradients():
         return jnp.concatenate(list(result.values()))
 
     jax.test_util.check_grads(
-        terms, features, order=1, modes=['rev'], eps=1e-3, atol=2e-2, rtol=2e-2)
+        terms, features, order=1, modes=['rev'], eps=1e-3, atol=2e-2, rtol=2e-2
+    )
 
 
 def one_hot_features(height, width):
@@ -160,13 +165,13 @@ def test_a_frame_against_itself_costs_nothing():
     _, colors, _ = random_pair(batch=1)
     lab = decode(colors[0])
     terms = uvc.pair_terms(
-        (features, features), (colors[0], colors[0]), (lab, lab), jax_decode, window=2)
+        (features, features), (colors[0], colors[0]), (lab, lab), jax_decode, window=2
+    )
     for name in ('color', 'cycle', 'coordinates'):
         assert abs(terms[name][0]) < 1e-6
     # Each cell stays in its place: in a window of two, all are half a cell from its mean.
     steps = np.array([2 / 3, 2 / 5])
-    np.testing.assert_allclose(
-        terms['concentration'], [2 * np.mean((steps / 2) ** 2)], rtol=1e-5)
+    np.testing.assert_allclose(terms['concentration'], [2 * np.mean((steps / 2) ** 2)], rtol=1e-5)
 
 
 def test_one_hot_affinities_copy_exactly():
@@ -179,8 +184,12 @@ def test_one_hot_affinities_copy_exactly():
 
     copied = []
     uvc.pair_terms(
-        (features, permuted(features)), (colors[0], permuted(colors[0])),
-        [np.zeros((1, 8, 12, 3))] * 2, lambda x: copied.append(x) or jax_decode(x), window=2)
+        (features, permuted(features)),
+        (colors[0], permuted(colors[0])),
+        [np.zeros((1, 8, 12, 3))] * 2,
+        lambda x: copied.append(x) or jax_decode(x),
+        window=2,
+    )
     np.testing.assert_array_equal(copied[0], permuted(colors[0]))
     np.testing.assert_array_equal(copied[1], colors[0])
 
@@ -201,7 +210,8 @@ def test_a_shifted_frame_gives_a_shifted_box():
     for top, left in ((0, 0), (2, 3), (5, 6)):
         patch = frame[:, top : top + 4, left : left + 5]
         np.testing.assert_allclose(
-            uvc.locate(patch, frame, box='size'), [[top, left, top + 4, left + 5]], atol=1e-3)
+            uvc.locate(patch, frame, box='size'), [[top, left, top + 4, left + 5]], atol=1e-3
+        )
     # Cells 1/2 and 3/2 from the mean deviate by 1 from it; half the height is 2 of that.
     box = uvc.locate(frame[:, 2:6, 3:7], frame, box='spread')
     np.testing.assert_allclose(box, [[2, 3, 6, 7]], atol=1e-3)
@@ -214,10 +224,19 @@ def test_a_shifted_frame_gives_a_shifted_box():
 @pytest.mark.slow
 def test_warm_up_overfits_four_clips():
     released = load_released(
-        shared('weights', 'uvc_colour_encoder.pth'), shared('weights', 'uvc_colour_decoder.pth'))
+        shared('weights', 'uvc_colour_encoder.pth'), shared('weights', 'uvc_colour_decoder.pth')
+    )
     objective = uvc.objective(
-        Backbone(), released, patch_size=32, concentration_window=2, concentration_weight=0.1,
-        max_rotation=0.0, max_scale=1.0, temperature=10.0, outlier_threshold=np.inf)
+        Backbone(),
+        released,
+        patch_size=32,
+        concentration_window=2,
+        concentration_weight=0.1,
+        max_rotation=0.0,
+        max_scale=1.0,
+        temperature=10.0,
+        outlier_threshold=np.inf,
+    )
     batch = clips()
     variables = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
     params, state = variables['params'], variables['state']
@@ -247,17 +266,28 @@ def test_warm_up_overfits_four_clips():
 
 def test_joint_terms_start_when_they_should():
     objective = uvc.objective(
-        Backbone(), color_variables(), stage='joint', patch_size=32, frame_size=64, box='spread',
-        concentration_window=2, concentration_start=1, outlier_threshold=-1.0, outlier_start=2)
+        Backbone(),
+        color_variables(),
+        stage='joint',
+        patch_size=32,
+        frame_size=64,
+        box='spread',
+        concentration_window=2,
+        concentration_start=1,
+        outlier_threshold=-1.0,
+        outlier_start=2,
+    )
     batch = clips(count=2, size=48)
     variables = jax.jit(objective.init, compiler_options=QUICK)(jax.random.key(0), batch)
     params, state = variables['params'], variables['state']
     loss_and_gradient = jax.jit(
-        jax.value_and_grad(objective.loss, has_aux=True), compiler_options=QUICK)
+        jax.value_and_grad(objective.loss, has_aux=True), compiler_options=QUICK
+    )
     history = []
     for _ in range(3):
         (loss, (state, metrics)), gradient = loss_and_gradient(
-            params, state, batch, jax.random.key(1))
+            params, state, batch, jax.random.key(1)
+        )
         history.append(metrics)
         terms = ('color', 'cycle', 'coordinates', 'concentration')
         assert set(metrics) == {*terms, 'loss', 'outliers'}

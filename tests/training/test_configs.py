@@ -16,7 +16,8 @@ MODULES = [
     for path in sorted((ROOT / 'configs/train').glob('*.py'))
 ]
 CONFIGS = [module.get_config() for module in MODULES] + [
-    module.get_config('joint') for module in MODULES
+    module.get_config('joint')
+    for module in MODULES
     if inspect.signature(module.get_config).parameters
 ]
 
@@ -27,8 +28,9 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
     config.data.root = 'videos'
     if config.image_data is not None:
         # Frames of the videos follow the videos; other images have a place of their own.
-        assert config.image_data.root == ('' if 'imagenet' in config.name or
-                                          'classification' in config.name else 'videos')
+        assert config.image_data.root == (
+            '' if 'imagenet' in config.name or 'classification' in config.name else 'videos'
+        )
         config.image_data.root = config.image_data.root or 'images'
         DatasetConfig(**config.image_data)
     DatasetConfig(**config.data)

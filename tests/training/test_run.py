@@ -34,8 +34,7 @@ def folder(tmp_path_factory):
         (folder / f'data/{video}').mkdir(parents=True)
         for frame in range(6):
             coarse = rng.integers(0, 256, (5, 5, 3), np.uint8)
-            cv2.imwrite(
-                str(folder / f'data/{video}/{frame:05d}.jpg'), cv2.resize(coarse, (40, 40)))
+            cv2.imwrite(str(folder / f'data/{video}/{frame:05d}.jpg'), cv2.resize(coarse, (40, 40)))
     return folder
 
 
@@ -48,12 +47,25 @@ def start(folder, name, *arguments, devices=1):
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
     }
     return subprocess.Popen(
-        [sys.executable, str(ROOT / 'train.py'),
-         f'--config={ROOT}/configs/train/small_rotation.py', f'--config.data.root={folder}/data',
-         f'--workdir={folder / name}', '--config.backbone.output=res1',
-         '--config.objective.size=24', '--config.data.size=(24,24)', '--config.data.batch_size=8',
-         '--config.log_every=1', *arguments],
-        env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [
+            sys.executable,
+            str(ROOT / 'train.py'),
+            f'--config={ROOT}/configs/train/small_rotation.py',
+            f'--config.data.root={folder}/data',
+            f'--workdir={folder / name}',
+            '--config.backbone.output=res1',
+            '--config.objective.size=24',
+            '--config.data.size=(24,24)',
+            '--config.data.batch_size=8',
+            '--config.log_every=1',
+            *arguments,
+        ],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def finish(*processes):
@@ -80,8 +92,7 @@ def assert_same_run(run, expected):
         for name in TIMINGS:
             del entry[name], other[name]
         assert entry == other
-    found, wanted = (
-        checkpoint.restore_variables(path / 'checkpoints') for path in (run, expected))
+    found, wanted = (checkpoint.restore_variables(path / 'checkpoints') for path in (run, expected))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     files = [path / 'backbone.safetensors' for path in (run, expected)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -104,7 +115,8 @@ def test_a_run_leaves_a_backbone_and_the_last_and_best_checkpoints(whole):
     assert variables['params']['stem_conv']['kernel'].std() > 0
     assert list(whole.glob('events.*'))
     losses = {
-        last: np.mean([e['loss'] for e in entries[last - 4:last]]) for last in range(4, 41, 4)}
+        last: np.mean([e['loss'] for e in entries[last - 4 : last]]) for last in range(4, 41, 4)
+    }
     kept = {int(path.name) for path in (whole / 'checkpoints').iterdir()}
     assert kept == {32, 36, 40, min(losses, key=losses.get)}
 
@@ -132,8 +144,8 @@ def test_sigterm_saves_and_resumed_is_bit_identical(folder, whole):
         other = metrics(whole)[entry['step'] - 1]
         assert entry['loss'] == other['loss']
     found, wanted = (
-        checkpoint.restore_variables(run / 'checkpoints')
-        for run in (folder / 'terminated', whole))
+        checkpoint.restore_variables(run / 'checkpoints') for run in (folder / 'terminated', whole)
+    )
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
@@ -160,7 +172,8 @@ def assert_close_runs(run, expected):
     np.testing.assert_allclose(losses, wanted, rtol=1e-3)
     parameters, wanted = (load_pretrained(path / 'backbone')[1] for path in (run, expected))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3), parameters, wanted)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3), parameters, wanted
+    )
 
 
 @pytest.mark.slow
@@ -174,9 +187,12 @@ def test_two_processes_train_as_one(folder, one_device):
     with socket.socket() as free:
         free.bind(('localhost', 0))
         coordinator = f'--coordinator=localhost:{free.getsockname()[1]}'
-    finish(*(
-        start(folder, 'two', *FEW, coordinator, '--num_processes=2', f'--process_id={index}')
-        for index in range(2)))
+    finish(
+        *(
+            start(folder, 'two', *FEW, coordinator, '--num_processes=2', f'--process_id={index}')
+            for index in range(2)
+        )
+    )
     assert_close_runs(folder / 'two', one_device)
 
 

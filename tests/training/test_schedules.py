@@ -16,7 +16,8 @@ def rates(schedule, steps):
 def test_step_divides_at_each_boundary():
     schedule = make_schedule('step', 0.1, 10, boundaries=(3.0, 6.0), factor=0.1)
     np.testing.assert_allclose(
-        rates(schedule, (0, 29, 30, 59, 60, 99)), [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+        rates(schedule, (0, 29, 30, 59, 60, 99)), [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5
+    )
 
 
 def test_poly_and_its_restart():
@@ -71,7 +72,8 @@ def test_weight_decay_is_of_kernels_alone_unless_asked():
 def test_sgd_is_momentum_on_gradient_plus_decay():
     ones = jax.tree.map(jnp.ones_like, PARAMS)
     optimizer = make_optimizer(
-        optax.constant_schedule(0.1), momentum=0.5, weight_decay=0.1, decay_all=True)
+        optax.constant_schedule(0.1), momentum=0.5, weight_decay=0.1, decay_all=True
+    )
     value, velocity = 2.0, 0.0
     for _ in range(3):
         velocity = 0.5 * velocity + 1 + 0.1 * value
@@ -89,8 +91,12 @@ def test_clipping_is_by_the_norm_of_all_gradients():
 
 def test_frozen_stages_do_not_change():
     ones = jax.tree.map(jnp.ones_like, PARAMS)
-    change = updates(make_optimizer(
-        optax.constant_schedule(1.0), weight_decay=0.1, decay_all=True, frozen_until='res3'), ones)
+    change = updates(
+        make_optimizer(
+            optax.constant_schedule(1.0), weight_decay=0.1, decay_all=True, frozen_until='res3'
+        ),
+        ones,
+    )
     backbone = change['backbone']
     assert backbone['stem_conv']['kernel'] == backbone['res2_1']['norm1']['scale'] == 0
     assert backbone['res3_0']['conv1']['kernel'] == change['head']['bias'] == pytest.approx(-1.2)

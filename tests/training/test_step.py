@@ -19,6 +19,7 @@ from jaxprop.training.step import make_train_step
 
 def line(nan_at=None):
     """Least squares of a line, counting its calls; 'slope' is NaN from a step on."""
+
     def init(rng, batch):
         del rng, batch
         return {
@@ -76,10 +77,10 @@ def config(tmp_path):
         for frame in range(3):
             cv2.imwrite(
                 str(tmp_path / f'data/{video}/{frame}.png'),
-                np.full((8, 8, 3), 40 * (video + frame), np.uint8))
+                np.full((8, 8, 3), 40 * (video + frame), np.uint8),
+            )
     config = small_rotation.get_config()
-    config.data.update(
-        root=str(tmp_path / 'data'), batch_size=4, size=(8, 8), examples_per_video=8)
+    config.data.update(root=str(tmp_path / 'data'), batch_size=4, size=(8, 8), examples_per_video=8)
     config.update(steps=20, checkpoint_every=3, log_every=2)
     config.schedule = {'name': 'constant', 'learning_rate': 0.01}
     return config
@@ -125,7 +126,9 @@ def test_start_from_takes_the_backbone_of_a_file(tmp_path):
         step=jnp.int32(0),
         params={'backbone': zeros['params'], 'head': {'bias': jnp.ones(3)}},
         state={'backbone': zeros['batch_stats'], 'step': jnp.int32(0), 'empty': {}},
-        opt_state=(), rng=None)
+        opt_state=(),
+        rng=None,
+    )
     state = loop.start_from(fresh, tmp_path / 'other.safetensors', finer)
     expected = load_pretrained(tmp_path / 'other')[1]
     jax.tree.map(np.testing.assert_array_equal, state.params['backbone'], expected['params'])

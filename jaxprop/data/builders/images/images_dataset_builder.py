@@ -28,10 +28,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         _, _, classes = list_image_classes(self._root)
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({
-            'image': tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'),
-            'label': tfds.features.ClassLabel(names=classes),
-        }))
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    'image': tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'),
+                    'label': tfds.features.ClassLabel(names=classes),
+                }
+            )
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {'train': self._generate_examples()}

@@ -35,12 +35,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self.unreadable: dict[str, str] = {}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({
-            # Not as images: who wants a pair of frames should not have to decode all.
-            'frames': tfds.features.Sequence(tfds.features.Text()),
-            'name': tfds.features.Text(),
-            'start': np.int32,
-        }))
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    # Not as images: who wants a pair of frames should not have to decode all.
+                    'frames': tfds.features.Sequence(tfds.features.Text()),
+                    'name': tfds.features.Text(),
+                    'start': np.int32,
+                }
+            )
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {'train': self._generate_examples()}
