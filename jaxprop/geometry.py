@@ -11,7 +11,7 @@ import numpy as np
 
 
 def cell_centers(height: int, width: int) -> np.ndarray:
-    """Coordinates of every cell of a grid, float32 `[height, width, 2]`; (i, j): (i + .5, j + .5)."""
+    """Coordinates `[height, width, 2]`, float32, of a grid's cells; (i, j): (i + .5, j + .5)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns], axis=-1).astype(np.float32) + 0.5
 

@@ -233,7 +233,7 @@ def _mean_shift(start, neighbors, bandwidth, signed_stop):
 
 
 def _box_around(center, spread, size):
-    """The box that reaches twice the mean distance from its middle to each side, cut to the grid."""
+    """The box that reaches twice the mean distance from its middle each way, cut to the grid."""
     low, high = jnp.maximum(center - 2 * spread, 0), jnp.minimum(center + 2 * spread, size)
     return jnp.concatenate([low, high]).astype(jnp.int32)
 

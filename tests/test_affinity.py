@@ -49,9 +49,9 @@ def test_soft_copy_sums_weighted_labels():
     weights, labels = np.abs(_normal(0, 2, 5, 6)), _normal(1, 2, 6, 3)
     found = affinity.soft_copy(weights, labels)
     assert found.shape == (2, 5, 3)
-    for m, q, l in np.ndindex(2, 5, 3):
-        expected = sum(float(weights[m, q, k]) * float(labels[m, k, l]) for k in range(6))
-        assert found[m, q, l] == pytest.approx(expected, abs=1e-5)
+    for m, q, label in np.ndindex(2, 5, 3):
+        expected = sum(float(weights[m, q, k]) * float(labels[m, k, label]) for k in range(6))
+        assert found[m, q, label] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def test_import_loads_no_edge():
 
 def test_public_functions_compose():
     import jax
+
     import jaxprop
 
     features = jax.random.normal(jax.random.key(0), (3, 5, 6, 4))

@@ -181,10 +181,11 @@ def published_rows(name):
 
 @pytest.mark.parametrize('name', TABLES)
 def test_published_values(name):
-    def item(labels, more={}):
+    def item(labels, more=None):
         # Only the first row of a part says its grid.
         return sorted(
-            (key, text[0] if key == 'part' else text) for key, text in {**labels, **more}.items()
+            (key, text[0] if key == 'part' else text)
+            for key, text in {**labels, **(more or {})}.items()
         )
 
     study = load(name).study

@@ -3,7 +3,6 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-
 # Of the image objectives: the size of a random resized crop in pixels, the least share of the image
 # that it covers, whether the network sees it in gray, and what is on top of the backbone.
 VIEWS = {'size': 224, 'min_area': 0.2, 'gray': False, 'head': 'linear'}
@@ -31,10 +30,12 @@ def get_config():
             # The module in jaxprop.objectives, and the arguments of its `objective`; NAME_epoch is
             # NAME, in epochs instead of steps.
             'objective': {'name': 'rotation', **VIEWS},
-            # With another objective the two are trained together: objective + weight image_objective.
+            # With another objective the two are trained together:
+            # objective + weight image_objective.
             'image_objective': None,
             'image_weight': 0.0,
-            # The arguments of jaxprop.training.schedules: make_schedule, in epochs, and make_optimizer.
+            # The arguments of make_schedule, in epochs, and of make_optimizer, see
+            # jaxprop.training.schedules.
             'schedule': {'name': 'constant', 'learning_rate': 0.1, 'warmup': 0.0},
             'optimizer': {
                 'name': 'sgd',

@@ -2,7 +2,6 @@
 
 from configs.train import base
 
-
 SETTINGS = {
     'name': 'moco',
     **base.VIEWS,

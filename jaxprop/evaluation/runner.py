@@ -30,7 +30,7 @@ from jaxprop.data.inputs import InputConfig, input_size, resize_frame
 from jaxprop.data.keypoints import KeypointSequence
 from jaxprop.data.sequences import DataError, LabelledSequence
 from jaxprop.evaluation import report
-from jaxprop.evaluation.batch import Video, extract_features, label_videos
+from jaxprop.evaluation.batch import Video, label_videos
 from jaxprop.evaluation.benchmarks import Benchmark, Objects
 from jaxprop.evaluation.codecs import KeypointCodec, MaskCodec
 from jaxprop.files import claim, replacing, write_json
@@ -90,7 +90,7 @@ class Labeller:
     feature_batch: int = 4
 
     def __post_init__(self):
-        self.codec  # Refuses what it can't be.
+        _ = self.codec  # Raises ValueError for settings that it cannot have.
         if self.feature_batch < 1:
             raise ValueError(f'feature_batch is {self.feature_batch}; it must be at least 1')
 
