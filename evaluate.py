@@ -25,7 +25,8 @@ from jaxprop.data.davis import davis_names, davis_sequence
 from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.vip import vip_names, vip_sequence
-from jaxprop.evaluation import benchmarks, comparison, runner, study, tuning
+from jaxprop.evaluation import benchmarks
+from jaxprop.study import comparison, study, tuning
 
 ROOT = pathlib.Path(__file__).resolve().parent
 CONFIG = config_flags.DEFINE_config_file(
@@ -141,9 +142,9 @@ def main(arguments):
             print(f'report: {output / "table.html"}')
         return
     benchmark = open_benchmark(config)
-    metrics = runner.evaluate(
+    metrics = run.evaluate(
         open_dataset(config.dataset),
-        runner.Labeller.from_config(config),
+        run.Labeller.from_config(config),
         output,
         benchmark=benchmark,
         title=config.title,

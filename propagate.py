@@ -15,11 +15,12 @@ from absl import app, flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from jaxprop.data.davis import write_mask
+from jaxprop.data.image_files import write_mask
 from jaxprop.data.sequences import DataError, davis_palette
-from jaxprop.data.video import open_video, video_sequence, write_video
-from jaxprop.evaluation import report, runner
+from jaxprop.data.video_files import open_video, video_sequence, write_video
+from jaxprop.evaluation import run as runner
 from jaxprop.files import write_json
+from jaxprop.report import pictures
 
 CONFIG = config_flags.DEFINE_config_file(
     'config',
@@ -47,7 +48,7 @@ def main(arguments):
             bar = tqdm(zip(label_maps, shown), total=video.num_frames, unit='frame')
             for (ids, frame), name in zip(bar, video.frame_names):
                 write_mask(output / 'masks' / f'{name}.png', ids, palette)
-                yield report.overlay(frame, ids, palette)
+                yield pictures.overlay(frame, ids, palette)
 
         write_video(output / 'overlay.mp4', overlays(), video.frames_per_second or 24)
     except DataError as error:

@@ -39,7 +39,7 @@ def main(arguments):
         raise app.UsageError('data.root is empty: say --config.data.root=FOLDER')
     parallel.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
 
-    from jaxprop.training.loop import train  # After initialize, which wants to come first.
+    from jaxprop.training.loop import train
 
     workdir = pathlib.Path(WORKDIR.value or ROOT / 'output/train' / config.name)
     result = train(config, workdir)

@@ -28,7 +28,8 @@ from absl import app, flags
 
 from jaxprop import parallel
 from jaxprop.data.inputs import input_size
-from jaxprop.evaluation import batch, codecs, runner
+from jaxprop.evaluation import run as runner
+from jaxprop.evaluation import stream, targets
 from jaxprop.files import write_json
 from jaxprop.keypoints import cell_size
 from jaxprop.propagation import propagate_step
@@ -90,12 +91,12 @@ def measure_stages(sequences, labeller, benchmark, num_labels, num_frames, folde
     """Seconds a frame of each stage for these sequences, one on each device, as in `batch`."""
     count, size, model = len(sequences), tuple(sequences[0].size), labeller.network.model
     config, codec = labeller.propagation, benchmark.codec(labeller.codec)
-    extract = parallel.local_map(batch._extract, count, static=(0, 1))
-    start = parallel.local_map(batch._start, count, static=(0,), donate=(1,))
+    extract = parallel.local_map(stream._extract, count, static=(0, 1))
+    start = parallel.local_map(stream._start, count, static=(0,), donate=(1,))
     advance = parallel.local_map(propagate, count, static=(0,), donate=(1,))
     decode = parallel.local_map(type(codec).decode, count, static=(0, 3))
     variables = parallel.put(
-        batch._stack(
+        stream._stack(
             [runner.video_variables(s.read_frame, s.num_frames, labeller) for s in sequences]
         )
     )
@@ -125,14 +126,14 @@ def measure_stages(sequences, labeller, benchmark, num_labels, num_frames, folde
                 model,
                 labeller.color,
                 variables,
-                parallel.put(batch._stack_frames(frames, count, labeller.feature_batch)),
+                parallel.put(stream._stack_frames(frames, count, labeller.feature_batch)),
             ),
         )
         for t, current in zip(chosen, features):
             if t == 0:  # Once a video: in no stage.
                 seen = input_size(*size, labeller.input)
                 cell = cell_size(size, seen, model.stride)
-                sizes = codecs.Sizes(size, seen, current.shape[1:3], cell)
+                sizes = targets.Sizes(size, seen, current.shape[1:3], cell)
                 labels = np.zeros((*current.shape[:3], num_labels), np.float32)
                 values = np.zeros((count, num_labels), np.int32)
                 for device, first in enumerate(firsts):

@@ -23,7 +23,7 @@ from PIL import Image
 
 from jaxprop import parallel
 from jaxprop.data.synthetic import synthetic_sequences
-from jaxprop.training import loop
+from jaxprop.training import loop, setup
 from jaxprop.training.state import create_state
 from jaxprop.training.step import make_train_step
 
@@ -59,7 +59,7 @@ def run_rate(config, folder):
 
 
 def input_rate(config):
-    iterator = loop.open_data(config)
+    iterator = setup.open_data(config)
     for _ in range(_WARM_UP):
         next(iterator)
     start = time.perf_counter()
@@ -69,9 +69,9 @@ def input_rate(config):
 
 
 def step_rate(config):
-    iterator = loop.open_data(config)
+    iterator = setup.open_data(config)
     steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
-    _, objective, _, optimizer = loop.make_training(config, steps_per_epoch)
+    _, objective, _, optimizer = setup.make_training(config, steps_per_epoch)
     batch = next(iterator)
     example = jax.tree.map(lambda values: values[0], parallel.split(batch))
     state = parallel.replicate(create_state(objective, optimizer, example, config.seed))

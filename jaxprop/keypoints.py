@@ -93,7 +93,7 @@ def decode_keypoints(labels: jax.Array, cell: tuple[float, float], num_cells: in
     x = cell width * sum_c w_c x_c / sum_c w_c over the `num_cells` cells with the largest values
     w_c; likewise y. A joint whose strongest cells sum to 0 is lost: NaN.
 
-    CRW takes 3 cells, UVC 5 after `jaxprop.propagation.min_max_normalize`. VFS takes 5 pixels of
+    CRW takes 3 cells, UVC 5 after `jaxprop.labels.min_max_normalize`. VFS takes 5 pixels of
     maps at the frame's size, which `jaxprop.labels.resize` gives; `cell` is then (1, 1).
 
     Args:

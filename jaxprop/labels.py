@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprop import propagation
-
 _VOID = 255
 
 
@@ -146,7 +144,7 @@ def decode(
       values: `[L]` the id of each label.
       size: (H0, W0) of the result.
       min_max: scale each label to [0, 1] over the upsampled frame before labels are compared, see
-        `propagation.min_max_normalize`. A label that is the same everywhere becomes zero.
+        `min_max_normalize`. A label that is the same everywhere becomes zero.
       decode_size: pixels are decided at this size and their ids then brought to `size` by nearest
         neighbour: UVC, TimeCycle and DINO decide at the network's input size. None decides at
         `size`.
@@ -171,12 +169,28 @@ def decode(
         labels = jnp.where(constant, 0, labels)
     labels = resize(labels, size if decode_size is None else decode_size, 'bilinear')
     if min_max:
-        labels = propagation.min_max_normalize(labels)
+        labels = min_max_normalize(labels)
     winner = jnp.argmax(labels, axis=-1)
     if decode_size is not None:
         rows, columns = (_nearest(*sides) for sides in zip(decode_size, size))
         winner = winner[..., rows, :][..., columns]
     return values[winner]
+
+
+def min_max_normalize(label: jax.Array) -> jax.Array:
+    """Scales each class of a soft label `[..., H, W, L]` to [0, 1] over the frame.
+
+    (y - min y) / (max y - min y). A class that is the same everywhere, a vanished one too,
+    becomes zero: it has no place where it is stronger, and the quotient would be 0 / 0.
+    """
+    low = jnp.min(label, axis=(-3, -2), keepdims=True)
+    span = jnp.max(label, axis=(-3, -2), keepdims=True) - low
+    return (label - low) / jnp.where(span > 0, span, 1)
+
+
+def harden(label: jax.Array) -> jax.Array:
+    """One-hot of the largest class of a soft label `[..., L]`; the first one where tied."""
+    return jax.nn.one_hot(jnp.argmax(label, axis=-1), label.shape[-1], dtype=label.dtype)
 
 
 def _nearest(source, target):

@@ -25,6 +25,7 @@ from einops import rearrange
 from jax.scipy.special import logsumexp
 
 from jaxprop import affinity, regions, windowed
+from jaxprop.labels import harden, min_max_normalize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,22 +336,6 @@ def _propagate_video(features, first_label, length, *, config):
         real = jnp.arange(len(labels)) < length
         labels = jnp.where(real[:, None, None, None], labels, 0)
     return labels
-
-
-def min_max_normalize(label: jax.Array) -> jax.Array:
-    """Scales each class of a soft label `[..., H, W, L]` to [0, 1] over the frame.
-
-    (y - min y) / (max y - min y). A class that is the same everywhere, a vanished one too,
-    becomes zero: it has no place where it is stronger, and the quotient would be 0 / 0.
-    """
-    low = jnp.min(label, axis=(-3, -2), keepdims=True)
-    span = jnp.max(label, axis=(-3, -2), keepdims=True) - low
-    return (label - low) / jnp.where(span > 0, span, 1)
-
-
-def harden(label: jax.Array) -> jax.Array:
-    """One-hot of the largest class of a soft label `[..., L]`; the first one where tied."""
-    return jax.nn.one_hot(jnp.argmax(label, axis=-1), label.shape[-1], dtype=label.dtype)
 
 
 def _latest(time, config):

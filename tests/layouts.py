@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from scipy import io as scipy_io
 
-from jaxprop.data.synthetic import Layer, Scene
+from jaxprop.data.scenes import Layer, Scene
 
 NUM_JOINTS = 15
 

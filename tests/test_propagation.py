@@ -9,14 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop.propagation import (
-    PropagationConfig,
-    harden,
-    init_context,
-    min_max_normalize,
-    propagate_step,
-    propagate_video,
-)
+from jaxprop.labels import harden, min_max_normalize
+from jaxprop.propagation import PropagationConfig, init_context, propagate_step, propagate_video
 from tests.support import shared
 
 GRID = (5, 7)

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxprop.data.davis import read_mask
-from jaxprop.data.video import open_video
-from jaxprop.evaluation import runner
+from jaxprop.data.image_files import read_mask
+from jaxprop.data.video_files import open_video
+from jaxprop.evaluation import run as runner
 from jaxprop.models import ResNet
 from tests.support import shared
 

@@ -9,7 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.study import common
-from jaxprop.evaluation import benchmarks, runner
+from jaxprop.evaluation import benchmarks
+from jaxprop.evaluation import run as runner
 from tests.support import shared
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

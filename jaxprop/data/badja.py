@@ -16,8 +16,7 @@ import pathlib
 import numpy as np
 
 from jaxprop.data.davis import davis_sequence
-from jaxprop.data.keypoints import KeypointSequence
-from jaxprop.data.sequences import DataError
+from jaxprop.data.sequences import DataError, KeypointSequence
 
 NUM_JOINTS = 37
 FULL_SIZE = (1080, 1920)

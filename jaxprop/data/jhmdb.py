@@ -16,9 +16,8 @@ import pathlib
 import numpy as np
 from scipy import io as scipy_io
 
-from jaxprop.data.davis import common_size, list_images, read_image, read_lines
-from jaxprop.data.keypoints import KeypointSequence
-from jaxprop.data.sequences import DataError
+from jaxprop.data.image_files import common_size, list_images, read_image, read_lines
+from jaxprop.data.sequences import DataError, KeypointSequence
 
 JOINT_NAMES = (
     'neck',

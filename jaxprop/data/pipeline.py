@@ -16,10 +16,16 @@ import av
 import grain
 import numpy as np
 
-from jaxprop.data.davis import IMAGE_SUFFIXES, list_images, read_image
-from jaxprop.data.images import decode_jpeg, list_image_classes, resize_to_cover
+from jaxprop.data.image_files import (
+    IMAGE_SUFFIXES,
+    decode_jpeg,
+    list_image_classes,
+    list_images,
+    read_image,
+    resize_to_cover,
+)
 from jaxprop.data.sequences import DataError
-from jaxprop.data.video import to_rgb
+from jaxprop.data.video_files import to_rgb
 
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpeg')
 # So many unreadable files one after another, drawn at random, are no accident.

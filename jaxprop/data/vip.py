@@ -18,7 +18,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from jaxprop.data.davis import common_size, list_images, open_image, read_image, read_lines
+from jaxprop.data.image_files import common_size, list_images, open_image, read_image, read_lines
 from jaxprop.data.sequences import DataError, LabelledSequence
 
 CLASS_NAMES = (

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from jaxprop import labels
-from jaxprop.data import davis as davis_data
+from jaxprop.data import image_files
 from jaxprop.data.sequences import davis_palette
 from jaxprop.data.vip import CLASS_NAMES
-from jaxprop.evaluation import davis, jhmdb, report, vip
-from jaxprop.evaluation.codecs import KeypointCodec, MaskCodec
+from jaxprop.evaluation.targets import KeypointCodec, MaskCodec
 from jaxprop.files import write_json
+from jaxprop.metrics import davis, parts, pck
+from jaxprop.report import page, pictures
 
 Record = dict[str, Any]
 
@@ -80,7 +81,7 @@ class Benchmark:
 
     def shown(
         self, path: pathlib.Path, sequence: Any, record: Record, chosen: list[int]
-    ) -> report.SequenceReport | report.SequenceView:
+    ) -> page.SequenceReport | page.SequenceView:
         """What the report shows of a sequence, with pictures of the chosen frames."""
         raise NotImplementedError
 
@@ -129,7 +130,7 @@ class Objects(Benchmark):
         scores = [
             np.full(shape, np.nan) if record[m] is None else np.array(record[m]) for m in 'JF'
         ]
-        return report.SequenceReport(
+        return page.SequenceReport(
             sequence.name,
             *scores,
             tuple(record['objects']),
@@ -152,17 +153,17 @@ class Parts(Benchmark):
 
     def take(self, path, sequence, objects, index, prediction):
         # Values that are no class, 255, may be in the first frame.
-        prediction = np.where(prediction < vip.NUM_CLASSES, prediction, 0)
+        prediction = np.where(prediction < parts.NUM_CLASSES, prediction, 0)
         _write_mask(path, sequence, index, prediction)
-        return vip.confusion_matrix(prediction, sequence.read_label(index)).tolist()
+        return parts.confusion_matrix(prediction, sequence.read_label(index)).tolist()
 
     def record(self, path, sequence, objects, taken):
         return {'confusion': taken}
 
     def results(self, records):
         results = {name: np.array(record['confusion']) for name, record in records.items()}
-        summary = vip.summarize_parts(results, self.count_first)
-        other = vip.summarize_parts(results, not self.count_first)
+        summary = parts.summarize_parts(results, self.count_first)
+        other = parts.summarize_parts(results, not self.count_first)
         return {
             'summary': {
                 'mIoU': _number(summary['mIoU']),
@@ -170,7 +171,7 @@ class Parts(Benchmark):
             },
             'per_sequence': [
                 {'sequence': row['video'], 'mIoU': _number(row['mIoU'])}
-                for row in vip.part_table(results, self.count_first)
+                for row in parts.part_table(results, self.count_first)
             ],
             'per_class': [
                 {'class': name, 'IoU': iou}
@@ -180,7 +181,7 @@ class Parts(Benchmark):
         }
 
     def shown(self, path, sequence, record, chosen):
-        iou = np.array([vip.class_iou(np.array(frame)) for frame in record['confusion']]).T
+        iou = np.array([parts.class_iou(np.array(frame)) for frame in record['confusion']]).T
         return _view_of_classes(path, sequence, iou, 'of each part', chosen)
 
 
@@ -208,8 +209,8 @@ class Instances(Benchmark):
             scores = dict.fromkeys(np.unique(ids).tolist(), 1.0)
         else:
             count = 1 + np.count_nonzero(values)  # Without the labels that fill up.
-            scores = vip.instance_scores(soft[..., :count], values[:count], ids)
-        matches = vip.match_instances(
+            scores = parts.instance_scores(soft[..., :count], values[:count], ids)
+        matches = parts.match_instances(
             ids, sequence.classes[0], scores, sequence.read_label(index), sequence.classes[index]
         )
         return {name: values.tolist() for name, values in dataclasses.asdict(matches).items()}
@@ -222,7 +223,7 @@ class Instances(Benchmark):
 
         def summary(names, count_first):
             frames = [frame for name in names for frame in matches[name][not count_first :]]
-            return vip.summarize_instances(frames) if frames else {'AP^r_vol': None}
+            return parts.summarize_instances(frames) if frames else {'AP^r_vol': None}
 
         whole = summary(matches, self.count_first)
         other = summary(matches, not self.count_first)
@@ -245,7 +246,7 @@ class Instances(Benchmark):
             ],
             'per_threshold': [
                 {'overlap': f'{threshold:g}', 'AP^r': _number(precision)}
-                for threshold, precision in zip(vip.THRESHOLDS, whole['AP^r'])
+                for threshold, precision in zip(parts.THRESHOLDS, whole['AP^r'])
             ],
         }
 
@@ -259,7 +260,7 @@ class Instances(Benchmark):
                         np.mean(frame.overlaps[frame.classes == index])
                         if index in frame.classes
                         else np.nan
-                        for index in range(1, vip.NUM_CLASSES)
+                        for index in range(1, parts.NUM_CLASSES)
                     ),
                 ]
                 for frame in matches
@@ -287,7 +288,7 @@ class Keypoints(Benchmark):
     printed = ('PCK@0.1', 'PCK@0.2')
 
     def __post_init__(self):
-        for name, known in (('lost', jhmdb.LOST), ('average', jhmdb.AVERAGES)):
+        for name, known in (('lost', pck.LOST), ('average', pck.AVERAGES)):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} is {getattr(self, name)!r}; it must be one of {known}')
 
@@ -313,10 +314,10 @@ class Keypoints(Benchmark):
         return {
             'joint_names': sequence.joint_names,
             'distances': {
-                lost: jhmdb.normalized_distances(
+                lost: pck.normalized_distances(
                     positions, sequence.positions, sequence.scales, lost, count_first=True
                 ).tolist()
-                for lost in jhmdb.LOST
+                for lost in pck.LOST
             },
         }
 
@@ -325,20 +326,20 @@ class Keypoints(Benchmark):
 
     def results(self, records):
         results = {name: self._distances(record, self.lost) for name, record in records.items()}
-        other = next(lost for lost in jhmdb.LOST if lost != self.lost)
+        other = next(lost for lost in pck.LOST if lost != self.lost)
         others = {name: self._distances(record, other) for name, record in records.items()}
         meaning = {'skip': 'lost joints left out', 'wrong': 'lost joints wrong'}[other]
         joint_names = next(iter(records.values()))['joint_names']
         return {
             'summary': {
-                **jhmdb.summarize(results, average=self.average),
+                **pck.summarize(results, average=self.average),
                 **{
                     f'{name}, {meaning}': _number(value)
-                    for name, value in jhmdb.summarize(others, average=self.average).items()
+                    for name, value in pck.summarize(others, average=self.average).items()
                 },
             },
-            'per_sequence': jhmdb.sequence_table(results),
-            'per_joint': jhmdb.joint_table(results, joint_names),
+            'per_sequence': pck.sequence_table(results),
+            'per_joint': pck.joint_table(results, joint_names),
         }
 
     def shown(self, path, sequence, record, chosen):
@@ -346,10 +347,10 @@ class Keypoints(Benchmark):
             [(np.nan, np.nan) if joint is None else joint for joint in frame]
             for frame in json.loads(path.read_text())['positions']
         ]
-        colours = report.distinct_colours(len(sequence.joint_names))
-        pictures = [
-            report.encode_picture(
-                report.draw_joints(
+        colours = pictures.distinct_colours(len(sequence.joint_names))
+        drawn = [
+            pictures.encode_picture(
+                pictures.draw_joints(
                     sequence.read_frame(t), np.array(found[t]), sequence.positions[t], colours
                 )
             )
@@ -357,13 +358,13 @@ class Keypoints(Benchmark):
         ]
         distances = self._distances(record, self.lost)
         measures = tuple(
-            report.Measure(
+            page.Measure(
                 f'PCK@{threshold:g}',
                 f'joints within {threshold:g}',
                 _joined([_share(frame, threshold) for frame in distances])[None],
-                (('all joints', report.ACCENT),),
+                (('all joints', page.ACCENT),),
             )
-            for threshold in jhmdb.THRESHOLDS
+            for threshold in pck.THRESHOLDS
         )
         there = ~np.isnan(sequence.positions[0]).any(axis=1)
         legend = tuple(
@@ -371,8 +372,8 @@ class Keypoints(Benchmark):
             for name, colour, seen in zip(sequence.joint_names, colours, there)
             if seen
         )
-        return report.SequenceView(
-            sequence.name, sequence.num_frames, legend, measures, pictures, chosen
+        return page.SequenceView(
+            sequence.name, sequence.num_frames, legend, measures, drawn, chosen
         )
 
     def _distances(self, record, lost):
@@ -383,16 +384,16 @@ class Keypoints(Benchmark):
 
 
 def _write_mask(path, sequence, index, ids):
-    davis_data.write_mask(path / f'{sequence.frame_names[index]}.png', ids, sequence.palette)
+    image_files.write_mask(path / f'{sequence.frame_names[index]}.png', ids, sequence.palette)
 
 
 def _overlays(path, sequence, chosen):
     palette = davis_palette() if sequence.palette is None else sequence.palette
     return [
-        report.encode_picture(
-            report.overlay(
+        pictures.encode_picture(
+            pictures.overlay(
                 sequence.read_frame(t),
-                davis_data.read_mask(path / f'{sequence.frame_names[t]}.png'),
+                image_files.read_mask(path / f'{sequence.frame_names[t]}.png'),
                 palette,
             )
         )
@@ -405,11 +406,11 @@ def _view_of_classes(path, sequence, values, meaning, chosen):
     seen = [index for index in range(1, len(values)) if not np.isnan(values[index]).all()]
     palette = davis_palette()
     legend = tuple((CLASS_NAMES[index], tuple(palette[index].tolist())) for index in seen)
-    return report.SequenceView(
+    return page.SequenceView(
         sequence.name,
         values.shape[1],
         legend,
-        (report.Measure('IoU', meaning, values[seen], legend),),
+        (page.Measure('IoU', meaning, values[seen], legend),),
         _overlays(path, sequence, chosen),
         chosen,
     )
@@ -429,7 +430,7 @@ def _davis_result(record):
 
 def _matches(record):
     return [
-        vip.Matches(
+        parts.Matches(
             **{
                 name: np.array(values, float if name in ('scores', 'overlaps') else int)
                 for name, values in frame.items()
@@ -441,7 +442,7 @@ def _matches(record):
 
 def _share(distances, threshold):
     """Of a frame: the share of its scored joints that lie within the threshold."""
-    return float(jhmdb.pck(distances[:, None], threshold)[0])
+    return float(pck.pck(distances[:, None], threshold)[0])
 
 
 def _joined(values):

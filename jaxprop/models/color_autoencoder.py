@@ -3,15 +3,9 @@
 Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS 2019.
 """
 
-import os
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-
-from jaxprop.models.torch_weights import load_torch_weights
 
 STRIDE = 8
 
@@ -92,46 +86,3 @@ class ColorAutoencoder(nn.Module):
     def decode(self, features: jax.Array) -> jax.Array:
         """Features `[B, h, w, 256]` -> scaled Lab `[B, 8 h, 8 w, 3]`."""
         return self.decoder(features)
-
-
-def load_released(
-    encoder_path: str | os.PathLike, decoder_path: str | os.PathLike
-) -> dict[str, Any]:
-    """Variables of a `ColorAutoencoder` from the two files that UVC was released with.
-
-    Args:
-      encoder_path: PyTorch weights of the encoder, as `load_torch_weights` reads them.
-      decoder_path: likewise, of the decoder.
-
-    Returns:
-      `params`, float32.
-
-    Raises:
-      ValueError: a file is not of PyTorch weights, or not of this network.
-    """
-    images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    expected = jax.eval_shape(ColorAutoencoder().init, jax.random.key(0), images)['params']
-    params = {}
-    for part, path in {'encoder': encoder_path, 'decoder': decoder_path}.items():
-        state = load_torch_weights(path)
-        params[part] = {}
-        for name, shapes in expected[part].items():
-            # The two are in a sequence with pooling or upsampling.
-            source = f'{name}.1' if name in ('downsample', 'upsample') else name
-            try:
-                kernel = np.asarray(state[f'{source}.weight'], np.float32)
-                bias = np.asarray(state[f'{source}.bias'], np.float32)
-            except (KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{os.fspath(path)!r} lacks '{source}', which the {part} needs"
-                ) from error
-            # [out, in, height, width] -> [height, width, in, out]
-            layer = {'kernel': np.moveaxis(kernel, (0, 1), (3, 2)), 'bias': bias}
-            for key, value in layer.items():
-                if value.shape != shapes[key].shape:
-                    raise ValueError(
-                        f'{source} has a {key} of shape {value.shape} in {os.fspath(path)!r}; '
-                        f'the {part} needs {shapes[key].shape}'
-                    )
-            params[part][name] = jax.tree.map(jnp.asarray, layer)
-    return {'params': params}

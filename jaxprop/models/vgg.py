@@ -5,16 +5,11 @@ Simonyan, Zisserman, "Very deep convolutional networks for large-scale image rec
 one to one.
 """
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from jaxprop.models.resnet import check_images
 
@@ -134,58 +129,3 @@ def sobel_edges(images: jax.Array) -> jax.Array:
         )
 
     return jnp.stack([filtered(_HORIZONTAL_EDGES), filtered(_HORIZONTAL_EDGES.T)], axis=-1)
-
-
-def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, Any]:
-    """Variables of a VGG16 from arrays under PyTorch's names.
-
-    Args:
-      state: name to array, such as a state dict with every tensor as NumPy array. The names are
-        'features.0.weight' and so on, those of DeepCluster's networks and of torchvision's
-        vgg16_bn, or 'features.module.0.weight', as DeepCluster saves them; they may have a prefix.
-        What the network doesn't need is ignored: the fixed Sobel filter, the classifier, layers
-        after its output, counters.
-      model: the network.
-
-    Returns:
-      `params` and `batch_stats`, float32.
-
-    Raises:
-      ValueError: where `state` lacks arrays of the network, or has them in another shape.
-    """
-    found = {}
-    for name, value in state.items():
-        match = re.fullmatch(r'(?:.*\.)?features\.(?:module\.)?(\d+\.[a-z_]+)', name)
-        if match:
-            found[match[1]] = value
-    images = jnp.zeros((1, 64, 64, 3))
-    shapes = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), images))
-    variables = {}
-    for path, shape in shapes.items():
-        name = _torch_name(path)
-        if name not in found:
-            raise ValueError(f"the state lacks 'features.{name}'")
-        value = np.asarray(found[name], np.float32)
-        # [out, in, height, width] -> [height, width, in, out]
-        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        if value.shape != shape.shape:
-            raise ValueError(
-                f"'features.{name}' has the shape {value.shape} as {'/'.join(path)}, but this "
-                f'network needs {shape.shape}'
-            )
-        variables[path] = jnp.asarray(value)
-    return traverse_util.unflatten_dict(variables)
-
-
-def _torch_name(path: tuple[str, ...]) -> str:
-    """('params', 'norm3', 'scale') -> '8.weight', in the list of conv, norm, ReLU and max pool."""
-    _, layer, leaf = path
-    kind, index = layer[:4], int(layer[4:])
-    position = 3 * (index - 1) + sum(pooled < index for pooled in POOLED) + (kind == 'norm')
-    renamed = {
-        'kernel': 'weight',
-        'scale': 'weight',
-        'mean': 'running_mean',
-        'var': 'running_var',
-    }
-    return f'{position}.{renamed.get(leaf, leaf)}'

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxprop.data.augment import random_view
+from jaxprop.augment import random_view
 from jaxprop.models.heads import make_head
 from jaxprop.models.resnet import ResNet
 from jaxprop.objectives.objective import (

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxprop import color
-from jaxprop.data.augment import random_affine_crop
+from jaxprop.augment import random_affine_crop
 from jaxprop.models.color_autoencoder import STRIDE, ColorAutoencoder
 from jaxprop.objectives.objective import Objective, example_keys, unit_images
 

@@ -7,7 +7,7 @@ CVPR 2020, in its first version.
 import jax
 import jax.numpy as jnp
 
-from jaxprop.data.augment import random_view
+from jaxprop.augment import random_view
 from jaxprop.models.heads import make_head
 from jaxprop.models.resnet import ResNet
 from jaxprop.objectives.objective import (

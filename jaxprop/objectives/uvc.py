@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxprop import color
 from jaxprop.affinity import affinity, expected_coordinates, soft_copy
-from jaxprop.data.augment import random_affine_crop
+from jaxprop.augment import random_affine_crop
 from jaxprop.geometry import box_of_size, box_of_spread, cell_centers, crop, resize_and_pad
 from jaxprop.models.color_autoencoder import STRIDE, ColorAutoencoder
 from jaxprop.models.resnet import ResNet

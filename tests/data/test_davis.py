@@ -5,17 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxprop.data.davis import (
-    davis_names,
-    davis_sequence,
-    list_images,
-    read_image,
-    read_mask,
-    read_palette,
-    replacing,
-    write_mask,
-)
+from jaxprop.data.davis import davis_names, davis_sequence
+from jaxprop.data.image_files import list_images, read_image, read_mask, read_palette, write_mask
 from jaxprop.data.sequences import DataError, davis_palette
+from jaxprop.files import replacing
 from tests.support import shared
 
 HEIGHT, WIDTH = 24, 40

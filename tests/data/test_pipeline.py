@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxprop.data.images import list_image_classes, resize_to_cover
+from jaxprop.data.image_files import list_image_classes, resize_to_cover
 from jaxprop.data.pipeline import (
     CombinedIterator,
     DatasetConfig,
@@ -16,7 +16,7 @@ from jaxprop.data.pipeline import (
     read_frames,
 )
 from jaxprop.data.sequences import DataError
-from jaxprop.data.video import open_video, write_video
+from jaxprop.data.video_files import open_video, write_video
 
 NUM_VIDEOS, NUM_FRAMES = 4, 7
 

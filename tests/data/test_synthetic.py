@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from jaxprop.data import synthetic
+from jaxprop.data.scenes import Layer, Scene
 from jaxprop.data.sequences import davis_palette
-from jaxprop.data.synthetic import Layer, Scene, synthetic_sequences
+from jaxprop.data.synthetic import synthetic_sequences
 from tests.support import shared
 
 WHITE = np.full((64, 64, 3), 255, np.uint8)

@@ -9,14 +9,15 @@ import pytest
 
 from jaxprop import keypoints
 from jaxprop.data.badja import badja_sequence
-from jaxprop.data.davis import read_mask
+from jaxprop.data.image_files import read_mask
 from jaxprop.data.inputs import InputConfig, input_size, resize_frame
 from jaxprop.data.jhmdb import JOINT_NAMES, jhmdb_names, jhmdb_sequence
 from jaxprop.data.sequences import DataError
 from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
-from jaxprop.evaluation import jhmdb, runner, vip
+from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.benchmarks import Instances, Keypoints, Parts
-from jaxprop.evaluation.codecs import KeypointCodec, MaskCodec, Sizes
+from jaxprop.evaluation.targets import KeypointCodec, MaskCodec, Sizes
+from jaxprop.metrics import parts, pck
 from jaxprop.propagation import PropagationConfig, propagate_video
 from tests.layouts import write_jhmdb, write_vip
 from tests.support import shared
@@ -82,7 +83,7 @@ def test_joints_are_those_of_the_pure_functions(follower, clip, finished):
     network = follower.network
     features = np.concatenate(
         [  # In the batches of the run, so that one compiled program serves.
-            runner.extract_features(network.model, network.variables, batch, color_space='rgb')
+            run.extract_features(network.model, network.variables, batch, color_space='rgb')
             for batch in np.split(frames, 2)
         ]
     )
@@ -114,24 +115,20 @@ def test_joints_of_a_scene_that_shifts_by_whole_cells(follower, clip, tmp_path):
     # A joint is where its cells are: up to half a cell from where it is, in each direction.
     error = np.linalg.norm(positions_of(tmp_path, 'shift') - shifting.positions, axis=-1)
     assert error[1].max() < 3 and np.mean(error < 3) > 0.9
-    still = jhmdb.normalized_distances(
-        np.repeat(first[None], NUM_FRAMES, axis=0), shifting.positions
-    )
-    assert metrics['summary']['PCK@0.1'] > 0.9 > 0.3 > jhmdb.summarize({'still': still})['PCK@0.1']
+    still = pck.normalized_distances(np.repeat(first[None], NUM_FRAMES, axis=0), shifting.positions)
+    assert metrics['summary']['PCK@0.1'] > 0.9 > 0.3 > pck.summarize({'still': still})['PCK@0.1']
 
 
 def test_scores_are_those_of_the_written_joints(clip, finished):
     output, metrics = finished
-    results = {
-        clip.name: jhmdb.normalized_distances(positions_of(output, clip.name), clip.positions)
-    }
+    results = {clip.name: pck.normalized_distances(positions_of(output, clip.name), clip.positions)}
     summary = {name: metrics['summary'][name] for name in ('PCK@0.1', 'PCK@0.2')}
-    assert summary == pytest.approx(jhmdb.summarize(results))
-    assert metrics['per_joint'] == jhmdb.joint_table(results, JOINT_NAMES)
+    assert summary == pytest.approx(pck.summarize(results))
+    assert metrics['per_joint'] == pck.joint_table(results, JOINT_NAMES)
     with (output / 'per_sequence.csv').open() as file:
         (row,) = csv.DictReader(file)
     assert row['sequence'] == clip.name and row['points'] == str(15 * (NUM_FRAMES - 1))
-    assert float(row['PCK@0.1']) == pytest.approx(jhmdb.sequence_table(results)[0]['PCK@0.1'])
+    assert float(row['PCK@0.1']) == pytest.approx(pck.sequence_table(results)[0]['PCK@0.1'])
     report = (output / 'report.html').read_text()
     for shown in (f'{100 * summary["PCK@0.2"]:.1f}', 'left ankle', 'lost joints wrong', clip.name):
         assert shown in report
@@ -163,7 +160,7 @@ def test_lost_joints_and_frame_0_are_settings(follower, clip, tmp_path):
         for lost, distances in files['sequences']['distances'].items():
             np.testing.assert_array_equal(
                 np.array(distances, np.float64),
-                jhmdb.normalized_distances(written, positions, lost=lost, count_first=True),
+                pck.normalized_distances(written, positions, lost=lost, count_first=True),
             )
     skip, wrong, first = found.values()
     assert wrong['PCK@0.2'] == skip['PCK@0.2, lost joints wrong']
@@ -227,10 +224,10 @@ def test_parts(parts_labeller, video_root, tmp_path):
     found = masks_of(tmp_path)
     truth = np.stack([video.read_label(t) for t in range(NUM_FRAMES)])
     np.testing.assert_array_equal(found[0], truth[0])
-    results = {name: vip.frame_confusions(found, truth)}
+    results = {name: parts.frame_confusions(found, truth)}
     for count_first, key in ((True, 'mIoU'), (False, 'mIoU, without frame 0')):
         assert metrics['summary'][key] == pytest.approx(
-            vip.summarize_parts(results, count_first)['mIoU']
+            parts.summarize_parts(results, count_first)['mIoU']
         )
     assert [row['class'] for row in metrics['per_class']] == [
         CLASS_NAMES[index] for index in (0, 4, 13)
@@ -256,14 +253,14 @@ def test_instances(parts_labeller, video_root, tmp_path):
         scores = dict(zip(present, record['matches'][t]['scores'], strict=True))
         assert all(0 < score <= 1 for score in scores.values())
         frames.append(
-            vip.match_instances(
+            parts.match_instances(
                 ids, {1: 13, 2: 4, 3: 4}, scores, video.read_label(t), {1: 13, 2: 4, 3: 4}
             )
         )
     summary = metrics['summary']
-    assert summary['AP^r_vol'] == pytest.approx(vip.summarize_instances(frames)['AP^r_vol'])
+    assert summary['AP^r_vol'] == pytest.approx(parts.summarize_instances(frames)['AP^r_vol'])
     assert summary['AP^r_vol, without frame 0'] == pytest.approx(
-        vip.summarize_instances(frames[1:])['AP^r_vol']
+        parts.summarize_instances(frames[1:])['AP^r_vol']
     )
     assert record['matches'][0]['scores'] == [1, 1, 1] and record['matches'][1]['scores'][0] < 1
     still = dataclasses.replace(
@@ -346,7 +343,7 @@ def test_badja(network, tmp_path):
     )
     metrics = run([sequence], labeller, tmp_path, Keypoints(lost='wrong', average='sequences'))
     still = {
-        sequence.name: jhmdb.normalized_distances(
+        sequence.name: pck.normalized_distances(
             np.repeat(sequence.positions[:1], count, axis=0),
             sequence.positions,
             sequence.scales,
@@ -355,5 +352,5 @@ def test_badja(network, tmp_path):
     }
     (row,) = metrics['per_sequence']
     assert row['points'] == np.count_nonzero(~np.isnan(still[sequence.name])) > 10
-    expected = jhmdb.summarize(still, average='sequences')
+    expected = pck.summarize(still, average='sequences')
     assert metrics['summary']['PCK@0.2'] > expected['PCK@0.2']

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxprop import color
+from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
-from jaxprop.evaluation import runner
-from jaxprop.models import VGG16, save_pretrained
+from jaxprop.evaluation import run as runner
+from jaxprop.models import VGG16
 from jaxprop.propagation import PropagationConfig
 
 

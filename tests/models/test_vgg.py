@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from jaxprop import models
-from jaxprop.models import load_pretrained, save_pretrained
-from jaxprop.models.vgg import VGG16, from_deepcluster, sobel_edges
+from jaxprop.checkpoints.native import load_pretrained, save_pretrained
+from jaxprop.checkpoints.published import from_deepcluster
+from jaxprop.models.vgg import VGG16, sobel_edges
 from tests.models.test_resnet import random_images, slow_conv
 
 # The layers of `features` in PyTorch: channels of a convolution with its norm and ReLU, or a pool.

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxprop.data import augment
+from jaxprop import augment
 from jaxprop.objectives import classification
 from jaxprop.objectives import objective as objectives
 from tests.objectives.support import (

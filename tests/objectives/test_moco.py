@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop.data import augment
+from jaxprop import augment
 from jaxprop.objectives import moco
 from jaxprop.objectives import objective as objectives
 from tests.objectives.support import (

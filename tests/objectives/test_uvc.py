@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxprop.checkpoints.published import load_released
 from jaxprop.models import ResNet
-from jaxprop.models.color_autoencoder import ColorAutoencoder, load_released
+from jaxprop.models.color_autoencoder import ColorAutoencoder
 from jaxprop.objectives import uvc
 from tests.support import shared
 

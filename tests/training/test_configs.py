@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from jaxprop.data.pipeline import DatasetConfig
-from jaxprop.training import loop
+from jaxprop.training import loop, setup
 from jaxprop.training.schedules import make_optimizer, make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
         config.image_data.root = config.image_data.root or 'images'
         DatasetConfig(**config.image_data)
     DatasetConfig(**config.data)
-    objective = loop.make_objective(config, loop.make_backbone(config), steps_per_epoch=100)
+    objective = setup.make_objective(config, setup.make_backbone(config), steps_per_epoch=100)
     assert callable(objective.init) and callable(objective.loss)
     schedule = make_schedule(**config.schedule, steps_per_epoch=100)
     last = float(schedule(round(config.epochs * 100) - 1))

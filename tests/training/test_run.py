@@ -17,9 +17,10 @@ import pytest
 
 from configs.train import small_rotation
 from jaxprop import color
+from jaxprop.checkpoints.native import load_pretrained
 from jaxprop.data.pipeline import DatasetConfig, make_iterator
-from jaxprop.models import ResNet, load_pretrained
-from jaxprop.training import checkpoint, loop
+from jaxprop.models import ResNet
+from jaxprop.training import checkpoint, setup
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMINGS = ('examples_per_second', 'wait_share')
@@ -202,7 +203,7 @@ def test_exported_statistics_are_those_of_frames_of_the_data(folder):
     config.statistics = {'frames': 6, 'size': (24, 32), 'color': 'lightness'}
     backbone = ResNet(output='res1')
     variables = backbone.init(jax.random.key(0), np.zeros((1, 24, 32, 3), np.float32))
-    result = loop.data_statistics(config, backbone, variables)
+    result = setup.data_statistics(config, backbone, variables)
 
     data = DatasetConfig(**{**config.data, 'size': (24, 32), 'batch_size': 6})
     images = color.lightness_input(next(make_iterator(data, config.seed))['image'])

@@ -10,9 +10,10 @@ import pytest
 
 from configs.train import small_rotation
 from jaxprop import parallel
-from jaxprop.models import ResNet, load_pretrained, save_pretrained
+from jaxprop.checkpoints.native import load_pretrained, save_pretrained
+from jaxprop.models import ResNet
 from jaxprop.objectives.objective import Objective
-from jaxprop.training import checkpoint, loop
+from jaxprop.training import checkpoint, loop, setup
 from jaxprop.training.state import TrainState, create_state
 from jaxprop.training.step import make_train_step
 
@@ -129,14 +130,14 @@ def test_start_from_takes_the_backbone_of_a_file(tmp_path):
         opt_state=(),
         rng=None,
     )
-    state = loop.start_from(fresh, tmp_path / 'other.safetensors', finer)
+    state = setup.start_from(fresh, tmp_path / 'other.safetensors', finer)
     expected = load_pretrained(tmp_path / 'other')[1]
     jax.tree.map(np.testing.assert_array_equal, state.params['backbone'], expected['params'])
     jax.tree.map(np.testing.assert_array_equal, state.state['backbone'], expected['batch_stats'])
     np.testing.assert_array_equal(state.params['head']['bias'], np.ones(3))
     deeper = ResNet(output='res2')
     with pytest.raises(ValueError, match='res2'):
-        loop.start_from(fresh, tmp_path / 'other.safetensors', deeper)
+        setup.start_from(fresh, tmp_path / 'other.safetensors', deeper)
 
 
 def test_unreadable_files_are_listed_in_the_run(tmp_path, config, monkeypatch):

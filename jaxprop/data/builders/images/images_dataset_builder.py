@@ -7,8 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from jaxprop.data.davis import read_image
-from jaxprop.data.images import encode_jpeg, list_image_classes
+from jaxprop.data.image_files import encode_jpeg, list_image_classes, read_image
 from jaxprop.data.sequences import DataError
 
 

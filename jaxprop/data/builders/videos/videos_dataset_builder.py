@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxprop.data.images import encode_jpeg
+from jaxprop.data.image_files import encode_jpeg
 from jaxprop.data.pipeline import list_videos
 from jaxprop.data.sequences import DataError
-from jaxprop.data.video import open_video
+from jaxprop.data.video_files import open_video
 
 # A pair of frames lies within one clip, so this is one more than the largest gap.
 CLIP_FRAMES = 64

@@ -1,0 +1,20 @@
+"""Files of weights: our own, those that were released, and PyTorch's."""
+
+from jaxprop.checkpoints.native import (
+    describe_pretrained,
+    list_pretrained,
+    load_pretrained,
+    save_pretrained,
+)
+from jaxprop.checkpoints.published import from_deepcluster, from_torchvision
+from jaxprop.checkpoints.torch_file import load_torch_weights
+
+__all__ = [
+    'describe_pretrained',
+    'from_deepcluster',
+    'from_torchvision',
+    'list_pretrained',
+    'load_pretrained',
+    'load_torch_weights',
+    'save_pretrained',
+]

@@ -1,0 +1,325 @@
+"""Image files: frames and masks read with every damage named, folders of images, JPEG in memory."""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from jaxprop.data.sequences import DataError, davis_palette
+from jaxprop.files import replacing
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+_VOID = 255
+
+
+def list_image_classes(
+    root: str | os.PathLike,
+) -> tuple[list[pathlib.Path], np.ndarray, tuple[str, ...]]:
+    """The images of ImageNet's layout: root/CLASS/*.jpg, also in folders inside a class.
+
+    Images directly in `root` are one class more, called '.', before the others.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      The paths in the order of their names, the class of each (int32 `[N]`, by the order of the
+      classes' names), and the names of the classes.
+
+    Raises:
+      DataError: there is no such folder, or no JPEG or PNG image in it.
+    """
+    root = pathlib.Path(root)
+    if not root.is_dir():
+        raise DataError(f'{root}: there is no such folder')
+    by_class: dict[str, list[pathlib.Path]] = {}
+    # A million files: os.walk asks for no more of each than its name.
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+        images = [
+            pathlib.Path(folder, name)
+            for name in sorted(names)
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
+        ]
+        if images:
+            parts = pathlib.Path(folder).relative_to(root).parts
+            by_class.setdefault(parts[0] if parts else '.', []).extend(images)
+    if not by_class:
+        raise DataError(f'{root}: holds no JPEG or PNG image')
+    classes = tuple(sorted(by_class))
+    paths = [path for name in classes for path in by_class[name]]
+    labels = np.repeat(
+        np.arange(len(classes), dtype=np.int32), [len(by_class[name]) for name in classes]
+    )
+    return paths, labels, classes
+
+
+def resize_to_cover(
+    image: np.ndarray, size: tuple[int, int], position: tuple[float, float] = (0.5, 0.5)
+) -> np.ndarray:
+    """Resizes an image to just cover a size, its aspect ratio kept, and cuts off what sticks out.
+
+    For a square size: short side to it, then a crop. Shrinking averages over pixels, enlarging is
+    bilinear.
+
+    Args:
+      image: uint8 `[H, W, 3]`.
+      size: (height, width) of the result in pixels.
+      position: where the crop lies, down and across: 0 at the start, 1 at the end.
+
+    Returns:
+      uint8 `[height, width, 3]`.
+    """
+    scale = max(size[0] / image.shape[0], size[1] / image.shape[1])
+    resized = [max(want, round(scale * have)) for want, have in zip(size, image.shape)]
+    if resized != list(image.shape[:2]):
+        image = cv2.resize(
+            image,
+            (resized[1], resized[0]),
+            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
+        )
+    top, left = (round(p * (have - want)) for p, have, want in zip(position, resized, size))
+    return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
+
+
+def encode_jpeg(image: np.ndarray, short_side: int = 256, quality: int = 95) -> bytes:
+    """An image as JPEG, shrunk so that its short side has at most so many pixels.
+
+    Args:
+      image: uint8 RGB `[H, W, 3]`.
+      short_side: in pixels.
+      quality: 0 to 100.
+    """
+    height, width = image.shape[:2]
+    scale = short_side / min(height, width)
+    if scale < 1:
+        size = round(scale * width), round(scale * height)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return data.tobytes()
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """uint8 RGB `[H, W, 3]` from an encoded image.
+
+    Raises:
+      DataError: it is none.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError('cannot be decoded as an image')
+    return image[..., ::-1]
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a text file that hold something, without the space around it."""
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """The JPEG and PNG files of a folder in natural order: 'frame2' before 'frame10'.
+
+    Raises:
+      DataError: there is no such folder, or no image in it.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise DataError(f'{folder}: there is no such folder')
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
+    ]
+    if not paths:
+        raise DataError(f'{folder}: holds no JPEG or PNG image')
+
+    def natural(path: pathlib.Path) -> list:
+        parts = re.split('([0-9]+)', path.name)
+        return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+    return sorted(paths, key=natural)
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) from an image's header, after a check that the file is whole.
+
+    The check decodes no pixels: a JPEG must have its end, a PNG correct checksums.
+
+    Raises:
+      DataError: the file cannot be read, is no image, or is cut short.
+    """
+    with open_image(path) as image:
+        width, height = image.size
+        image.verify()
+    return height, width
+
+
+def common_size(paths: Sequence[pathlib.Path]) -> tuple[int, int]:
+    """The `image_size` that all these images have; every one is checked as it does.
+
+    Raises:
+      DataError: as `image_size`, and where one differs from the first.
+    """
+    size = image_size(paths[0])
+    for path in paths[1:]:
+        check_size(path, image_size(path), size, paths[0])
+    return size
+
+
+def check_size(
+    path: str | os.PathLike,
+    size: tuple[int, int],
+    expected: tuple[int, int],
+    reference: str | os.PathLike,
+) -> None:
+    """Checks that `size`, of the image at `path`, is `expected`, that of `reference`.
+
+    Raises:
+      DataError: it is not; the message says both as height x width.
+    """
+    if size != expected:
+        raise DataError(
+            f'{path}: is {size[0]} x {size[1]} (height x width), but {reference} is '
+            f'{expected[0]} x {expected[1]}'
+        )
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Decodes an image file: uint8 RGB `[H, W, 3]`, for a JPEG the very values OpenCV gives.
+
+    An orientation in a photograph's EXIF data is not applied.
+
+    Raises:
+      DataError: the file cannot be read, is cut short, or has more than 8 bits a channel.
+    """
+    with open_image(path) as image:
+        if image.mode.startswith(('I', 'F')):
+            raise DataError(f'{path}: has more than 8 bits a channel; save it with 8')
+        return np.array(image.convert('RGB'))
+
+
+def read_mask(path: str | os.PathLike) -> np.ndarray:
+    """Reads object ids from a mask: int32 `[H, W]`, 0 is background.
+
+    A palette image gives its indices, a grey one its values, an RGB one the ids whose colours in
+    the DAVIS palette it shows, white for 255. 255 is the one object of a mask that holds nothing
+    else (DAVIS-2016: 0 and 255); beside other ids it marks void pixels, which become background, as
+    in the official evaluation.
+
+    Raises:
+      DataError: the file cannot be read, is a JPEG (whose values are not exact), or holds a colour
+        that is not in the DAVIS palette.
+    """
+    ids = read_ids(path)
+    return resolve_full(ids, only_full(ids))
+
+
+def read_palette(path: str | os.PathLike) -> np.ndarray | None:
+    """The palette of a palette image, uint8 `[256, 3]`, black where it is shorter; None without.
+
+    Raises:
+      DataError: the file cannot be read.
+    """
+    with open_image(path) as image:
+        if image.mode != 'P':
+            return None
+        colours = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colours)] = colours
+    return palette
+
+
+def write_mask(path: str | os.PathLike, ids: np.ndarray, palette: np.ndarray | None = None) -> None:
+    """Writes object ids as the benchmark wants them: a PNG of 8-bit indices with a palette.
+
+    Args:
+      path: of the PNG; its folder is made where missing.
+      ids: integers `[H, W]` from 0 to 255.
+      palette: uint8 `[256, 3]`; the DAVIS palette where None.
+
+    Raises:
+      ValueError: `ids` or `palette` is not like that.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 2 or ids.dtype.kind not in 'iu':
+        raise ValueError(f'ids is {ids.dtype} {list(ids.shape)}; it must be integers [H, W]')
+    if ids.min() < 0 or ids.max() > 255:
+        raise ValueError(f'ids run from {ids.min()} to {ids.max()}; a mask file holds 0 to 255')
+    palette = davis_palette() if palette is None else np.asarray(palette)
+    if palette.shape != (256, 3) or palette.dtype != np.uint8:
+        raise ValueError(
+            f'palette is {palette.dtype} {list(palette.shape)}; it must be uint8 [256, 3]'
+        )
+    image = Image.fromarray(ids.astype(np.uint8))
+    image.putpalette(palette.tobytes())
+    with replacing(path) as temporary:
+        image.save(temporary, format='PNG')
+
+
+@contextlib.contextmanager
+def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """The opened image; whatever goes wrong inside becomes a DataError that names the file."""
+    try:
+        data = pathlib.Path(path).read_bytes()
+        # A JPEG decoder fills what is missing with grey. The mark of the end (ff d9) must follow
+        # the last start of compressed data (ff da); inside the data neither can occur.
+        if data.startswith(b'\xff\xd8') and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
+            raise DataError(f'{path}: is cut short: its compressed data has no end')
+        with Image.open(io.BytesIO(data)) as image:
+            yield image
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for malformed files, SyntaxError too.
+        raise DataError(f'{path}: cannot be read as an image: {error}') from error
+
+
+def read_ids(path: str | os.PathLike) -> np.ndarray:
+    """int32 `[H, W]` as the file has them, with 255 for the full value of any depth."""
+    with open_image(path) as image:
+        if image.format == 'JPEG':
+            raise DataError(f'{path}: a JPEG does not keep ids exactly; save masks as PNG')
+        if image.mode in ('RGB', 'RGBA'):
+            return _ids_of_colours(np.array(image.convert('RGB')), path)
+        if image.mode not in ('P', '1', 'L', 'LA', 'I;16', 'I;16B', 'I'):
+            raise DataError(
+                f'{path}: is of mode {image.mode}; save the mask as a palette or grey PNG'
+            )
+        values = np.array(image)
+    if values.ndim == 3:  # Grey with an alpha channel, as one mask of DAVIS-2016 is.
+        values = values[..., 0]
+    ids = values.astype(np.int32)
+    ids[ids == 65535] = _VOID
+    return ids
+
+
+def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    def pack(colours: np.ndarray) -> np.ndarray:
+        return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+    id_of = {colour: index for index, colour in enumerate(pack(davis_palette()).tolist())}
+    id_of[0xFFFFFF] = _VOID
+    # DAVIS' own files have 191 where the palette has 192.
+    colours, inverse = np.unique(pack(np.where(image == 191, 192, image)), return_inverse=True)
+    for colour in colours.tolist():
+        if colour not in id_of:
+            rgb = (colour >> 16, colour >> 8 & 255, colour & 255)
+            raise DataError(
+                f'{path}: an RGB mask with the colour {rgb}, which is not in the DAVIS palette; '
+                'save it as a palette or grey PNG whose values are the ids'
+            )
+    ids = np.array([id_of[colour] for colour in colours.tolist()], np.int32)
+    return ids[inverse].reshape(image.shape[:2])
+
+
+def only_full(ids: np.ndarray) -> bool:
+    return bool(np.isin(ids, (0, _VOID)).all())
+
+
+def resolve_full(ids: np.ndarray, full_is_object: bool) -> np.ndarray:
+    return np.where(ids == _VOID, int(full_is_object), ids).astype(np.int32)

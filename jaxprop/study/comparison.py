@@ -1,0 +1,287 @@
+"""Finished runs of one benchmark beside each other: settings, scores and predictions.
+
+What `runner.evaluate` has written is read; nothing is labelled again.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from jaxprop.data.sequences import DataError
+from jaxprop.evaluation import run as runner
+from jaxprop.evaluation.benchmarks import Record
+from jaxprop.files import replacing
+from jaxprop.report import page
+from jaxprop.study.study import Opener
+
+# Settings of a dataset that say where it is and which of its sequences are taken. With others of
+# them different, sequences of the same name are not the same.
+_CHOICES = ('root', 'folder', 'names', 'split', 'list', 'num_sequences')
+# What the rows of each table of a benchmark's results are about.
+_SUBJECTS = {
+    'per_sequence': ('sequence', 'object'),
+    'per_joint': ('joint',),
+    'per_class': ('class',),
+    'per_threshold': ('overlap',),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What is left of a finished run. `records`: by the names of its sequences."""
+
+    name: str
+    output: pathlib.Path
+    metrics: Mapping[str, Any]
+    records: Mapping[str, Record]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.metrics['settings']
+
+
+def compare(
+    folders: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    opener: Opener,
+    *,
+    report_frames: int = 40,
+) -> dict[str, Any]:
+    """Compares runs on the sequences that all of them have, and writes what differs.
+
+    All are scored as the first run is, from what was recorded of each sequence.
+
+    Args:
+      folders: what `runner.evaluate` has written, of two runs or more.
+      output: the folder for `comparison.html` and `comparison.csv`. A row of the latter is one
+        measure of one subject (an object, a class, the whole): its value in each run, and the
+        differences to the first run.
+      opener: of the first run's settings. Sequences that raise DataError are compared without
+        pictures.
+      report_frames: how many frames of a sequence are shown.
+
+    Returns:
+      'runs': of each 'name' and what is known of it; 'settings': rows of those that differ,
+      'setting' and 'values', '' where a run has none; 'tables': by their names, those of
+      `Benchmark.results` and 'summary', lists of rows with the subject, 'measure', 'values' and
+      'differences' (None where a value is missing); 'measures': those that matter most;
+      'per_sequence': that table of each run; 'warnings'.
+
+    Raises:
+      ValueError: fewer than two folders, or one twice, or more than the letters A to Z can name; a
+        folder without a finished run; runs of different benchmarks, or of no sequence in common, or
+        where one of the same name has other frames.
+    """
+    runs = [_read_run(folder, name) for folder, name in _named(folders).items()]
+    settings = _differing(runs)
+    _check_same_benchmark(runs, settings)
+    names = [name for name in runs[0].records if all(name in run.records for run in runs)]
+    warnings = _left_out(runs, names)
+    for name in names:
+        _check_same_sequence(runs, name)
+    if any(row['setting'].startswith('measure.') for row in settings):
+        warnings.append(f'Measures are set differently: all runs are scored as {runs[0].name} is.')
+    warnings += [
+        f'The network is untrained in {run.name}: its weights are random.'
+        for run in runs
+        if not run.metrics['network']['trained']
+    ]
+
+    config = ConfigDict(runs[0].settings)
+    benchmark = opener.benchmark(config)
+    scored = [name for name in names if all(benchmark.is_scored(run.records[name]) for run in runs)]
+    results = [
+        benchmark.results({name: run.records[name] for name in scored})
+        if scored
+        else {'summary': {}, 'per_sequence': []}
+        for run in runs
+    ]
+    try:
+        sequences = dict(opener.dataset(config.dataset))
+        views, missing = _views(runs, names, sequences, benchmark, report_frames)
+    except DataError as error:
+        views, missing = [], [f'No pictures: {error}']
+    comparison = {
+        'runs': [_described(run) for run in runs],
+        'settings': settings,
+        'tables': _tables(results),
+        'measures': benchmark.printed,
+        'per_sequence': [result['per_sequence'] for result in results],
+        'warnings': warnings + missing,
+    }
+    output = pathlib.Path(output)
+    page.write_comparison(output / 'comparison.html', comparison, views)
+    _write_csv(output / 'comparison.csv', comparison)
+    return comparison
+
+
+def _named(folders):
+    """The folders by the ends of their paths that tell them apart."""
+    paths = [pathlib.Path(folder).resolve() for folder in folders]
+    if len(set(paths)) < max(2, len(paths)):
+        raise ValueError(
+            f'the folders are {", ".join(map(str, folders))}; two different runs or more can be '
+            'compared'
+        )
+    common = os.path.commonpath([path.parent for path in paths])
+    return {path: str(path.relative_to(common)) for path in paths}
+
+
+def _read_run(folder, name):
+    path = folder / 'metrics.json'
+    if not path.is_file():
+        raise ValueError(f'{folder} holds no metrics.json; it must be the output of a finished run')
+    metrics = json.loads(path.read_text())
+    names = dict.fromkeys(row['sequence'] for row in metrics['per_sequence'])
+    records = {
+        name: json.loads(runner.record_path(folder, name).read_text())
+        for name in (*names, *metrics['unscored'])
+    }
+    return _Run(name, folder, metrics, records)
+
+
+def _check_same_benchmark(runs, differing):
+    for row in differing:
+        part, _, name = row['setting'].partition('.')
+        if part == 'dataset' and name not in _CHOICES:
+            raise ValueError(
+                f'{" and ".join(run.name for run in runs)} are runs of different benchmarks: '
+                f'dataset.{name} is {" and ".join(map(repr, row["values"]))}'
+            )
+
+
+def _check_same_sequence(runs, name):
+    first, *others = [(run.records[name]['num_frames'], run.records[name]['size']) for run in runs]
+    for run, other in zip(runs[1:], others):
+        if other != first:
+            raise ValueError(
+                f'{name} has {first[0]} frames of {first[1]} in {runs[0].name}, {other[0]} of '
+                f'{other[1]} in {run.name}; it must be the same sequence'
+            )
+
+
+def _left_out(runs, names):
+    """What to say of sequences that only some runs have."""
+    if not names:
+        raise ValueError(f'{" and ".join(run.name for run in runs)} have no sequence in common')
+    own = {run.name: [name for name in run.records if name not in names] for run in runs}
+    if not any(own.values()):
+        return []
+    counts = '; '.join(
+        f'{run} has {len(others)} more: {", ".join(others)}'
+        for run, others in own.items()
+        if others
+    )
+    shared = '1 sequence' if len(names) == 1 else f'{len(names)} sequences'
+    return [f'Compared on the {shared} that all runs have. {counts}.']
+
+
+def _differing(runs):
+    """Rows of the settings that are not the same in all runs."""
+    flat = [traverse_util.flatten_dict(run.settings, sep='.') for run in runs]
+    rows = [
+        {'setting': name, 'values': [settings.get(name, '') for settings in flat]}
+        for name in dict.fromkeys(name for settings in flat for name in settings)
+    ]
+    return [row for row in rows if any(value != row['values'][0] for value in row['values'])]
+
+
+def _described(run):
+    provenance, timing = run.metrics['provenance'], run.metrics['timing']
+    return {
+        'name': run.name,
+        'folder': str(run.output),
+        'title': run.metrics['title'],
+        'network': run.settings['network']['name'],
+        'sequences': len(run.records),
+        **{name: provenance[name] for name in ('date', 'git commit', 'device')},
+        **{name: timing[name] for name in ('frames labelled', 'labelling, seconds')},
+    }
+
+
+def _tables(results):
+    """The runs' tables as rows of one measure each."""
+    tables = {'summary': _rows([[result['summary']] for result in results], ())}
+    for table, subject in _SUBJECTS.items():
+        of_runs = [list(map(page.with_mean, result.get(table, []))) for result in results]
+        tables[table] = _rows(of_runs, subject)
+    return tables
+
+
+def _rows(of_runs, subject):
+    by_subject = [
+        {tuple((name, row[name]) for name in subject if name in row): row for row in rows}
+        for rows in of_runs
+    ]
+    rows = []
+    for key in dict.fromkeys(key for run in by_subject for key in run):
+        found = [run.get(key, {}) for run in by_subject]
+        for measure in dict.fromkeys(name for row in found for name in row if name not in subject):
+            values = [row.get(measure) for row in found]
+            rows.append(
+                {
+                    **dict(key),
+                    'measure': measure,
+                    'values': values,
+                    'differences': [
+                        None if None in (value, values[0]) else value - values[0]
+                        for value in values[1:]
+                    ],
+                }
+            )
+    return rows
+
+
+def _views(runs, names, sequences, benchmark, report_frames):
+    """Of each sequence the views of the runs, and what to say of those that can't be read."""
+    views, missing = [], []
+    for name in names:
+        chosen = runner.evenly(runs[0].records[name]['num_frames'], report_frames)
+        try:
+            if name not in sequences:
+                raise DataError('it is no longer in the dataset')
+            sequence = sequences[name]()
+            shown = [
+                benchmark.shown(
+                    runner.prediction_path(run.output, benchmark, name),
+                    sequence,
+                    run.records[name],
+                    chosen,
+                )
+                for run in runs
+            ]
+        except DataError as error:
+            missing.append(f'No pictures of {name}: {error}')
+            continue
+        views.append(
+            [view.view if isinstance(view, page.SequenceReport) else view for view in shown]
+        )
+    return views, missing
+
+
+def _write_csv(path, comparison):
+    names = [run['name'] for run in comparison['runs']]
+    subjects = [name for subject in _SUBJECTS.values() for name in subject]
+    with replacing(path) as temporary, temporary.open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ['table', *subjects, 'measure', *names, *(f'{name} - {names[0]}' for name in names[1:])]
+        )
+        for table, rows in comparison['tables'].items():
+            for row in rows:
+                writer.writerow(
+                    [
+                        table,
+                        *(row.get(name, '') for name in subjects),
+                        row['measure'],
+                        *row['values'],
+                        *row['differences'],
+                    ]
+                )

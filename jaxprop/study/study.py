@@ -1,0 +1,340 @@
+"""A study: a grid of evaluations, one table or figure of them, and settings chosen by them.
+
+A cell is an evaluation's config with some changes, see configs/study. Cells of the same settings
+are one run. Those that see the same features share them: a sequence's are computed once, and the
+cells are spread over the devices.
+"""
+
+import concurrent.futures
+import copy
+import dataclasses
+import hashlib
+import json
+import pathlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from jaxprop import parallel
+from jaxprop.data.sequences import LabelledSequence
+from jaxprop.evaluation import run as runner
+from jaxprop.evaluation.benchmarks import Benchmark
+from jaxprop.evaluation.stream import compute_features, put_variables
+from jaxprop.report import tables
+
+# What an evaluation's features depend on.
+_FEATURES = ('dataset', 'network', 'input', 'feature_batch')
+_FACTORS = (*_FEATURES, 'propagation', 'labels', 'keypoints', 'measure')
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One evaluation of a study.
+
+    Attributes:
+      labels: what it is in the table, by column.
+      config: of the evaluation, as configs/eval has them, in dicts.
+      published: percent, by the names of the evaluation's summary.
+      chosen_on: the dataset and split that its settings were chosen on, 'davis/val'; '' if none.
+      missing: why it can't be run; '' if it can.
+    """
+
+    labels: Mapping[str, Any]
+    config: Mapping[str, Any]
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    chosen_on: str = ''
+    missing: str = ''
+
+    @property
+    def folder(self) -> str:
+        """Of its results; the same for cells of the same settings."""
+        factors = {name: self.config[name] for name in _FACTORS if name in self.config}
+        digest = hashlib.sha256(json.dumps(factors, sort_keys=True).encode()).hexdigest()
+        return f'cells/{_stem(self.config["network"]["name"])}-{digest[:12]}'
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether its settings were chosen on the split that it reports."""
+        dataset = self.config['dataset']
+        return bool(self.chosen_on) and self.chosen_on == split_name(dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opener:
+    """How a config's dataset and benchmark are opened.
+
+    Attributes:
+      dataset: names of the sequences, each with a function that opens it.
+      benchmark: how they are labelled and scored.
+    """
+
+    dataset: Callable[[ConfigDict], list[tuple[str, Callable[[], LabelledSequence]]]]
+    benchmark: Callable[[ConfigDict], Benchmark]
+
+
+def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> list[Row]:
+    """Runs a study's cells, and writes its table or figure.
+
+    A cell's results are in a folder of its own; a later call with the same output goes on with what
+    is not finished.
+
+    Args:
+      config: of the study, see configs/study.
+      output: `table.md`, `table.csv`, `table.html`, `figure.png` if it is one, and `cells/`.
+      opener: of the cells' configs.
+
+    Returns:
+      A row for each cell, see `study_report`.
+    """
+    cells = resolve(config)
+    run_cells([cell for cell in cells if not cell.missing], output, opener)
+    rows = [report_row(cell, output) for cell in cells]
+    if parallel.is_writer():
+        write = {'table': tables.write_table, 'figure': tables.write_figure}
+        write[config.study.kind](
+            output, config.study.to_dict(), rows, title=config.title, notes=notes(config)
+        )
+    return rows
+
+
+def resolve(config: ConfigDict) -> list[Cell]:
+    """The cells of a study: the published ones, then those of the user's own networks.
+
+    Raises:
+      ValueError: changes of settings that the config does not have.
+    """
+    study = config.study
+    base = {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in ('study', 'networks', 'own', 'own_factors')
+    }
+    cells = []
+    for cell in study.cells:
+        name = cell['network']
+        path = config.networks[name]
+        cells.append(
+            Cell(
+                cell['labels'],
+                with_changes(base, cell['changes'], path),
+                cell['published'],
+                cell['chosen_on'],
+                '' if path else f'no checkpoint: say --config.networks.{name}=FILE',
+            )
+        )
+    for path in config.own:
+        for cell in study.own_cells:
+            if cell['factors'] == config.own_factors:
+                cells.append(
+                    Cell(
+                        {'method': _stem(path), **cell['labels']},
+                        with_changes(base, cell['changes'], path),
+                        {},
+                        cell['chosen_on'],
+                    )
+                )
+    return cells
+
+
+def with_changes(
+    base: Mapping[str, Any], changes: Mapping[str, Any], network: str | None = None
+) -> dict[str, Any]:
+    """A copy of a config in dicts with some settings, 'section.name', changed.
+
+    Args:
+      base: the config.
+      changes: new values; a dict replaces a whole section.
+      network: in place of the config's own; None to keep it.
+
+    Raises:
+      ValueError: a change of what the config does not have.
+    """
+    changed = copy.deepcopy(dict(base))
+    for name, value in changes.items():
+        *sections, last = name.split('.')
+        place = changed
+        for section in sections:
+            place = place.get(section, {})
+        if last not in place:
+            raise ValueError(f'a cell changes {name!r}, which the config does not have')
+        place[last] = copy.deepcopy(value)
+    if network is not None:
+        changed['network']['name'] = network
+    return changed
+
+
+def run_cells(cells: Iterable[Cell], output: pathlib.Path, opener: Opener) -> None:
+    """Evaluates the cells that are not finished, each into its folder in `output`."""
+    unfinished = {cell.folder: cell for cell in cells if not _metrics_path(cell, output).exists()}
+    groups = {}
+    for cell in unfinished.values():
+        key = json.dumps({name: cell.config[name] for name in _FEATURES}, sort_keys=True)
+        groups.setdefault(key, []).append(cell)
+    datasets = {}
+    with tqdm(total=len(unfinished), unit='cell', dynamic_ncols=True, disable=not groups) as bar:
+        for group in groups.values():
+            dataset = ConfigDict(group[0].config['dataset'])
+            if str(dataset) not in datasets:
+                # Opened once for all: opening checks every file.
+                datasets[str(dataset)] = [
+                    (name, runner.opened_once(open_sequence))
+                    for name, open_sequence in opener.dataset(dataset)
+                ]
+            sequences = datasets[str(dataset)]
+            runs = _runs(group, output, opener)
+            for name, open_sequence in parallel.own_part(sequences):
+                bar.set_description(name)
+                _label_by_all(runs, name, open_sequence)
+            for one in runs:
+                runner.evaluate(
+                    sequences,
+                    one.labeller,
+                    one.output,
+                    benchmark=one.benchmark,
+                    title=one.title,
+                    dataset=dataset.to_dict(),
+                    skip_bad=one.skip_bad,
+                    report_frames=one.report_frames,
+                )
+                bar.update()
+
+
+def report_row(cell: Cell, output: pathlib.Path) -> Row:
+    """What `study_report` shows of a cell; without numbers if it is not finished."""
+    row = {
+        'labels': dict(cell.labels),
+        'published': dict(cell.published),
+        'measured': None,
+        'note': cell.missing,
+        'marked': False,
+        'report': '',
+        'sequences': 0,
+        'frames': 0,
+    }
+    path = _metrics_path(cell, output)
+    if cell.missing or not path.exists():
+        return row
+    metrics = json.loads(path.read_text())
+    return {
+        **row,
+        'measured': metrics['summary'],
+        'marked': cell.is_marked,
+        'note': ' '.join(metrics['warnings']),
+        'report': f'{cell.folder}/report.html',
+        'sequences': len({line['sequence'] for line in metrics['per_sequence']}),
+        'frames': metrics['timing']['frames labelled'],
+    }
+
+
+def split_name(dataset: Mapping[str, Any]) -> str:
+    """'davis/val'; without the split where a dataset has none."""
+    return '/'.join(filter(None, (dataset['kind'], str(dataset.get('split', '')))))
+
+
+def notes(config: ConfigDict) -> list[str]:
+    """What a report says of all cells: data and input of the config that they change."""
+    dataset = config.dataset
+    names = ', '.join(dataset.get('names', ())) or 'all sequences'
+    return [f'Reported on {split_name(dataset)} ({names}); {input_note(config)}']
+
+
+def input_note(config: ConfigDict) -> str:
+    """What a report says of the frames' size."""
+    size = config.input
+    shown = {'native': 'their own size', 'short_side': f'short side {size.size}'}.get(
+        size.resize, f'{size.resize} {size.size}'
+    )
+    return f'frames: {shown}, unless a row says otherwise.'
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A cell with what it needs to be evaluated."""
+
+    labeller: runner.Labeller
+    benchmark: Benchmark
+    output: pathlib.Path
+    title: str
+    skip_bad: bool
+    report_frames: int
+
+
+def _runs(group, output, opener):
+    """Of cells with the same features: the network is loaded once."""
+    runs, network = [], None
+    for cell in group:
+        labeller = runner.Labeller.from_config(cell.config, network)
+        network = labeller.network
+        runs.append(
+            _Run(
+                labeller,
+                opener.benchmark(ConfigDict(cell.config)),
+                output / cell.folder,
+                cell.config['title'],
+                cell.config['skip_bad'],
+                cell.config['report_frames'],
+            )
+        )
+    return runs
+
+
+def _label_by_all(runs, name, open_sequence):
+    """Labels a sequence by each run, all devices at work, its features computed once."""
+    features = _Features(open_sequence, runs[0].labeller)
+
+    def label(device):
+        # A run stays with its device: each compiles its own programs.
+        for one in runs[device :: jax.local_device_count()]:
+            runner.label_sequences(
+                [(name, open_sequence)],
+                one.benchmark,
+                one.labeller,
+                one.output,
+                skip_bad=one.skip_bad,
+                features=features,
+                device=device,
+            )
+
+    devices = range(min(jax.local_device_count(), len(runs)))
+    with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
+        list(pool.map(label, devices))
+
+
+class _Features:
+    """The features of a sequence, computed when they are first asked for, and kept."""
+
+    def __init__(self, open_sequence, labeller):
+        self.open_sequence, self.labeller = open_sequence, labeller
+        self.lock, self.variables, self.known = threading.Lock(), None, []
+
+    def __call__(self, start: int, stop: int) -> list[np.ndarray]:
+        with self.lock:
+            sequence, labeller = self.open_sequence(), self.labeller
+            if self.variables is None:
+                self.variables = put_variables(
+                    runner.video_variables(sequence.read_frame, sequence.num_frames, labeller)
+                )
+            while len(self.known) < stop:
+                count = min(labeller.feature_batch, sequence.num_frames - len(self.known))
+                frames = [
+                    runner.prepared_frame(sequence, len(self.known) + i, labeller)
+                    for i in range(count)
+                ]
+                self.known += compute_features(frames, labeller, self.variables)
+        return self.known[start:stop]
+
+
+def _metrics_path(cell, output):
+    return output / cell.folder / 'metrics.json'
+
+
+def _stem(name):
+    path = pathlib.PurePath(name)
+    return path.parent.name if path.stem == 'backbone' and path.parent.name else path.stem

@@ -1,0 +1,450 @@
+import collections
+import io
+import os
+import pickle
+import struct
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprop.checkpoints.published import from_torchvision
+from jaxprop.checkpoints.torch_file import load_torch_weights
+from jaxprop.models import ResNet
+from tests.models.test_resnet import torchvision_state
+from tests.support import shared
+
+Name = collections.namedtuple('Name', 'name')
+Call = collections.namedtuple('Call', 'function arguments')
+Persistent = collections.namedtuple('Persistent', 'identity')
+Raw = collections.namedtuple('Raw', 'code')
+
+
+def encode(value):
+    """Pickle instructions, as PyTorch writes them, for a value with the above among its parts."""
+    if isinstance(value, Raw):
+        return value.code
+    if isinstance(value, Name):
+        return b'c' + value.name.replace(' ', '\n').encode() + b'\n'
+    if isinstance(value, Call):
+        return encode(value.function) + encode(value.arguments) + b'R'
+    if isinstance(value, Persistent):
+        return encode(value.identity) + b'Q'
+    if isinstance(value, tuple):
+        return b'(' + b''.join(map(encode, value)) + b't'
+    if isinstance(value, list):
+        return b'](' + b''.join(map(encode, value)) + b'e'
+    if isinstance(value, dict):
+        return b'}(' + b''.join(encode(part) for item in value.items() for part in item) + b'u'
+    return pickle.dumps(value, protocol=2)[2:-1]
+
+
+def program(value):
+    return b'\x80\x02' + encode(value) + b'.'
+
+
+def storage(kind='FloatStorage', key='0', size=4, *more, module='torch'):
+    return Persistent(('storage', Name(f'{module} {kind}'), key, 'cpu', size, *more))
+
+
+def tensor(stored=None, offset=0, shape=(2, 2), strides=(2, 1)):
+    return Call(
+        Name('torch._utils _rebuild_tensor_v2'),
+        (
+            stored or storage(),
+            offset,
+            shape,
+            strides,
+            False,
+            Call(Name('collections OrderedDict'), ()),
+        ),
+    )
+
+
+FOUR = np.array([1, 2, 3, 4], '<f4').tobytes()
+
+
+def write_zip(path, value, records=None, compression=zipfile.ZIP_STORED, byteorder=b'little'):
+    with zipfile.ZipFile(path, 'w', compression) as archive:
+        archive.writestr('archive/data.pkl', program(value))
+        archive.writestr('archive/byteorder', byteorder)
+        for key, data in (records or {'0': FOUR}).items():
+            archive.writestr(f'archive/data/{key}', data)
+    return path
+
+
+def old_bytes(value, records=None, little_endian=True):
+    """`records`: key to (number of elements, bytes)."""
+    records = records or {'0': (4, FOUR)}
+    return b''.join(
+        [
+            program(0x1950A86A20F9469CFC6C),
+            program(1001),
+            program({'protocol_version': 1001, 'little_endian': little_endian, 'type_sizes': {}}),
+            program(value),
+            program(list(records)),
+            *(struct.pack('<q', count) + data for count, data in records.values()),
+        ]
+    )
+
+
+def write_old(path, *arguments, **settings):
+    path.write_bytes(old_bytes(*arguments, **settings))
+    return path
+
+
+@pytest.fixture(params=[write_zip, write_old])
+def write(request, tmp_path):
+    """Writes a file of either format whose one storage is 1, 2, 3, 4."""
+    return lambda value: request.param(tmp_path / 'weights.pth', value)
+
+
+def test_views_and_structure(write):
+    parameter = Call(
+        Name('torch._utils _rebuild_parameter'),
+        (tensor(), True, Call(Name('collections OrderedDict'), ())),
+    )
+    state = {
+        'plain': tensor(),
+        'transposed': tensor(strides=(1, 2)),
+        'offset': tensor(offset=1, shape=(3,), strides=(1,)),
+        'stepped': tensor(shape=(2,), strides=(2,)),
+        'scalar': tensor(offset=2, shape=(), strides=()),
+        'empty': tensor(shape=(0, 3), strides=(3, 1)),
+        'parameter': parameter,
+        'rest': [1, -2.5, 'text', None, True, (3, 2**40)],
+        5: Call(Name('collections OrderedDict'), ([('a', 1), ('b', 2)],)),
+    }
+    loaded = load_torch_weights(write(state))
+    assert list(loaded) == list(state)
+    four = np.array([[1, 2], [3, 4]], np.float32)
+    for name, expected in {
+        'plain': four,
+        'transposed': four.T,
+        'offset': [2, 3, 4],
+        'stepped': [1, 3],
+        'scalar': 3,
+        'empty': np.zeros((0, 3)),
+        'parameter': four,
+    }.items():
+        np.testing.assert_array_equal(loaded[name], expected)
+        assert loaded[name].dtype == np.float32
+    assert loaded['rest'] == state['rest']
+    assert loaded[5] == {'a': 1, 'b': 2}
+    assert not loaded['plain'].flags.writeable
+
+
+def test_attributes_of_dicts_are_left_out(write):
+    state = Raw(
+        encode(Call(Name('collections OrderedDict'), ()))
+        + encode('weight')
+        + encode(tensor())
+        + b's'
+        + encode({'_metadata': {'': {'version': 1}}})
+        + b'b'
+    )
+    assert list(load_torch_weights(write(state))) == ['weight']
+
+
+@pytest.mark.parametrize(
+    'kind, dtype',
+    [
+        ('DoubleStorage', np.float64),
+        ('HalfStorage', np.float16),
+        ('BFloat16Storage', jnp.bfloat16),
+        ('LongStorage', np.int64),
+        ('IntStorage', np.int32),
+        ('ShortStorage', np.int16),
+        ('CharStorage', np.int8),
+        ('ByteStorage', np.uint8),
+    ],
+)
+def test_dtypes(tmp_path, kind, dtype):
+    values = np.array([[1, 5], [127, 64]]).astype(dtype)
+    state = {'weight': tensor(storage(kind, 'key'), strides=(1, 2))}
+    data = values.T.tobytes()
+    for path in (
+        write_zip(tmp_path / 'new', state, {'key': data}),
+        write_old(tmp_path / 'old', state, {'key': (4, data)}),
+    ):
+        loaded = load_torch_weights(path)['weight']
+        assert loaded.dtype == dtype
+        np.testing.assert_array_equal(loaded, values)
+
+
+def test_feeds_from_torchvision(tmp_path):
+    state = torchvision_state(18)
+    values, records = {}, {}
+    for name, array in state.items():
+        array = np.ascontiguousarray(array, np.float32)
+        strides = tuple(stride // 4 for stride in array.strides)
+        stored = storage('FloatStorage', name, array.size)
+        values[f'module.encoder_q.{name}'] = tensor(stored, 0, array.shape, strides)
+        records[name] = array.tobytes()
+    path = write_zip(tmp_path / 'moco.pth.tar', {'epoch': 200, 'state_dict': values}, records)
+    loaded = load_torch_weights(path)
+    model = ResNet(output='res2')
+    variables = from_torchvision(loaded['state_dict'], model)
+    expected = from_torchvision(state, model)
+    np.testing.assert_array_equal(
+        variables['params']['res2_1']['conv2']['kernel'],
+        expected['params']['res2_1']['conv2']['kernel'],
+    )
+
+
+HOSTILE = {
+    'call': (Call(Name('os system'), ('exit 1',)), 'os.system'),
+    'call of a builtin': (Call(Name('builtins eval'), ('1',)), 'builtins.eval'),
+    'call in a dict': ({'weight': tensor(), 'more': [Call(Name('posix system'), ('',))]}, 'posix'),
+    'other function of torch': (
+        Call(Name('torch._utils _rebuild_device_tensor_from_numpy'), ()),
+        'not for tensors',
+    ),
+    'attribute of an allowed name': (Name('collections OrderedDict.__class__'), 'not for tensors'),
+    'attribute of an allowed module': (Name('torch load'), 'torch.load'),
+    'name of protocol 4': (Raw(b'\x8c\x02os\x8c\x06system\x93'), 'os.system'),
+    'instance': (Raw(b'(' + b'ios\nsystem\n'), 'instruction INST'),
+    'object': (Raw(encode(Name('collections OrderedDict')) + b')\x81'), 'NEWOBJ'),
+    'registered name': (Raw(b'\x82\x01'), 'EXT1'),
+    'call of a string': (Call('os.system', ('',)), 'calls a str'),
+    'call of a tensor': (Call(tensor(), ()), 'calls a ndarray'),
+    'name alone': ([tensor(), Name('torch._utils _rebuild_tensor_v2')], 'holds a _Function'),
+    'storage alone': ({'weight': storage()}, 'holds a _Storage'),
+    'state of a tensor': (Raw(encode(tensor()) + b'}b'), 'attributes of a ndarray'),
+    'set': (Raw(b'\x8f'), 'EMPTY_SET'),
+    'bytes': (Raw(b'C\x01a'), 'SHORT_BINBYTES'),
+    'tuple as key': ({(1, 2): 3}, 'tuple is the key'),
+    'deep key': ({'a': Raw(b'}' + b')' + b'\x85' * 10**5 + b'K\x01s')}, 'key'),
+    'deep storage': (Persistent(Raw(b')' + b'\x85' * 10**5)), ''),
+    'deep name': (Raw(b')' + b'\x85' * 10**5 + b')\x93'), ''),
+    'stack that is too small': (Raw(b'\x87'), 'stack'),
+    'mark that is missing': (Raw(b't'), ''),
+    'memory that is empty': (Raw(b'h\x07'), ''),
+    'string longer than the file': (Raw(b'X\xff\xff\xff\x7f' + b'abc'), ''),
+    'very long string': (Raw(b'\x8d' + b'\xff' * 7 + b'\x7f'), ''),
+    'number longer than the file': (Raw(b'\x8b\xff\xff\xff\x7f' + b'abc'), ''),
+    'odd number of dict parts': (Raw(b'}(K\x01u'), ''),
+    'huge storage': ({'weight': tensor(storage(size=2**60))}, 'larger than the file'),
+    'overflowing storage': ({'weight': tensor(storage(size=2**63))}, 'huge'),
+    'negative storage': ({'weight': tensor(storage(size=-4))}, 'negative'),
+    'storage of another size': (
+        {'a': tensor(), 'b': tensor(storage(size=3), shape=(1,), strides=(1,))},
+        'several',
+    ),
+    'storage of another type': ({'a': tensor(), 'b': tensor(storage('IntStorage'))}, 'several'),
+    'unknown storage': ({'weight': tensor(storage('BoolStorage'))}, 'BoolStorage'),
+    'storage elsewhere': ({'weight': tensor(storage(module='os'))}, 'os.FloatStorage'),
+    'view of a storage': ({'weight': tensor(storage('FloatStorage', '0', 4, ('1', 0, 2)))}, 'unk'),
+    'storage without a type': (Persistent(('storage', 'os', '0', 'cpu', 4)), 'unknown storage'),
+    'file in place of a storage': (Persistent(('module', 'a', 'b', 'c', 4)), 'unknown storage'),
+    'offset outside': ({'weight': tensor(offset=1)}, 'does not fit'),
+    'negative offset': ({'weight': tensor(offset=-1)}, 'negative'),
+    'huge offset': ({'weight': tensor(offset=2**61)}, 'does not fit'),
+    'stride outside': ({'weight': tensor(strides=(3, 1))}, 'does not fit'),
+    'negative stride': ({'weight': tensor(offset=3, strides=(-2, -1))}, 'negative'),
+    'shape outside': ({'weight': tensor(shape=(3, 2))}, 'does not fit'),
+    'overflowing shape': ({'weight': tensor(shape=(2**32, 2**32), strides=(0, 0))}, 'not fit'),
+    'few bytes as gigabytes': ({'weight': tensor(shape=(2**30,), strides=(0,))}, 'does not fit'),
+    'fraction as size': ({'weight': tensor(shape=(2.0, 2))}, 'sizes'),
+    'shape without strides': ({'weight': tensor(strides=(1,))}, 'strides'),
+    'too many axes': ({'weight': tensor(shape=(1,) * 70, strides=(1,) * 70)}, 'strides'),
+    # A view of the last element alone would be read as four elements.
+    'tensor as storage': (
+        {'weight': tensor(tensor(offset=3, shape=(4,), strides=(0,)))},
+        'without a storage',
+    ),
+    'nothing as storage': ({'weight': tensor(Raw(b'N'))}, 'without a storage'),
+    'too many tensors': (
+        Raw(
+            b']('
+            + encode(tensor())
+            + b'q\x01'
+            + b''.join([encode(tensor(shape=(1,), strides=(1,)))] * 10_001)
+            + b'e'
+        ),
+        'more than 10000',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_hostile_pickles(write, name):
+    value, message = HOSTILE[name]
+    with pytest.raises(ValueError, match=f'not a file of PyTorch weights.*{message}'):
+        load_torch_weights(write(value))
+
+
+def test_nothing_runs(write, tmp_path):
+    """The same call does run in an ordinary unpickler."""
+    made = tmp_path / 'made'
+    value = {'weight': Call(Name('os system'), (f'touch {made}',))}
+    with pytest.raises(ValueError, match='os.system'):
+        load_torch_weights(write(value))
+    assert not made.exists()
+    pickle.loads(program(value))
+    assert made.exists()
+
+
+def test_damaged_old_file(tmp_path):
+    path = tmp_path / 'weights.pth'
+    whole = old_bytes({'weight': tensor()})
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match='not a file of PyTorch weights'):
+            load_torch_weights(path)
+    state = {'weight': tensor()}
+    for records, message in (
+        ({'0': (2**62, FOUR)}, 'elements'),
+        ({'0': (-4, FOUR)}, 'elements'),
+        ({'1': (4, FOUR)}, 'storages'),
+        ({'0': (4, FOUR), '1': (4, FOUR)}, 'storages'),
+        ({'0': (4, FOUR[:-1])}, 'too early'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_torch_weights(write_old(path, state, records))
+    with pytest.raises(ValueError, match='little-endian'):
+        load_torch_weights(write_old(path, state, little_endian=False))
+
+
+def test_damaged_zip(tmp_path):
+    path = write_zip(tmp_path / 'weights.pth', {'weight': tensor()})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match='not a file of PyTorch weights'):
+            load_torch_weights(path)
+    # Bytes of the tensor that its checksum does not belong to.
+    path.write_bytes(whole.replace(FOUR, FOUR[::-1]))
+    with pytest.raises(ValueError, match='CRC'):
+        load_torch_weights(path)
+
+
+def test_hostile_zip(tmp_path):
+    path = tmp_path / 'weights.pth'
+    state = {'weight': tensor()}
+    zeros = bytes(2**20)
+    for records, message in (
+        ({'1': FOUR}, 'no item|data/0'),
+        ({'0': FOUR[:8]}, '8 bytes'),
+        ({'0': FOUR * 2}, '32 bytes'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_torch_weights(write_zip(path, state, records))
+    # A bomb: a storage that is much smaller in the file.
+    bomb = {'weight': tensor(storage(size=2**18), shape=(2**18,), strides=(1,))}
+    write_zip(path, bomb, {'0': zeros}, compression=zipfile.ZIP_DEFLATED)
+    assert os.path.getsize(path) < 5000
+    with pytest.raises(ValueError, match='compressed'):
+        load_torch_weights(path)
+    with pytest.raises(ValueError, match='byte order'):
+        load_torch_weights(write_zip(path, state, byteorder=b'big'))
+    # Another kind of bomb: many entries of the directory that are the same bytes.
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, 'w') as archive:
+        archive.writestr('archive/data.pkl', program(state))
+        archive.writestr('archive/data/0', zeros)
+        entry = archive.getinfo('archive/data/0')
+        for key in range(1, 50):
+            copy = zipfile.ZipInfo(f'archive/data/{key}')
+            for attribute in ('header_offset', 'CRC', 'compress_size', 'file_size'):
+                setattr(copy, attribute, getattr(entry, attribute))
+            archive.filelist.append(copy)
+            archive.NameToInfo[copy.filename] = copy
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(ValueError, match='larger than the file'):
+        load_torch_weights(path)
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('a/data.pkl', program(state))
+        archive.writestr('b/data.pkl', program(state))
+    with pytest.raises(ValueError, match='no single'):
+        load_torch_weights(path)
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('a/data.pkl', bytes(2**23 + 1))
+    with pytest.raises(ValueError, match='pickle is too large'):
+        load_torch_weights(path)
+
+
+def test_limits(write, tmp_path):
+    path = write({'a': tensor(), 'b': tensor()})
+    size = os.path.getsize(path)
+    assert set(load_torch_weights(path, max_bytes=size)) == {'a', 'b'}
+    with pytest.raises(ValueError, match=f'max_bytes is {size - 1}'):
+        load_torch_weights(path, max_bytes=size - 1)
+    # Each fits into its storage; together they don't fit into memory.
+    wide = tensor(storage(size=4000), shape=(4000,), strides=(1,))
+    path = write_zip(tmp_path / 'many', [wide] * 100, {'0': bytes(16000)})
+    assert os.path.getsize(path) < 40_000
+    assert len(load_torch_weights(path, max_bytes=1_600_000)) == 100
+    with pytest.raises(ValueError, match='larger than max_bytes together'):
+        load_torch_weights(path, max_bytes=1_599_999)
+    for other in (b'', b'PK', b'safetensors', b'PK\x03\x04' + bytes(100)):
+        (tmp_path / 'other').write_bytes(other)
+        with pytest.raises(ValueError, match='not a file of PyTorch weights'):
+            load_torch_weights(tmp_path / 'other')
+    with pytest.raises(FileNotFoundError):
+        load_torch_weights(tmp_path / 'none')
+
+
+def test_released_file():
+    state = load_torch_weights(shared('weights', 'uvc_colour_encoder.pth'))
+    assert state['conv6.weight'].shape == (256, 128, 3, 3)
+    # The first numbers of the file's first tensor.
+    np.testing.assert_allclose(
+        state['conv1.weight'][0, :, 0, 0], [0.0400, -0.1791, 0.5162], atol=5e-5
+    )
+
+
+def test_agrees_with_torch(tmp_path):
+    torch = pytest.importorskip('torch', reason='torch is not installed')
+    base = torch.arange(24.0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    state = {
+        'state_dict': module.state_dict(),
+        'view': base.reshape(2, 3, 4).permute(2, 0, 1)[1:],
+        'shared': base[5:],
+        'parameter': torch.nn.Parameter(base * 2),
+        'scalar': torch.tensor(3.5),
+        'empty': torch.zeros(0, 2),
+        'dtypes': [
+            torch.tensor([1, 2, 100]).to(dtype)
+            for dtype in (
+                torch.float64,
+                torch.float16,
+                torch.bfloat16,
+                torch.int64,
+                torch.int32,
+                torch.int16,
+                torch.int8,
+                torch.uint8,
+            )
+        ],
+        'optimizer': torch.optim.Adam(module.parameters()).state_dict(),
+        'epoch': 3,
+    }
+
+    def compare(loaded, expected):
+        if isinstance(expected, dict):
+            assert list(loaded) == list(expected)
+            for key in expected:
+                compare(loaded[key], expected[key])
+        elif isinstance(expected, (list, tuple)):
+            assert len(loaded) == len(expected)
+            for pair in zip(loaded, expected):
+                compare(*pair)
+        elif isinstance(expected, torch.Tensor):
+            assert str(loaded.dtype) == str(expected.dtype).removeprefix('torch.')
+            # NumPy has no bfloat16 of its own.
+            np.testing.assert_array_equal(
+                loaded.astype(np.float64), expected.detach().double().numpy()
+            )
+        else:
+            assert loaded == expected
+
+    for zipped in (True, False):
+        path = tmp_path / 'state.pth'
+        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+        compare(load_torch_weights(path), state)
+    for name in ('encoder', 'decoder'):
+        path = shared('weights', f'uvc_colour_{name}.pth')
+        compare(load_torch_weights(path), torch.load(path, weights_only=True))

@@ -1,0 +1,164 @@
+"""A whole evaluation on tiny rendered videos: what is written, resumed, refused, skipped."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxprop import labels
+from jaxprop.data.image_files import read_mask
+from jaxprop.data.inputs import InputConfig
+from jaxprop.data.sequences import DataError
+from jaxprop.data.synthetic import synthetic_sequences
+from jaxprop.evaluation import run as runner
+from jaxprop.metrics import davis
+from jaxprop.propagation import PropagationConfig, propagate_video
+
+CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=4)
+
+
+@pytest.fixture(scope='module')
+def sequences():
+    return synthetic_sequences(num_sequences=2, num_frames=6, size=(96, 128))
+
+
+@pytest.fixture(scope='module')
+def labeller():
+    network = runner.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    return runner.Labeller(network, CONFIG)
+
+
+@pytest.fixture(scope='module')
+def finished(sequences, labeller, tmp_path_factory):
+    output = tmp_path_factory.mktemp('evaluation')
+    return output, run(sequences, labeller, output)
+
+
+def run(sequences, labeller, output, **settings):
+    opened = [(s.name, lambda s=s: s) for s in sequences]
+    return runner.evaluate(
+        opened, labeller, output, title='test', dataset={'kind': 'synthetic'}, **settings
+    )
+
+
+def test_masks_are_those_of_the_pure_functions(sequences, labeller, finished):
+    """The streamed, batched run equals `propagate_video` on the features of all frames."""
+    output, _ = finished
+    sequence = sequences[0]
+    frames = np.stack([sequence.read_frame(t) for t in range(sequence.num_frames)])
+    variables = runner.video_variables(sequence.read_frame, sequence.num_frames, labeller)
+    features = run.extract_features(labeller.network.model, variables, frames, color_space='rgb')
+    first = sequence.read_label(0)
+    values = labels.label_values(first)
+    soft = propagate_video(
+        features, labels.encode(first, values, features.shape[1:3]), config=CONFIG
+    )
+    for t in range(1, sequence.num_frames):
+        written = read_mask(output / 'masks' / sequence.name / f'{sequence.frame_names[t]}.png')
+        expected = np.asarray(labels.decode(soft[t], values, sequence.size))
+        # Another batch size rounds features differently, which can turn a tie.
+        assert np.mean(written != expected) < 2e-3
+
+
+def test_scores_are_those_of_the_written_masks(sequences, finished):
+    output, metrics = finished
+    results = {}
+    for s in sequences:
+        prediction = np.stack(
+            [read_mask(output / 'masks' / s.name / f'{name}.png') for name in s.frame_names]
+        )
+        truth = np.stack([s.read_label(t) for t in range(s.num_frames)])
+        results[s.name] = davis.evaluate_sequence(prediction, truth)
+    assert metrics['summary'] == pytest.approx(davis.summarize(results))
+    with (output / 'per_sequence.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row['J-Mean']) for row in rows] == pytest.approx(
+        [row['J-Mean'] for row in davis.sequence_table(results)]
+    )
+    assert json.loads((output / 'metrics.json').read_text()) == json.loads(json.dumps(metrics))
+
+
+def test_says_that_the_network_is_untrained(finished):
+    output, metrics = finished
+    assert metrics['network']['trained'] is False
+    assert 'untrained' in (output / 'report.html').read_text()
+    assert 'untrained' in (output / 'per_sequence.csv').read_text()
+    assert metrics['settings']['propagation']['num_neighbors'] == 3
+
+
+def test_goes_on_where_it_stopped(sequences, labeller, finished, tmp_path):
+    """A run killed in its second sequence: the first is not redone, the second is whole."""
+    output, metrics = finished
+
+    def dies(t):
+        if t == 4:
+            raise KeyboardInterrupt
+        return sequences[1].read_frame(t)
+
+    broken = dataclasses.replace(sequences[1], read_frame=dies)
+    with pytest.raises(KeyboardInterrupt):
+        run([sequences[0], broken], labeller, tmp_path)
+    assert not (tmp_path / 'masks' / broken.name).exists()
+    record = tmp_path / 'sequences' / f'{sequences[0].name}.json'
+    written = record.stat().st_mtime_ns
+    again = run(sequences, labeller, tmp_path)
+    assert record.stat().st_mtime_ns == written
+    assert again['summary'] == metrics['summary']
+    assert not list(tmp_path.rglob('*.partial'))
+
+
+def test_refuses_a_folder_of_other_settings(sequences, labeller, finished):
+    other = dataclasses.replace(labeller, propagation=dataclasses.replace(CONFIG, num_neighbors=2))
+    with pytest.raises(ValueError, match='propagation.num_neighbors'):
+        run(sequences, other, finished[0])
+
+
+def test_bad_sequence_is_listed_or_stops(sequences, labeller, tmp_path):
+    def fails():
+        raise DataError('lost.jpg: cut short')
+
+    opened = [('lost', fails), (sequences[0].name, lambda: sequences[0])]
+    settings = {'title': 'test', 'dataset': {}}
+    with pytest.raises(DataError, match='lost.jpg'):
+        runner.evaluate(opened, labeller, tmp_path / 'stop', **settings)
+    metrics = runner.evaluate(opened, labeller, tmp_path / 'skip', skip_bad=True, **settings)
+    assert metrics['skipped'] == [{'sequence': 'lost', 'reason': 'lost.jpg: cut short'}]
+    assert {row['sequence'] for row in metrics['per_sequence']} == {sequences[0].name}
+    assert 'lost.jpg: cut short' in (tmp_path / 'skip' / 'report.html').read_text()
+
+
+def test_frames_without_annotation_are_not_scored(sequences, labeller, tmp_path):
+    first_only = dataclasses.replace(
+        sequences[0], read_label=lambda t: sequences[0].read_label(0) if t == 0 else None
+    )
+    metrics = run([first_only], labeller, tmp_path)
+    assert metrics['unscored'] == [first_only.name]
+    assert metrics['summary'] == {}
+    assert len(list((tmp_path / 'masks' / first_only.name).glob('*.png'))) == 6
+
+
+def test_decoding_at_the_input_then_nearest(sequences, labeller):
+    """Ids decided at the network's input are constant over the frame's pixels that it covers."""
+    half = dataclasses.replace(
+        labeller, input=InputConfig(size=48, resize='short_side'), decode_at='input'
+    )
+    frames = [sequences[0].read_frame(t) for t in range(2)]
+    ids = list(runner.label_frames(frames, sequences[0].read_label(0), half))[1]
+    blocks = ids.reshape(48, 2, 64, 2)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+
+
+def test_frame_of_another_size_is_refused(sequences, labeller):
+    frames = [sequences[0].read_frame(0), sequences[0].read_frame(1)[:-8]]
+    with pytest.raises(ValueError, match='88'):
+        list(runner.label_frames(frames, sequences[0].read_label(0), labeller))
+
+
+def test_features_that_are_not_finite_are_refused(sequences, labeller):
+    broken = jax.tree.map(lambda x: x * np.nan, labeller.network.variables)
+    frames = [sequences[0].read_frame(t) for t in range(2)]
+    with pytest.raises(ValueError, match='features hold values that are not finite'):
+        list(runner.label_frames(frames, sequences[0].read_label(0), labeller, broken))
