@@ -26,6 +26,7 @@ from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.vip import vip_names, vip_sequence
 from jaxprop.evaluation import benchmarks
+from jaxprop.evaluation import run as runner
 from jaxprop.study import comparison, study, tuning
 
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -142,9 +143,9 @@ def main(arguments):
             print(f'report: {output / "table.html"}')
         return
     benchmark = open_benchmark(config)
-    metrics = run.evaluate(
+    metrics = runner.evaluate(
         open_dataset(config.dataset),
-        run.Labeller.from_config(config),
+        runner.Labeller.from_config(config),
         output,
         benchmark=benchmark,
         title=config.title,

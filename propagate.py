@@ -18,6 +18,8 @@ from tqdm import tqdm
 from jaxprop.data.image_files import write_mask
 from jaxprop.data.sequences import DataError, davis_palette
 from jaxprop.data.video_files import open_video, video_sequence, write_video
+from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import results
 from jaxprop.evaluation import run as runner
 from jaxprop.files import write_json
 from jaxprop.report import pictures
@@ -39,7 +41,7 @@ def main(arguments):
         sequence = video_sequence(video, arguments[2])
         labeller = runner.Labeller.from_config(CONFIG.value)
         palette = davis_palette() if sequence.palette is None else sequence.palette
-        variables = runner.video_variables(video.read_frame, video.num_frames, labeller)
+        variables = sources.video_variables(video.read_frame, video.num_frames, labeller)
         # Labelling is a batch of frames ahead of the overlay; these are held, not decoded twice.
         frames, shown = itertools.tee(video.iterate())
         label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, variables)
@@ -58,7 +60,7 @@ def main(arguments):
         {
             'network': {'trained': labeller.network.trained, **labeller.network.description},
             **labeller.settings(),
-            'provenance': runner.provenance(),
+            'provenance': results.provenance(),
         },
     )
     if not labeller.network.trained:

@@ -28,6 +28,7 @@ from absl import app, flags
 
 from jaxprop import parallel
 from jaxprop.data.inputs import input_size
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation import stream, targets
 from jaxprop.files import write_json
@@ -97,7 +98,7 @@ def measure_stages(sequences, labeller, benchmark, num_labels, num_frames, folde
     decode = parallel.local_map(type(codec).decode, count, static=(0, 3))
     variables = parallel.put(
         stream._stack(
-            [runner.video_variables(s.read_frame, s.num_frames, labeller) for s in sequences]
+            [sources.video_variables(s.read_frame, s.num_frames, labeller) for s in sequences]
         )
     )
     firsts = [benchmark.first(sequence) for sequence in sequences]

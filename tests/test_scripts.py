@@ -11,6 +11,7 @@ import pytest
 
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.video_files import open_video
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.models import ResNet
 from tests.support import shared
@@ -39,7 +40,7 @@ def start(script, *arguments):
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs/eval').glob('*.py')), ids=lambda p: p.stem)
 def test_every_evaluation_config_builds(path, monkeypatch):
     def without_weights(name, seed, **attributes):
-        return runner.Network(ResNet(**attributes), {}, False, {'name': name})
+        return sources.Network(ResNet(**attributes), {}, False, {'name': name})
 
     monkeypatch.setattr(runner, 'load_network', without_weights)  # Initialising takes seconds.
     config = importlib.import_module(f'configs.eval.{path.stem}').get_config()

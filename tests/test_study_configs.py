@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from configs.study import common
 from jaxprop.evaluation import benchmarks
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from tests.support import shared
 
@@ -56,8 +57,8 @@ def resolved(config, changes):
 
 
 def without_weights(name, *, architecture='resnet', seed, **attributes):
-    model = runner.ARCHITECTURES[architecture](**attributes)
-    return runner.Network(model, {}, False, {'name': name})
+    model = sources.ARCHITECTURES[architecture](**attributes)
+    return sources.Network(model, {}, False, {'name': name})
 
 
 def summary_keys(config):

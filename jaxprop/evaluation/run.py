@@ -6,56 +6,37 @@ first label map through frames as they come, in constant memory; `evaluate` does
 
 import collections
 import concurrent.futures
-import csv
 import dataclasses
-import importlib.metadata
 import json
 import pathlib
-import platform
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxprop import color, parallel
-from jaxprop.checkpoints.native import describe_pretrained, load_pretrained
+from jaxprop import parallel
 from jaxprop.data.inputs import InputConfig, input_size, resize_frame
 from jaxprop.data.sequences import DataError, KeypointSequence, LabelledSequence
 from jaxprop.evaluation.benchmarks import Benchmark, Objects
+from jaxprop.evaluation.features import Network, load_network, video_variables
+from jaxprop.evaluation.results import (
+    partial_path,
+    prediction_path,
+    provenance,
+    record_path,
+    remove,
+    skipped_path,
+    write_csv,
+)
 from jaxprop.evaluation.stream import Video, label_videos
 from jaxprop.evaluation.targets import KeypointCodec, MaskCodec
-from jaxprop.files import claim, replacing, write_json
-from jaxprop.models import VGG16, ResNet, estimate_batch_statistics
+from jaxprop.files import claim, write_json
 from jaxprop.propagation import PropagationConfig
 from jaxprop.report import page
-
-# Frames from which an untrained network's batch statistics are taken, evenly over the video.
-_STATISTICS_FRAMES = 8
-ARCHITECTURES = {'resnet': ResNet, 'vgg16': VGG16}
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A backbone with its variables, and what is known of them.
-
-    `description` goes into every output; `trained` is False for random weights, whose batch
-    statistics are estimated on each video itself. `color` is what it was trained to see, as
-    `jaxprop.color.network_input` names it.
-    """
-
-    model: ResNet | VGG16
-    variables: Mapping[str, Any]
-    trained: bool
-    description: Mapping[str, Any]
-    color: str = 'rgb'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,41 +117,6 @@ class Labeller:
         }
 
 
-def load_network(
-    name: str, *, architecture: str = 'resnet', seed: int = 0, **attributes: Any
-) -> Network:
-    """A shipped network or a saved one by its path; 'untrained' for one with random weights.
-
-    Args:
-      name: as `load_pretrained` takes it, or 'untrained'.
-      architecture: of the untrained network, 'resnet' or 'vgg16'; a saved one's is in its file.
-      seed: of the random weights.
-      **attributes: of the `ResNet` or `VGG16`, in place of the saved ones.
-
-    Raises:
-      ValueError: an unknown architecture, or as `load_pretrained`.
-    """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f'architecture is {architecture!r}; it must be one of {tuple(ARCHITECTURES)}'
-        )
-    if name == 'untrained':
-        model = ARCHITECTURES[architecture](**attributes)
-        variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
-        return Network(model, variables, False, {'name': name, 'seed': seed, **_attributes(model)})
-    model, variables = load_pretrained(name, **attributes)
-    seen = describe_pretrained(name)['description'].get('color', 'rgb')
-    return Network(model, variables, True, {'name': str(name), **_attributes(model)}, seen)
-
-
-_estimate_statistics = jax.jit(
-    lambda model, variables, frames, color_space: estimate_batch_statistics(
-        model, variables, color.network_input(frames, color_space)
-    ),
-    static_argnums=(0, 3),
-)
-
-
 def label_frames(
     frames: Iterable[np.ndarray],
     first_ids: np.ndarray,
@@ -197,20 +143,6 @@ def label_frames(
     for step in label_videos([video], labeller, labeller.codec, num_labels):
         for _, ids in step:
             yield ids
-
-
-def video_variables(
-    read_frame: Callable[[int], np.ndarray], num_frames: int, labeller: Labeller
-) -> Mapping[str, Any]:
-    """The network's variables; if it is untrained, with the batch statistics of this video."""
-    network = labeller.network
-    if network.trained:
-        return network.variables
-    chosen = np.unique(np.linspace(0, num_frames - 1, _STATISTICS_FRAMES).round().astype(int))
-    frames = [read_frame(int(t)) for t in chosen]
-    size = input_size(*frames[0].shape[:2], labeller.input)
-    inputs = np.stack([resize_frame(frame, size) for frame in frames])
-    return _estimate_statistics(network.model, network.variables, inputs, labeller.color)
 
 
 def evaluate(
@@ -280,7 +212,7 @@ def evaluate(
     skipped, records, previews = [], {}, []
     for name, open_sequence in sequences:
         try:
-            if (reason := _skipped_path(output, name)).exists():
+            if (reason := skipped_path(output, name)).exists():
                 raise DataError(json.loads(reason.read_text())['reason'])
             record = json.loads(record_path(output, name).read_text())
             if parallel.is_writer():
@@ -318,40 +250,13 @@ def evaluate(
     if parallel.is_writer():
         write_json(output / 'metrics.json', metrics)
         network = labeller.network.description['name']
-        _write_csv(
+        write_csv(
             output / 'per_sequence.csv',
             [{**row, 'network': network} for row in metrics['per_sequence']],
         )
         page.write_report(output / 'report.html', metrics, previews)
     parallel.wait_for_all()
     return metrics
-
-
-def provenance() -> dict[str, Any]:
-    """Where a number comes from: command, commit, versions, device, date."""
-    folder = pathlib.Path(__file__).parent
-
-    def git(*arguments):
-        try:
-            done = subprocess.run(
-                ['git', *arguments], cwd=folder, capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git('rev-parse', 'HEAD')
-    if commit and git('status', '--porcelain', '--untracked-files=no', '--', str(folder)):
-        commit += ' with uncommitted changes'
-    packages = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
-    return {
-        'command': ' '.join(sys.argv),
-        'git commit': commit,
-        'date': time.strftime('%Y-%m-%d %H:%M:%S %z'),
-        'python': platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in packages},
-        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-    }
 
 
 def label_sequences(
@@ -383,11 +288,11 @@ def label_sequences(
         if not skip_bad:
             raise error
         skipped.add(name)
-        write_json(_skipped_path(output, name), {'reason': str(error)})
+        write_json(skipped_path(output, name), {'reason': str(error)})
 
     groups = {}
     for name, open_sequence in sequences:
-        _skipped_path(output, name).unlink(missing_ok=True)
+        skipped_path(output, name).unlink(missing_ok=True)
         if not record_path(output, name).exists():
             try:
                 sequence = open_sequence()
@@ -452,7 +357,7 @@ def label_sequences(
                         bar.set_description(work.name, refresh=False)
                         bar.update()
     for name in skipped:
-        _remove(_partial_path(output, benchmark, name))
+        remove(partial_path(output, benchmark, name))
     return waits
 
 
@@ -464,14 +369,14 @@ class _Work:
         self.sequence, self.benchmark = sequence, benchmark
         self.labeller, self.output = labeller, output
         self.pool, self.waits, self.skip, self.features = pool, waits, skip, features
-        self.partial = _partial_path(output, benchmark, sequence.name)
+        self.partial = partial_path(output, benchmark, sequence.name)
         self.jobs, self.taken = collections.deque(), []
         self.num_taken, self.seconds, self.stopped = 0, 0.0, False
 
     def open(self):
         """Reads what comes before the first step: in a thread, while others are labelled."""
         sequence = self.sequence
-        _remove(self.partial)
+        remove(self.partial)
         first = self.benchmark.first(sequence)
         self.objects = self.benchmark.objects(first)
         variables = None
@@ -532,7 +437,7 @@ class _Work:
             **self.benchmark.record(self.partial, sequence, self.objects, self.taken),
         }
         path = prediction_path(self.output, self.benchmark, self.name)
-        _remove(path)
+        remove(path)
         self.partial.rename(path)
         write_json(record_path(self.output, self.name), record)
 
@@ -574,48 +479,7 @@ def _prepare(frame, frame_size, labeller):
     return resize_frame(frame, input_size(*frame_size, labeller.input))
 
 
-def prediction_path(output: pathlib.Path, benchmark: Benchmark, name: str) -> pathlib.Path:
-    """Where the predictions of a finished sequence are."""
-    return output / benchmark.folder / f'{name}{benchmark.suffix}'
-
-
-def _partial_path(output, benchmark, name):
-    path = prediction_path(output, benchmark, name)
-    return path.with_name(f'.{path.name}.partial')
-
-
-def _remove(path):
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def record_path(output: pathlib.Path, name: str) -> pathlib.Path:
-    """Where the record of a finished sequence is, as its benchmark made it."""
-    return output / 'sequences' / f'{name}.json'
-
-
-def _skipped_path(output, name):
-    return output / 'skipped' / f'{name}.json'
-
-
 def evenly(num_frames: int, count: int) -> list[int]:
     """At most `count` numbers of frames, the first and the last among them."""
     chosen = np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int)
     return np.unique(chosen).tolist()
-
-
-def _write_csv(path, rows):
-    with replacing(path) as temporary, temporary.open('w', newline='') as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ['sequence'])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _attributes(model):
-    return {
-        field.name: getattr(model, field.name)
-        for field in dataclasses.fields(model)
-        if field.name not in ('parent', 'name', 'dtype', 'norm_momentum', 'norm_axis_name')
-    }

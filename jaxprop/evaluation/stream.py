@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprop import color, parallel
+from jaxprop import parallel
 from jaxprop.data.inputs import input_size
+from jaxprop.evaluation.features import extract_features
 from jaxprop.evaluation.targets import KeypointCodec, MaskCodec, Sizes
 from jaxprop.keypoints import cell_size
 from jaxprop.propagation import init_context, propagate_step
@@ -184,12 +185,6 @@ def _label_row(videos, labeller, codec, variables, num_labels, num_devices, firs
         yield from _handed_out(waiting, codec)
         waiting = steps
     yield from _handed_out(waiting, codec)
-
-
-@functools.partial(jax.jit, static_argnames=('model', 'color_space'))
-def extract_features(model, variables, frames, *, color_space):
-    """Features `[B, H, W, C]` of uint8 RGB frames `[B, h, w, 3]`."""
-    return model.apply(variables, color.network_input(frames, color_space))
 
 
 def put_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from jaxprop.data.sequences import DataError
+from jaxprop.evaluation import results
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.benchmarks import Record
 from jaxprop.files import replacing
@@ -141,7 +142,7 @@ def _read_run(folder, name):
     metrics = json.loads(path.read_text())
     names = dict.fromkeys(row['sequence'] for row in metrics['per_sequence'])
     records = {
-        name: json.loads(runner.record_path(folder, name).read_text())
+        name: json.loads(results.record_path(folder, name).read_text())
         for name in (*names, *metrics['unscored'])
     }
     return _Run(name, folder, metrics, records)
@@ -250,7 +251,7 @@ def _views(runs, names, sequences, benchmark, report_frames):
             sequence = sequences[name]()
             shown = [
                 benchmark.shown(
-                    runner.prediction_path(run.output, benchmark, name),
+                    results.prediction_path(run.output, benchmark, name),
                     sequence,
                     run.records[name],
                     chosen,

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from jaxprop import parallel
 from jaxprop.data.sequences import LabelledSequence
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.benchmarks import Benchmark
 from jaxprop.evaluation.stream import compute_features, put_variables
@@ -319,7 +320,7 @@ class _Features:
             sequence, labeller = self.open_sequence(), self.labeller
             if self.variables is None:
                 self.variables = put_variables(
-                    runner.video_variables(sequence.read_frame, sequence.num_frames, labeller)
+                    sources.video_variables(sequence.read_frame, sequence.num_frames, labeller)
                 )
             while len(self.known) < stop:
                 count = min(labeller.feature_batch, sequence.num_frames - len(self.known))

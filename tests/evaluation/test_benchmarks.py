@@ -14,6 +14,7 @@ from jaxprop.data.inputs import InputConfig, input_size, resize_frame
 from jaxprop.data.jhmdb import JOINT_NAMES, jhmdb_names, jhmdb_sequence
 from jaxprop.data.sequences import DataError
 from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.benchmarks import Instances, Keypoints, Parts
 from jaxprop.evaluation.targets import KeypointCodec, MaskCodec, Sizes
@@ -29,7 +30,7 @@ NUM_FRAMES = 8
 
 @pytest.fixture(scope='module')
 def network():
-    untrained = runner.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    untrained = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     return dataclasses.replace(untrained, trained=True)  # No statistics of each video.
 
 
@@ -83,7 +84,7 @@ def test_joints_are_those_of_the_pure_functions(follower, clip, finished):
     network = follower.network
     features = np.concatenate(
         [  # In the batches of the run, so that one compiled program serves.
-            run.extract_features(network.model, network.variables, batch, color_space='rgb')
+            sources.extract_features(network.model, network.variables, batch, color_space='rgb')
             for batch in np.split(frames, 2)
         ]
     )

@@ -7,17 +7,18 @@ import pytest
 from jaxprop import color
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.models import VGG16
 from jaxprop.propagation import PropagationConfig
 
 
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
-    network = runner.load_network('untrained', architecture='vgg16', output='conv3', seed=3)
+    network = sources.load_network('untrained', architecture='vgg16', output='conv3', seed=3)
     assert network.model == VGG16(output='conv3') and not network.trained
     labeller = runner.Labeller(network, PropagationConfig(), InputConfig(resize='square', size=16))
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    variables = runner.video_variables(lambda t: frames[t], len(frames), labeller)
+    variables = sources.video_variables(lambda t: frames[t], len(frames), labeller)
     images = color.network_input(frames, 'rgb')
     # With them the features of these frames are those of a step of training on them.
     expected, _ = network.model.apply(
@@ -31,10 +32,10 @@ def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
 
 
 def test_a_saved_vgg16_is_known_from_its_file(tmp_path):
-    saved = runner.load_network('untrained', architecture='vgg16', output='conv2')
+    saved = sources.load_network('untrained', architecture='vgg16', output='conv2')
     save_pretrained(tmp_path / 'net', saved.model, saved.variables)
     for architecture in ({}, {'architecture': 'vgg16'}):
-        network = runner.load_network(
+        network = sources.load_network(
             str(tmp_path / 'net'), output='conv1', sobel=True, pool4=False, seed=0, **architecture
         )
         assert network.model == VGG16(output='conv1') and network.trained
@@ -43,4 +44,4 @@ def test_a_saved_vgg16_is_known_from_its_file(tmp_path):
 
 def test_refuses_an_unknown_architecture():
     with pytest.raises(ValueError, match="architecture is 'vgg19'"):
-        runner.load_network('untrained', architecture='vgg19')
+        sources.load_network('untrained', architecture='vgg19')

@@ -13,6 +13,7 @@ from jaxprop.data.image_files import read_mask
 from jaxprop.data.inputs import InputConfig
 from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.metrics import davis
 from jaxprop.propagation import PropagationConfig, propagate_video
@@ -27,7 +28,7 @@ def sequences():
 
 @pytest.fixture(scope='module')
 def labeller():
-    network = runner.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     return runner.Labeller(network, CONFIG)
 
 
@@ -49,8 +50,10 @@ def test_masks_are_those_of_the_pure_functions(sequences, labeller, finished):
     output, _ = finished
     sequence = sequences[0]
     frames = np.stack([sequence.read_frame(t) for t in range(sequence.num_frames)])
-    variables = runner.video_variables(sequence.read_frame, sequence.num_frames, labeller)
-    features = run.extract_features(labeller.network.model, variables, frames, color_space='rgb')
+    variables = sources.video_variables(sequence.read_frame, sequence.num_frames, labeller)
+    features = sources.extract_features(
+        labeller.network.model, variables, frames, color_space='rgb'
+    )
     first = sequence.read_label(0)
     values = labels.label_values(first)
     soft = propagate_video(

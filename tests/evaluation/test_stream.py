@@ -17,9 +17,10 @@ import pytest
 from jaxprop import labels, regions
 from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation import targets
-from jaxprop.evaluation.stream import extract_features
+from jaxprop.evaluation.features import extract_features
 from jaxprop.propagation import PropagationConfig, init_context, propagate_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def sequences():
 
 @functools.cache
 def labeller():
-    network = runner.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     return runner.Labeller(network, CONFIG, feature_batch=3)
 
 
@@ -181,7 +182,7 @@ def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
     )
     tracker = dataclasses.replace(labeller(), propagation=config)
     frames = np.stack([sequence.read_frame(t) for t in range(6)])
-    variables = runner.video_variables(sequence.read_frame, 8, tracker)
+    variables = sources.video_variables(sequence.read_frame, 8, tracker)
     ids = sequence.read_label(0).copy()
     ids[2, 2], ids[-3, -3] = 1, 2
     found = np.stack(list(runner.label_frames(frames, ids, tracker, variables)))

@@ -16,6 +16,7 @@ from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
 from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
+from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.benchmarks import Keypoints, Objects, Parts
 from jaxprop.evaluation.targets import KeypointCodec
@@ -45,7 +46,7 @@ def sequences():
 
 @pytest.fixture(scope='module')
 def labeller():
-    network = runner.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     # No statistics of each video.
     return runner.Labeller(dataclasses.replace(network, trained=True), CONFIG)
 
