@@ -53,7 +53,7 @@ def save_pretrained(
     flat = select(model, traverse_util.flatten_dict(variables, sep='/'), 'the variables')
     arrays = {
         # safetensors writes the memory as it lies.
-        key: np.ascontiguousarray(value, _saved_dtype(key, value, dtype))
+        key: np.asarray(value, _saved_dtype(key, value, dtype), order='C')
         for key, value in flat.items()
     }
     card = {
