@@ -159,7 +159,7 @@ def variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every variable that `model` needs, by 'collection/module/.../name'."""
     images = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    flat = traverse_util.flatten_dict(variables, sep='/')
+    flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep='/')
     return {path: value.shape for path, value in flat.items()}
 
 

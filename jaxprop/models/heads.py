@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxprop.models.network import attribute_names
-from jaxprop.models.resnet import BasicBlock
+from jaxprop.models.resnet import BasicBlock, max_pool
 
 KINDS = ('linear', 'residual')
 
@@ -43,7 +43,7 @@ class ResidualHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool = False) -> jax.Array:
-        x = nn.max_pool(features, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(features)
         for index, stride in enumerate((2, 1)):
             block = BasicBlock(
                 512,

@@ -214,7 +214,7 @@ class ResNet(nn.Module):
         x = conv(images, 64, 7, 2, name='stem_conv')
         x = nn.relu(norm(name='stem_norm')(x))
         if self.max_pool:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x)
 
         for stage, name in enumerate(self._stages):
             if name == self.frozen_until:
@@ -224,6 +224,12 @@ class ResNet(nn.Module):
                 stride = self.strides[stage] if index == 0 else 1
                 x = block(channels * 2**stage, stride, name=f'{name}_{index}')(x, train and learns)
         return x
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """The stem's: 3x3 with stride 2, `[B, H, W, C]` -> `[B, ceil(H / 2), ceil(W / 2), C]`."""
+    padding: Any = ((1, 1), (1, 1))  # Flax says str, and takes pairs too.
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 def check_images(images: jax.Array) -> None:

@@ -6,7 +6,7 @@ Correspondence", NeurIPS 2019, with what its released code does where the paper 
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -168,11 +168,14 @@ def objective(
             colors[1] = crop(colors[1], boxes, cells)
             labs[1] = crop(labs[1], STRIDE * boxes, (patch_size, patch_size))
 
+        def decode(x) -> Any:
+            return autoencoder.apply(state['color_autoencoder'], x, method='decode')
+
         terms = pair_terms(
             features,
             colors,
             labs,
-            lambda x: autoencoder.apply(state['color_autoencoder'], x, method='decode'),
+            decode,
             temperature=temperature,
             window=concentration_window,
         )
@@ -188,7 +191,7 @@ def objective(
                 state['step'] >= concentration_start, jnp.mean(concentration), 0
             ),
         }
-        metrics['loss'] = sum(metrics.values())
+        metrics['loss'] = jnp.asarray(sum(metrics.values()))
         metrics['outliers'] = jnp.mean(outlier.astype(jnp.float32))
         state = {**state, 'step': state['step'] + 1}
         return metrics['loss'], (state, metrics)
@@ -261,19 +264,21 @@ def locate(
     Source: Li et al., NeurIPS 2019, section 3.2; both boxes are in the released code.
     """
     weights = jax.nn.softmax(affinity(_flat(patch), _flat(frame)) / temperature, axis=-1)
-    frame_size = frame.shape[1:3]
-    coordinates = expected_coordinates(weights, cell_centers(*frame_size).reshape(-1, 2))
+    _, height, width, _ = patch.shape
+    frame_size = (frame.shape[1], frame.shape[2])
+    centers = jnp.asarray(cell_centers(*frame_size).reshape(-1, 2))
+    coordinates = expected_coordinates(weights, centers)
     if box == 'size':
-        return box_of_size(coordinates, patch.shape[1:3], frame_size)
+        return box_of_size(coordinates, (height, width), frame_size)
     if box == 'spread':
         return box_of_spread(coordinates, frame_size)
     raise ValueError(f'box is {box!r}; known: {BOXES}')
 
 
 def pair_terms(
-    features: tuple[jax.Array, jax.Array],
-    colors: tuple[jax.Array, jax.Array],
-    labs: tuple[jax.Array, jax.Array],
+    features: Sequence[jax.Array],
+    colors: Sequence[jax.Array],
+    labs: Sequence[jax.Array],
     decode: Callable[[jax.Array], jax.Array],
     *,
     temperature: float = 1.0,
@@ -312,7 +317,7 @@ def pair_terms(
     def copy(weights, source):
         return soft_copy(weights, _flat(source)).reshape(source.shape)
 
-    centers = cell_centers(*grid).reshape(-1, 2)
+    centers = jnp.asarray(cell_centers(grid[0], grid[1]).reshape(-1, 2))
     in_first = expected_coordinates(from_first, centers)
     in_second = expected_coordinates(from_second, centers)
     back = expected_coordinates(from_second, in_first)
@@ -320,9 +325,8 @@ def pair_terms(
         'color': color_error(decode(copy(from_first, colors[0])), labs[1]),
         'cycle': color_error(decode(copy(from_first.mT, colors[1])), labs[0]),
         'coordinates': jnp.mean(jnp.abs(back - centers), axis=(1, 2)),
-        'concentration': sum(
-            concentration(x.reshape(-1, *grid, 2), window) for x in (in_first, in_second)
-        ),
+        'concentration': concentration(in_first.reshape(-1, *grid, 2), window)
+        + concentration(in_second.reshape(-1, *grid, 2), window),
     }
 
 
