@@ -63,6 +63,8 @@ def main(arguments):
             'provenance': results.provenance(),
         },
     )
+    for warning in labeller.network.warnings:
+        print(f'note: {warning}')
     if not labeller.network.trained:
         print('note: the network is untrained: random weights, batch statistics from this video')
     print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')

@@ -5,7 +5,7 @@ modules `jaxprop.data`, `jaxprop.evaluation` and `jaxprop.training`.
 """
 
 from jaxprop.labels import decode, encode, label_values
-from jaxprop.models.resnet import ResNet, estimate_batch_statistics
+from jaxprop.models import ResNet, estimate_batch_statistics
 from jaxprop.propagation import (
     Context,
     PropagationConfig,

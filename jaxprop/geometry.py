@@ -37,10 +37,10 @@ def box_of_size(
     """
     if any(side > frame for side, frame in zip(size, frame_size)):
         raise ValueError(f'size is {size}; it must not be larger than the frame, {frame_size}')
-    size, frame_size = jnp.asarray(size, jnp.float32), jnp.asarray(frame_size, jnp.float32)
-    corner = jnp.mean(coordinates, axis=-2) - size / 2
-    corner = jnp.clip(corner, 0, frame_size - size)
-    return jnp.concatenate([corner, corner + size], axis=-1)
+    sides, frame_sides = jnp.asarray(size, jnp.float32), jnp.asarray(frame_size, jnp.float32)
+    corner = jnp.mean(coordinates, axis=-2) - sides / 2
+    corner = jnp.clip(corner, 0, frame_sides - sides)
+    return jnp.concatenate([corner, corner + sides], axis=-1)
 
 
 def box_of_spread(coordinates: jax.Array, frame_size: tuple[int, int]) -> jax.Array:
@@ -60,9 +60,9 @@ def box_of_spread(coordinates: jax.Array, frame_size: tuple[int, int]) -> jax.Ar
     center = jnp.mean(coordinates, axis=-2)
     deviation = jnp.mean(jnp.abs(coordinates - center[..., None, :]), axis=-2)
     half = 2 * jax.lax.stop_gradient(deviation)
-    frame_size = jnp.asarray(frame_size, jnp.float32)
+    sides = jnp.asarray(frame_size, jnp.float32)
     return jnp.concatenate(
-        [jnp.clip(center - half, 0, frame_size), jnp.clip(center + half, 0, frame_size)], axis=-1
+        [jnp.clip(center - half, 0, sides), jnp.clip(center + half, 0, sides)], axis=-1
     )
 
 

@@ -25,7 +25,8 @@ def cell_size(
       input_size: (height, width) at which the network sees it.
       stride: of the network, in pixels of its input.
     """
-    return tuple(stride * frame / seen for frame, seen in zip(frame_size, input_size, strict=True))
+    (height, width), (input_height, input_width) = frame_size, input_size
+    return stride * height / input_height, stride * width / input_width
 
 
 def encode_keypoints(

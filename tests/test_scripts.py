@@ -39,7 +39,8 @@ def start(script, *arguments):
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs/eval').glob('*.py')), ids=lambda p: p.stem)
 def test_every_evaluation_config_builds(path, monkeypatch):
-    def without_weights(name, seed, **attributes):
+    def without_weights(name, architecture, seed, **attributes):
+        attributes = {key: value for key, value in attributes.items() if value is not None}
         return sources.Network(ResNet(**attributes), {}, False, {'name': name})
 
     monkeypatch.setattr(runner, 'load_network', without_weights)  # Initialising takes seconds.

@@ -11,14 +11,16 @@ def get_config():
             'title': 'Rendered videos',
             'dataset': {'kind': 'synthetic', 'num_sequences': 6, 'num_frames': 24, 'seed': 0},
             'skip_bad': False,  # List a sequence that can't be read, and go on.
+            # What is not set here is as the network's card says; if it is untrained, by default.
             'network': {
-                'name': 'uvc_plus_davis',
-                'depth': 18,
-                'output': 'res3',
-                'strides': (1, 2, 1, 1),
-                'max_pool': True,
-                'padding': 'zero',
-                'seed': 0,
+                'name': 'uvc_plus_davis',  # Shipped, the path of a saved one, or 'untrained'.
+                'architecture': placeholder(str),  # Of an untrained network: 'resnet', 'vgg16', ...
+                'depth': placeholder(int),
+                'output': placeholder(str),
+                'strides': placeholder(tuple),
+                'max_pool': placeholder(bool),
+                'padding': placeholder(str),
+                'seed': 0,  # Of an untrained network's weights.
             },
             'input': {
                 'resize': 'native',

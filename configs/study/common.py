@@ -32,6 +32,15 @@ class Method(NamedTuple):
     changes: dict[str, Any] = {}
 
 
+# What the networks of published cells are, unless a cell says otherwise. Files of weights do not
+# say all of it, and may hold later stages.
+_NETWORK = {
+    'network.depth': 18,
+    'network.output': 'res3',
+    'network.strides': (1, 2, 1, 1),
+    'network.max_pool': True,
+    'network.padding': 'zero',
+}
 _LIGHTNESS = {'propagation.normalize_features': False, 'input.color': 'lightness'}
 METHODS = {
     'Rotation': Method('rotation_finetuned', {'per-frame': 40, 'overall': 1}),
@@ -122,6 +131,8 @@ def released(
         f'{section}.{name}': value
         for section in sections
         for name, value in config[section].items()
+        # The config leaves such an attribute to the network's card.
+        if not (section == 'network' and value is None)
     }
     return {name: value for name, value in changes.items() if name not in left_out}
 
@@ -139,7 +150,7 @@ def cell(
     return {
         'labels': labels,
         'network': network,
-        'changes': changes,
+        'changes': changes if 'network' in changes else {**_NETWORK, **changes},
         'published': published,
         'chosen_on': chosen_on,
         'factors': factors,
@@ -212,6 +223,8 @@ def add_study(
 
 def _base(config, name, title):
     config.name, config.title = name, title
+    # An own network is what its card says, the published cells say what theirs are.
+    config.network.update(dict.fromkeys(('depth', 'output', 'strides', 'max_pool', 'padding')))
     # So that cells can change them.
     config.propagation.update(context_step=1, kept_frames=(), as_released=())
     return config

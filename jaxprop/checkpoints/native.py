@@ -1,6 +1,6 @@
 """Networks with their weights as files: NAME.safetensors, and NAME.json that says how to build it.
 
-A network here is a Flax module of `jaxprop.models` that is called on images `[B, H, W, 3]`.
+A network here is a Flax module that `jaxprop.models.find_network` finds.
 """
 
 import importlib.metadata
@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from jaxprop import models
 from jaxprop.files import replacing
+from jaxprop.models.network import attribute_names, find_network
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / 'weights'
 DTYPES = ('float16', 'float32')
@@ -37,8 +37,8 @@ def save_pretrained(
       model: the network. All its attributes are kept; `load_pretrained` can replace them.
       variables: its variables; what it doesn't need of them is left out.
       description: free-form facts about the network, for the JSON file: data, epochs, results.
-      dtype: of the parameters in the file: 'float32', or 'float16' for half the size. Batch
-        statistics stay float32.
+      dtype: of the parameters in the file: 'float32', or 'float16' for half the size. Other
+        floating point values, such as batch statistics, stay float32.
 
     Raises:
       ValueError: for another dtype, for a module that `jaxprop.models` doesn't have, and for
@@ -47,18 +47,18 @@ def save_pretrained(
     if dtype not in DTYPES:
         raise ValueError(f'dtype is {dtype!r}; known: {DTYPES}')
     name = type(model).__name__
-    if _network(name) is not type(model):
+    if find_network(name) is not type(model):
         raise ValueError(f'{type(model)} is not the {name} of jaxprop.models')
     weights_path, card_path = _paths(path)
     flat = select(model, traverse_util.flatten_dict(variables, sep='/'), 'the variables')
     arrays = {
         # safetensors writes the memory as it lies.
-        key: np.ascontiguousarray(value, dtype if key.startswith('params/') else np.float32)
+        key: np.asarray(value, _saved_dtype(key, value, dtype), order='C')
         for key, value in flat.items()
     }
     card = {
         'network': name,
-        'attributes': {key: getattr(model, key) for key in _attributes(type(model))},
+        'attributes': {key: getattr(model, key) for key in attribute_names(model)},
         'jaxprop': _version(),
         'dtype': dtype,
         'description': dict(description or {}),
@@ -84,7 +84,7 @@ def load_pretrained(
         `strides=(1, 2, 1, 1)`. Parameters that the network then doesn't need are dropped.
 
     Returns:
-      The network, and its variables in float32.
+      The network, and its variables, floating point ones in float32.
 
     Raises:
       ValueError: where there is no such network, it has no such attribute, or it needs a
@@ -92,16 +92,16 @@ def load_pretrained(
     """
     weights_path, card_path = _find(name_or_path)
     card = json.loads(card_path.read_text(encoding='utf-8'))
-    network = _network(card['network'])
-    unknown = sorted(set(attributes) - set(_attributes(network)))
-    if unknown:
-        raise ValueError(f'{card["network"]} has no {unknown}; known: {_attributes(network)}')
+    network = find_network(card['network'])
+    known = attribute_names(network)
+    if unknown := sorted(set(attributes) - set(known)):
+        raise ValueError(f'{card["network"]} has no {unknown}; known: {known}')
     model = network(**{**card['attributes'], **attributes})
 
     from safetensors.numpy import load_file  # Here: reading this module shouldn't load it.
 
     flat = select(model, load_file(weights_path), str(weights_path))
-    flat = {key: jnp.asarray(value, jnp.float32) for key, value in flat.items()}
+    flat = {key: jnp.asarray(value, _saved_dtype(key, value)) for key, value in flat.items()}
     return model, traverse_util.unflatten_dict(flat, sep='/')
 
 
@@ -147,22 +147,19 @@ def _version() -> str:
         return 'not installed'
 
 
-def _network(name: str) -> type[nn.Module]:
-    network = getattr(models, name, None)
-    if not (isinstance(network, type) and issubclass(network, nn.Module)):
-        raise ValueError(f'jaxprop.models has no network {name!r}')
-    return network
-
-
-def _attributes(network: type[nn.Module]) -> list[str]:
-    return [name for name in network.__dataclass_fields__ if name not in ('parent', 'name')]
+def _saved_dtype(path: str, value: Any, dtype: str = 'float32') -> np.dtype:
+    """The dtype of a variable in a file or, by default, in memory. Integers keep theirs."""
+    found = np.asarray(value).dtype
+    if not jnp.issubdtype(found, jnp.floating):
+        return found
+    return np.dtype(dtype if path.startswith('params/') else 'float32')
 
 
 def variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every variable that `model` needs, by 'collection/module/.../name'."""
     images = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    flat = traverse_util.flatten_dict(variables, sep='/')
+    flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep='/')
     return {path: value.shape for path, value in flat.items()}
 
 

@@ -48,11 +48,12 @@ def from_torchvision(
                 "needed: one stem, '<prefix>conv1.weight', or the argument prefix to choose one; "
                 f'prefixes found: {prefixes}'
             )
-        prefix = prefixes[0]
+        prefix = str(prefixes[0])
+    start = prefix
     state = {
-        name.removeprefix(prefix): value
+        name.removeprefix(start): value
         for name, value in state.items()
-        if name.startswith(prefix) and not name.endswith('num_batches_tracked')
+        if name.startswith(start) and not name.endswith('num_batches_tracked')
     }
     flat = {}
     missing = []
@@ -63,7 +64,7 @@ def from_torchvision(
             # [out, in, height, width] -> [height, width, in, out]
             flat[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
         else:
-            missing.append(prefix + name)
+            missing.append(start + name)
     if missing:
         raise ValueError(f'the state lacks {missing}')
     flat = select(model, flat, 'the state')
@@ -117,7 +118,9 @@ def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, 
         if match:
             found[match[1]] = value
     images = jnp.zeros((1, 64, 64, 3))
-    shapes = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), images))
+    shapes: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(
+        jax.eval_shape(model.init, jax.random.key(0), images)
+    )
     variables = {}
     for path, shape in shapes.items():
         name = _torch_name(path)

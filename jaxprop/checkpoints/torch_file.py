@@ -204,7 +204,7 @@ def _read_old(file: BinaryIO, size: int, max_bytes: int) -> Any:
     machine = _run(head, storages)
     _require(machine['little_endian'] is True, 'the numbers are not little-endian')
     value = _run(head, storages)
-    keys = _run(head, storages)
+    keys: Any = _run(head, storages)
     _require(
         type(keys) is list
         and all(type(key) is str for key in keys)
@@ -213,7 +213,7 @@ def _read_old(file: BinaryIO, size: int, max_bytes: int) -> Any:
     )
     file.seek(head.tell())
     for key in keys:
-        array = storages.arrays[key]
+        array = storages.arrays[str(key)]
         (count,) = struct.unpack('<q', file.read(8))
         _require(count == array.size, f'storage {key!r} has {count} elements, not {array.size}')
         data = file.read(array.nbytes)
@@ -234,6 +234,7 @@ def _run(file: BinaryIO, storages: _Storages) -> Any:
     stack: list[Any] = []
     marked: list[list[Any]] = []  # The stacks below each mark.
     memo: dict[int, Any] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(file):
         name = opcode.name
         if name == 'STOP':

@@ -225,7 +225,7 @@ def evaluate(
                 raise
             skipped.append({'sequence': name, 'reason': str(error)})
     scored = {name: record for name, record in records.items() if benchmark.is_scored(record)}
-    warnings = []
+    warnings = list(labeller.network.warnings)
     if skipped:
         warnings.append(f'{len(skipped)} of {len(sequences)} sequences were skipped.')
     unscored = [name for name in records if name not in scored]

@@ -170,9 +170,8 @@ def evaluate_sequence(
         )
     if _is_binary(truth):
         prediction, truth = binary_to_ids(prediction), binary_to_ids(truth)
-    if object_ids is None:
-        object_ids = np.setdiff1d(truth[0], (0, _VOID))
-    object_ids = tuple(int(object_id) for object_id in object_ids)
+    given = np.setdiff1d(truth[0], (0, _VOID)) if object_ids is None else object_ids
+    object_ids = tuple(int(object_id) for object_id in given)
     if not object_ids:
         raise ValueError("there are no objects: the truth's first frame has no id but 0 and 255")
     if len(set(object_ids)) < len(object_ids) or min(object_ids) <= 0 or _VOID in object_ids:
@@ -232,7 +231,7 @@ def summarize(results: Mapping[str, SequenceResult]) -> dict[str, float]:
         raise ValueError('results is empty; it must have at least one sequence')
     rows = sequence_table(results)
     names = [name for name in rows[0] if name not in ('sequence', 'object')]
-    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    means = {name: float(np.mean([float(row[name]) for row in rows])) for name in names}
     return {'J&F-Mean': (means['J-Mean'] + means['F-Mean']) / 2, **means}
 
 
@@ -283,7 +282,7 @@ def _each_frame(
     measure: Callable[[np.ndarray, np.ndarray], float], prediction: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:
     if truth.ndim == 2:
-        return np.float64(measure(prediction, truth))
+        return np.asarray(measure(prediction, truth), np.float64)[()]
     return np.array([measure(*masks) for masks in zip(prediction, truth)], np.float64)
 
 

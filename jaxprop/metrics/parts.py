@@ -99,7 +99,8 @@ def summarize_parts(
     """
     if not results:
         raise ValueError('results is empty; it must have at least one video')
-    iou = class_iou(sum(_total(confusions, count_first) for confusions in results.values()))
+    totals = [_total(confusions, count_first) for confusions in results.values()]
+    iou = class_iou(np.sum(totals, axis=0))
     return {'mIoU': mean_scored(iou), 'IoU': iou.tolist()}
 
 
@@ -247,7 +248,7 @@ def summarize_instances(
         np.concatenate([getattr(matches, name) for matches in results])
         for name in ('classes', 'scores', 'overlaps')
     )
-    num_true = sum(matches.num_true for matches in results)
+    num_true = np.sum([matches.num_true for matches in results], axis=0)
     precisions = np.array(
         [
             [

@@ -70,8 +70,8 @@ def normalized_distances(
         )
     if lost not in LOST:
         raise ValueError(f'lost is {lost!r}; it must be one of {LOST}')
-    found = ~np.isnan(prediction).any(axis=2)
-    scored = ~np.isnan(truth).any(axis=2)
+    found = ~np.any(np.isnan(prediction), axis=2)
+    scored = ~np.any(np.isnan(truth), axis=2)
     scored &= scored[:1]
     if lost == 'skip':
         scored &= found

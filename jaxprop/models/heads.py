@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxprop.models.resnet import BasicBlock, ResNet
+from jaxprop.models.network import attribute_names
+from jaxprop.models.resnet import BasicBlock, max_pool
 
 KINDS = ('linear', 'residual')
 
@@ -42,7 +43,7 @@ class ResidualHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool = False) -> jax.Array:
-        x = nn.max_pool(features, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(features)
         for index, stride in enumerate((2, 1)):
             block = BasicBlock(
                 512,
@@ -57,14 +58,18 @@ class ResidualHead(nn.Module):
         return LinearHead(self.num_outputs, name='linear')(x)
 
 
-def make_head(kind: str, num_outputs: int, backbone: ResNet) -> nn.Module:
-    """The head for a backbone, with its padding, norm and dtype.
+def make_head(
+    kind: str, num_outputs: int, backbone: nn.Module, axis_name: str | None = None
+) -> nn.Module:
+    """The head for a backbone, with its padding, norm and dtype where it has such attributes.
 
     Args:
       kind: 'linear': `LinearHead`, for a whole network; 'residual': `ResidualHead`, for one that
         ends at res3 or is shared with a video objective.
       num_outputs: length of the vector.
       backbone: whose features the head takes.
+      axis_name: the mapped axis of devices over which the head's batch statistics are averaged, if
+        the backbone has no `norm_axis_name`.
 
     Raises:
       ValueError: for another kind.
@@ -72,7 +77,9 @@ def make_head(kind: str, num_outputs: int, backbone: ResNet) -> nn.Module:
     if kind == 'linear':
         return LinearHead(num_outputs)
     if kind == 'residual':
+        known = attribute_names(backbone)
         names = ('padding', 'norm_momentum', 'norm_axis_name', 'dtype')
-        shared: dict[str, Any] = {name: getattr(backbone, name) for name in names}
+        shared: dict[str, Any] = {'norm_axis_name': axis_name}
+        shared |= {name: getattr(backbone, name) for name in names if name in known}
         return ResidualHead(num_outputs, **shared)
     raise ValueError(f'head is {kind!r}; known: {KINDS}')

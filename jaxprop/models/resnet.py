@@ -7,7 +7,7 @@ that weights carry over one to one.
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -214,7 +214,7 @@ class ResNet(nn.Module):
         x = conv(images, 64, 7, 2, name='stem_conv')
         x = nn.relu(norm(name='stem_norm')(x))
         if self.max_pool:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x)
 
         for stage, name in enumerate(self._stages):
             if name == self.frozen_until:
@@ -226,32 +226,15 @@ class ResNet(nn.Module):
         return x
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """The stem's: 3x3 with stride 2, `[B, H, W, C]` -> `[B, ceil(H / 2), ceil(W / 2), C]`."""
+    padding: Any = ((1, 1), (1, 1))  # Flax says str, and takes pairs too.
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
+
+
 def check_images(images: jax.Array) -> None:
     """Refuses with a ValueError what is not `[B, H, W, 3]` of floating point values."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f'images have shape {images.shape}; needed: [B, H, W, 3]')
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f'images are {images.dtype}; needed: normalised floating point values')
-
-
-def estimate_batch_statistics(
-    model: nn.Module, variables: Mapping[str, Any], images: jax.Array
-) -> dict[str, Any]:
-    """Puts the batch statistics of exactly these images in place of the running ones.
-
-    An untrained network has running mean 0 and variance 1 everywhere, which its activations do
-    not: with the statistics of a batch, every norm's result has mean 0 and variance 1 on it, and
-    `model.apply(result, images)` equals what training computes from these images.
-
-    Args:
-      model: a `ResNet` or `VGG16`; its `frozen_until` and `norm_axis_name` are without effect.
-      variables: `params` and `batch_stats`.
-      images: `[B, H, W, 3]`, as the network gets them.
-
-    Returns:
-      `variables` with new `batch_stats`.
-    """
-    frozen = {'frozen_until': None} if hasattr(model, 'frozen_until') else {}
-    model = model.clone(norm_momentum=0.0, norm_axis_name=None, **frozen)
-    _, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
-    return {**variables, **updates}

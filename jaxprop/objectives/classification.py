@@ -1,10 +1,10 @@
 """Classification of images, the supervised network that label propagation is compared with."""
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxprop.augment import random_view
 from jaxprop.models.heads import make_head
-from jaxprop.models.resnet import ResNet
 from jaxprop.objectives.objective import (
     Objective,
     apply_networks,
@@ -17,7 +17,7 @@ from jaxprop.objectives.objective import (
 
 
 def objective(
-    backbone: ResNet,
+    backbone: nn.Module,
     num_classes: int,
     *,
     size: int = 224,
@@ -33,7 +33,7 @@ def objective(
     statistics of the backbone, and of the head where it has any.
 
     Args:
-      backbone: any; the full ResNet18 has output 'res4'.
+      backbone: any, see `jaxprop.models`; the full ResNet18 has output 'res4'.
       num_classes: number of labels.
       size: of the crops, in pixels.
       min_area: least share of an image that a crop covers.
@@ -44,7 +44,7 @@ def objective(
     Raises:
       ValueError: for another head.
     """
-    networks = {'backbone': backbone, 'head': make_head(head, num_classes, backbone)}
+    networks = {'backbone': backbone, 'head': make_head(head, num_classes, backbone, axis_name)}
 
     def init(rng, batch):
         del batch
@@ -58,4 +58,4 @@ def objective(
         value, accuracy = cross_entropy(logits, batch['label'])
         return value, (state, {'accuracy': accuracy})
 
-    return Objective(init, loss)
+    return Objective(init, loss, 'lightness' if gray else 'rgb')

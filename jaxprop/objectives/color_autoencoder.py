@@ -1,5 +1,7 @@
 """Training of the colour autoencoder that UVC needs frozen."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxprop import color
@@ -40,7 +42,7 @@ def objective(*, size: int = 256, axis_name: str | None = None) -> Objective:
         keys = example_keys(rng, images.shape[0], axis_name)
         images = random_affine_crop(keys, images, size, max_rotation=0.0, max_scale=1.0, flip=True)
         lab = color.scale_lab(color.rgb_to_lab8(jnp.round(255 * images).astype(jnp.uint8)))
-        result = autoencoder.apply({'params': params['backbone']}, lab)
+        result: Any = autoencoder.apply({'params': params['backbone']}, lab)
         error = jnp.mean(jnp.abs(result - lab), axis=(0, 1, 2))
         loss = jnp.mean(error)
         metrics = {f'error_{name}': 128 * error[i] for i, name in enumerate('lab')}

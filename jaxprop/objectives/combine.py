@@ -7,13 +7,14 @@ import jax
 from jaxprop.objectives.objective import Objective
 
 
-def objective(video: Objective, image: Objective, weight: float) -> Objective:
+def combine(video: Objective, image: Objective, weight: float) -> Objective:
     """The sum video loss + weight * image loss, in one step on a shared backbone.
 
     The batch is `{'video': that of the video objective, 'image': that of the image objective}`. Of
     `jax.random.split(rng)` the first key is the video objective's, the second the image one's, in
     both functions. Parameters and state are `{'backbone': ..., 'video': ..., 'image': ...}`, the
-    latter two without their backbones; `init` takes the video objective's.
+    latter two without their backbones; `init` takes the video objective's. The result's `color` is
+    the video objective's too.
 
     The backbone's batch statistics go through the video loss first and from there through the image
     loss: every step updates the running ones twice. They don't influence training, which uses the
@@ -67,13 +68,13 @@ def objective(video: Objective, image: Objective, weight: float) -> Objective:
         total = losses['video'] + weight * losses['image']
         return total, ({'backbone': backbone, **rest}, metrics)
 
-    return Objective(init, loss)
+    return Objective(init, loss, video.color)
 
 
 def _take_backbone(variables):
     """The backbone's variables, and the others."""
     others = {name: value for name, value in variables.items() if name != 'backbone'}
-    return variables['backbone'], others
+    return variables.get('backbone', {}), others
 
 
 def _shapes(variables):

@@ -4,12 +4,13 @@ He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Represent
 CVPR 2020, in its first version.
 """
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxprop.augment import random_view
 from jaxprop.models.heads import make_head
-from jaxprop.models.resnet import ResNet
+from jaxprop.models.network import replace_attributes
 from jaxprop.objectives.objective import (
     Objective,
     apply_networks,
@@ -22,7 +23,7 @@ from jaxprop.objectives.objective import (
 
 
 def objective(
-    backbone: ResNet,
+    backbone: nn.Module,
     *,
     size: int = 224,
     min_area: float = 0.2,
@@ -62,7 +63,7 @@ def objective(
     its oldest key, 'step'.
 
     Args:
-      backbone: any; the full ResNet18 has output 'res4'.
+      backbone: any, see `jaxprop.models`; the full ResNet18 has output 'res4'.
       size: of the views, in pixels.
       min_area: least share of an image that a view covers.
       grayscale: probability of a view in grayscale.
@@ -87,7 +88,7 @@ def objective(
         raise ValueError(f'momentum is {momentum}; needed: 0 to 1')
     if temperature <= 0:
         raise ValueError(f'temperature is {temperature}; needed: more than 0')
-    backbone = backbone.clone(norm_axis_name=None)
+    backbone = replace_attributes(backbone, norm_axis_name=None)
     networks = {'backbone': backbone, 'head': make_head(head, dimensions, backbone)}
 
     def init(rng, batch):
@@ -109,7 +110,7 @@ def objective(
         outputs, statistics = jax.vmap(
             lambda group: apply_networks(networks, params, statistics, group)
         )(images)
-        statistics = jax.tree.map(lambda value: jnp.mean(value, axis=0), statistics)
+        statistics = jax.tree.map(_mean_of_groups, statistics)
         return _normalize(outputs.reshape(-1, dimensions)), statistics
 
     def gather(values):
@@ -186,7 +187,12 @@ def objective(
         }
         return value, (new_state, metrics)
 
-    return Objective(init, loss)
+    return Objective(init, loss, 'lightness' if gray else 'rgb')
+
+
+def _mean_of_groups(values):
+    """The mean of floating point values; integers count, and are the same in all groups."""
+    return jnp.mean(values, axis=0) if jnp.issubdtype(values.dtype, jnp.floating) else values[0]
 
 
 def _normalize(vectors):

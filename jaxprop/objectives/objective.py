@@ -20,10 +20,13 @@ class Objective(NamedTuple):
     Attributes:
       init: `init(rng, batch) -> variables`, with what is trained in `variables['params']` and what
         is not in `variables['state']`: batch statistics, queues, frozen networks. Both hold the
-        backbone's part under 'backbone'. Only the structure of `batch` matters, not its values.
+        backbone's part under 'backbone': its 'params', and its other collections by name, if it
+        has any. Only the structure of `batch` matters, not its values.
       loss: `loss(params, state, batch, rng) -> (loss, (state, metrics))`: a float32 scalar, the
         state after the step, and what else there is to see, such as the terms of the loss: a dict
         of float32 scalars. It augments and updates batch statistics as training does.
+      color: what the backbone learns to see, as `jaxprop.color.network_input` names it. A saved
+        backbone's card says it.
 
     Batches hold uint8 pixels: `{'image': [B, h, w, 3]}` (classification adds `'label'`, int32
     `[B]`), `{'frames': [B, 2, h, w, 3]}`, or both as `{'video': ..., 'image': ...}`.
@@ -37,6 +40,7 @@ class Objective(NamedTuple):
         [Variables, Variables, Batch, jax.Array],
         tuple[jax.Array, tuple[Variables, Metrics]],
     ]
+    color: str = 'rgb'
 
 
 def example_keys(rng: jax.Array, batch_size: int, axis_name: str | None = None) -> jax.Array:
@@ -96,14 +100,15 @@ def init_networks(
       inputs: of the first one.
 
     Returns:
-      `{'params': {name: ...}, 'state': {name: batch statistics, where there are any}}`.
+      `{'params': {name: ...}, 'state': {name: the other collections, where there are any}}`.
     """
-    variables = {'params': {}, 'state': {}}
+    variables: Variables = {'params': {}, 'state': {}}
     for key, (name, network) in zip(jax.random.split(rng, len(networks)), networks.items()):
         inputs, initial = network.init_with_output(key, inputs)
-        variables['params'][name] = initial['params']
-        if 'batch_stats' in initial:
-            variables['state'][name] = initial['batch_stats']
+        collections = dict(initial)
+        variables['params'][name] = collections.pop('params')
+        if collections:
+            variables['state'][name] = collections
     return variables
 
 
@@ -115,20 +120,20 @@ def apply_networks(
     Args:
       networks: by name, in order; called with `train=True`.
       params: of each network, by name.
-      state: batch statistics by name, of each network that has any.
+      state: the other collections by name, of each network that has any.
       inputs: of the first one.
 
     Returns:
-      The last one's output, and the state with the statistics after the step.
+      The last one's output, and the state after the step.
     """
     state = dict(state)
     for name, network in networks.items():
-        variables = {'params': params[name]}
-        if name in state:
-            variables['batch_stats'] = state[name]
-        inputs, updates = network.apply(variables, inputs, train=True, mutable=['batch_stats'])
-        if name in state:
-            state[name] = updates['batch_stats']
+        others = state.get(name, {})
+        inputs, updates = network.apply(
+            {'params': params[name], **others}, inputs, train=True, mutable=list(others)
+        )
+        if others:
+            state[name] = {**others, **updates}
     return inputs, state
 
 

@@ -1,10 +1,10 @@
 """Rotation: by how many quarter turns was the image rotated?"""
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxprop.augment import random_view
 from jaxprop.models.heads import make_head
-from jaxprop.models.resnet import ResNet
 from jaxprop.objectives.objective import (
     Objective,
     apply_networks,
@@ -17,7 +17,7 @@ from jaxprop.objectives.objective import (
 
 
 def objective(
-    backbone: ResNet,
+    backbone: nn.Module,
     *,
     size: int = 224,
     min_area: float = 0.2,
@@ -33,7 +33,7 @@ def objective(
     where it has any.
 
     Args:
-      backbone: any; the full ResNet18 has output 'res4'.
+      backbone: any, see `jaxprop.models`; the full ResNet18 has output 'res4'.
       size: of the crops, in pixels.
       min_area: least share of an image that a crop covers.
       head: 'linear' or 'residual' (UVC+), see `jaxprop.models.heads`.
@@ -46,7 +46,7 @@ def objective(
     Source: Gidaris, Singh, Komodakis, "Unsupervised Representation Learning by Predicting Image
     Rotations", ICLR 2018.
     """
-    networks = {'backbone': backbone, 'head': make_head(head, 4, backbone)}
+    networks = {'backbone': backbone, 'head': make_head(head, 4, backbone, axis_name)}
 
     def init(rng, batch):
         del batch
@@ -61,4 +61,4 @@ def objective(
         value, accuracy = cross_entropy(logits, jnp.repeat(jnp.arange(4), len(images)))
         return value, (state, {'accuracy': accuracy})
 
-    return Objective(init, loss)
+    return Objective(init, loss, 'lightness' if gray else 'rgb')

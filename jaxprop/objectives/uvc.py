@@ -4,26 +4,29 @@ Li, Liu, De Mello, Wang, Kautz, Yang, "Joint-task Self-supervised Learning for T
 Correspondence", NeurIPS 2019, with what its released code does where the paper is silent.
 """
 
-from collections.abc import Callable, Mapping
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxprop import color
 from jaxprop.affinity import affinity, expected_coordinates, soft_copy
 from jaxprop.augment import random_affine_crop
+from jaxprop.checkpoints.published import load_released
 from jaxprop.geometry import box_of_size, box_of_spread, cell_centers, crop, resize_and_pad
 from jaxprop.models.color_autoencoder import STRIDE, ColorAutoencoder
-from jaxprop.models.resnet import ResNet
-from jaxprop.objectives.objective import Objective, example_keys
+from jaxprop.objectives.objective import Objective, Variables, apply_networks, example_keys
 
 STAGES = ('warm_up', 'joint')
 BOXES = ('size', 'spread')
 
 
 def objective(
-    backbone: ResNet,
+    backbone: nn.Module,
     color_variables: Mapping[str, Any],
     *,
     stage: str = 'warm_up',
@@ -57,8 +60,8 @@ def objective(
 
     The batch is `{'frames': uint8 RGB [B, 2, h, w, 3]}`, two frames of each video. The metrics are
     'loss', the four terms as they enter it, so that it is their sum, and 'outliers', the share of
-    pairs that were left out. Parameters: 'backbone'. State: 'backbone' (batch statistics), 'step'
-    (calls so far), 'color_autoencoder' (the frozen variables).
+    pairs that were left out. Parameters: 'backbone'. State: 'backbone' (its batch statistics, if
+    any), 'step' (calls so far), 'color_autoencoder' (the frozen variables).
 
     Args:
       backbone: a network of stride 8. Released: output 'res4' (512 channels); the study: 'res3'.
@@ -101,20 +104,18 @@ def objective(
         raise ValueError(
             f'frame_size is {frame_size}; needed: a multiple of {STRIDE}, at least patch_size'
         )
+    networks = {'backbone': backbone}
     autoencoder = ColorAutoencoder()
     cells = (patch_size // STRIDE, patch_size // STRIDE)
 
     def init(rng, batch):
         del batch
-        variables = backbone.init(rng, jnp.zeros((1, patch_size, patch_size, 3)))
-        return {
-            'params': {'backbone': variables['params']},
-            'state': {
-                'backbone': variables['batch_stats'],
-                'color_autoencoder': color_variables,
-                'step': jnp.zeros((), jnp.int32),
-            },
-        }
+        collections = dict(backbone.init(rng, jnp.zeros((1, patch_size, patch_size, 3))))
+        params = {'backbone': collections.pop('params')}
+        state = {'color_autoencoder': color_variables, 'step': jnp.zeros((), jnp.int32)}
+        if collections:
+            state['backbone'] = collections
+        return {'params': params, 'state': state}
 
     def images(frames, rng):
         """The two images of each pair, uint8 RGB."""
@@ -152,17 +153,10 @@ def objective(
             raise ValueError(
                 f'frames are {frames.dtype} {list(frames.shape)}; needed: uint8 [B, 2, h, w, 3]'
             )
-        batch_stats = state['backbone']
         features, labs, colors = [], [], []
         # One after the other: in training each frame has batch statistics of its own.
         for rgb in images(frames, rng):
-            result, updates = backbone.apply(
-                {'params': params['backbone'], 'batch_stats': batch_stats},
-                color.lightness_input(rgb),
-                train=True,
-                mutable=['batch_stats'],
-            )
-            batch_stats = updates['batch_stats']
+            result, state = apply_networks(networks, params, state, color.lightness_input(rgb))
             lab = color.scale_lab(color.rgb_to_lab8(rgb))
             features.append(result.astype(jnp.float32))
             labs.append(lab)
@@ -174,11 +168,14 @@ def objective(
             colors[1] = crop(colors[1], boxes, cells)
             labs[1] = crop(labs[1], STRIDE * boxes, (patch_size, patch_size))
 
+        def decode(x) -> Any:
+            return autoencoder.apply(state['color_autoencoder'], x, method='decode')
+
         terms = pair_terms(
             features,
             colors,
             labs,
-            lambda x: autoencoder.apply(state['color_autoencoder'], x, method='decode'),
+            decode,
             temperature=temperature,
             window=concentration_window,
         )
@@ -194,12 +191,54 @@ def objective(
                 state['step'] >= concentration_start, jnp.mean(concentration), 0
             ),
         }
-        metrics['loss'] = sum(metrics.values())
+        metrics['loss'] = jnp.asarray(sum(metrics.values()))
         metrics['outliers'] = jnp.mean(outlier.astype(jnp.float32))
-        state = {**state, 'backbone': batch_stats, 'step': state['step'] + 1}
+        state = {**state, 'step': state['step'] + 1}
         return metrics['loss'], (state, metrics)
 
-    return Objective(init, loss)
+    return Objective(init, loss, 'lightness')
+
+
+def from_config(
+    backbone: nn.Module,
+    *,
+    color_autoencoder: str | os.PathLike,
+    restore: Callable[[pathlib.Path], Variables],
+    **settings: Any,
+) -> Objective:
+    """Builds `objective` from a config, which names the autoencoder by its path.
+
+    Args:
+      backbone: as for `objective`.
+      color_autoencoder, restore: as for `load_color_autoencoder`.
+      **settings: the other arguments of `objective`.
+    """
+    return objective(backbone, load_color_autoencoder(color_autoencoder, restore), **settings)
+
+
+def load_color_autoencoder(
+    path: str | os.PathLike, restore: Callable[[pathlib.Path], Variables]
+) -> Variables:
+    """Variables of a colour autoencoder.
+
+    Args:
+      path: the folder of a run that trained one, or a folder with the two files that UVC was
+        released with: *encoder*.pth and *decoder*.pth.
+      restore: reads the 'params' and 'state' of the latest checkpoint in a folder.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    if not path:
+        raise ValueError(
+            'color_autoencoder is empty: give the folder of a run of configs/train/'
+            'color_autoencoder.py, or one with the released encoder and decoder'
+        )
+    path = pathlib.Path(path)
+    parts = [sorted(path.glob(f'*{part}*.pth')) for part in ('encoder', 'decoder')]
+    if all(len(part) == 1 for part in parts):
+        return load_released(parts[0][0], parts[1][0])
+    return {'params': restore(path / 'checkpoints')['params']['backbone']}
 
 
 def locate(
@@ -225,19 +264,21 @@ def locate(
     Source: Li et al., NeurIPS 2019, section 3.2; both boxes are in the released code.
     """
     weights = jax.nn.softmax(affinity(_flat(patch), _flat(frame)) / temperature, axis=-1)
-    frame_size = frame.shape[1:3]
-    coordinates = expected_coordinates(weights, cell_centers(*frame_size).reshape(-1, 2))
+    _, height, width, _ = patch.shape
+    frame_size = (frame.shape[1], frame.shape[2])
+    centers = jnp.asarray(cell_centers(*frame_size).reshape(-1, 2))
+    coordinates = expected_coordinates(weights, centers)
     if box == 'size':
-        return box_of_size(coordinates, patch.shape[1:3], frame_size)
+        return box_of_size(coordinates, (height, width), frame_size)
     if box == 'spread':
         return box_of_spread(coordinates, frame_size)
     raise ValueError(f'box is {box!r}; known: {BOXES}')
 
 
 def pair_terms(
-    features: tuple[jax.Array, jax.Array],
-    colors: tuple[jax.Array, jax.Array],
-    labs: tuple[jax.Array, jax.Array],
+    features: Sequence[jax.Array],
+    colors: Sequence[jax.Array],
+    labs: Sequence[jax.Array],
     decode: Callable[[jax.Array], jax.Array],
     *,
     temperature: float = 1.0,
@@ -276,7 +317,7 @@ def pair_terms(
     def copy(weights, source):
         return soft_copy(weights, _flat(source)).reshape(source.shape)
 
-    centers = cell_centers(*grid).reshape(-1, 2)
+    centers = jnp.asarray(cell_centers(grid[0], grid[1]).reshape(-1, 2))
     in_first = expected_coordinates(from_first, centers)
     in_second = expected_coordinates(from_second, centers)
     back = expected_coordinates(from_second, in_first)
@@ -284,9 +325,8 @@ def pair_terms(
         'color': color_error(decode(copy(from_first, colors[0])), labs[1]),
         'cycle': color_error(decode(copy(from_first.mT, colors[1])), labs[0]),
         'coordinates': jnp.mean(jnp.abs(back - centers), axis=(1, 2)),
-        'concentration': sum(
-            concentration(x.reshape(-1, *grid, 2), window) for x in (in_first, in_second)
-        ),
+        'concentration': concentration(in_first.reshape(-1, *grid, 2), window)
+        + concentration(in_second.reshape(-1, *grid, 2), window),
     }
 
 

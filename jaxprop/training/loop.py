@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from jaxprop import parallel
 from jaxprop.files import claim, write_json
-from jaxprop.models import ResNet
 from jaxprop.training import checkpoint
 from jaxprop.training.log import Log
 from jaxprop.training.setup import (
@@ -55,8 +54,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     Args:
       config: see configs/train/base.py.
       workdir: the folder for config.json, metrics.jsonl, TensorBoard's events, checkpoints, the
-        unreadable files of each process in unreadable.N.json and, at the end, a ResNet's
-        backbone.safetensors for `jaxprop.checkpoints.load_pretrained`.
+        unreadable files of each process in unreadable.N.json and, at the end, if the config has a
+        `backbone`, backbone.safetensors for `jaxprop.checkpoints.load_pretrained`.
 
     Returns:
       'step', 'finished' (False after SIGTERM), and 'metrics', the last that were written.
@@ -136,8 +135,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             save()
 
         state = parallel.unreplicate(state)
-        if step >= num_steps and parallel.is_writer() and isinstance(backbone, ResNet):
-            variables = {'params': state.params['backbone'], 'batch_stats': state.state['backbone']}
+        if step >= num_steps and parallel.is_writer() and backbone is not None:
+            variables = {'params': state.params['backbone'], **state.state.get('backbone', {})}
             if config.statistics is not None:
                 variables = data_statistics(config, backbone, variables)
             export_backbone(
@@ -146,7 +145,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 variables,
                 {
                     'trained by': config.name,
-                    'color': 'lightness' if config.objective.name == 'uvc' else 'rgb',
+                    'color': objective.color,
                     'steps': step,
                     'epochs': step / steps_per_epoch,
                     'metrics': log.metrics,

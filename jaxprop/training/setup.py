@@ -1,12 +1,12 @@
 """From a config to the parts of a run: data, backbone, objective, optimiser, first state."""
 
 import dataclasses
-import importlib
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -15,17 +15,14 @@ from ml_collections import ConfigDict
 
 from jaxprop import color, parallel
 from jaxprop.checkpoints.native import load_pretrained, save_pretrained
-from jaxprop.checkpoints.published import load_released
 from jaxprop.data.pipeline import BatchIterator, CombinedIterator, DatasetConfig, make_iterator
-from jaxprop.models import ResNet, estimate_batch_statistics
-from jaxprop.models.color_autoencoder import ColorAutoencoder
-from jaxprop.objectives import combine
-from jaxprop.objectives.objective import Objective
+from jaxprop.models import estimate_batch_statistics, find_network
+from jaxprop.models.network import attribute_names, replace_attributes
+from jaxprop.objectives import Objective, find_objective
+from jaxprop.objectives.combine import combine
 from jaxprop.training import checkpoint
 from jaxprop.training.schedules import make_optimizer, make_schedule
 from jaxprop.training.state import TrainState
-
-_OBJECTIVES = ('classification', 'color_autoencoder', 'moco', 'rotation', 'uvc')
 
 
 def open_data(config: ConfigDict) -> BatchIterator | CombinedIterator:
@@ -41,78 +38,67 @@ def open_data(config: ConfigDict) -> BatchIterator | CombinedIterator:
 
 def make_training(
     config: ConfigDict, steps_per_epoch: float
-) -> tuple[ResNet | ColorAutoencoder, Objective, optax.Schedule, optax.GradientTransformation]:
+) -> tuple[nn.Module | None, Objective, optax.Schedule, optax.GradientTransformation]:
     """What a config trains, and how: backbone, objective, learning rate and optimiser."""
     backbone = make_backbone(config)
     schedule = make_schedule(**config.schedule, steps_per_epoch=steps_per_epoch)
-    frozen_until = None if config.backbone is None else config.backbone.frozen_until
+    frozen_until = getattr(backbone, 'frozen_until', None)
     optimizer = make_optimizer(schedule, **config.optimizer, frozen_until=frozen_until)
     return backbone, make_objective(config, backbone, steps_per_epoch), schedule, optimizer
 
 
-def make_backbone(config: ConfigDict) -> ResNet | ColorAutoencoder:
-    """The network that a config trains, its batch statistics averaged over the devices."""
+def make_backbone(config: ConfigDict) -> nn.Module | None:
+    """Builds the network of `config.backbone`; None where the objective brings its own.
+
+    `architecture` is its name for `find_network`, 'resnet' if not given; the other settings are its
+    attributes. Its batch statistics are averaged over the devices.
+
+    Raises:
+      ValueError: there is no such network, or it has no such attribute.
+    """
     if config.backbone is None:
-        return ColorAutoencoder()
-    return ResNet(**config.backbone, norm_axis_name=parallel.AXIS)
+        return None
+    settings = config.backbone.to_dict()
+    network = find_network(settings.pop('architecture', 'resnet'))
+    known = attribute_names(network)
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f'backbone: {network.__name__} has no {unknown}; known: {known}')
+    return replace_attributes(network(**settings), norm_axis_name=parallel.AXIS)
 
 
 def make_objective(
-    config: ConfigDict, backbone: ResNet | ColorAutoencoder, steps_per_epoch: float
+    config: ConfigDict, backbone: nn.Module | None, steps_per_epoch: float
 ) -> Objective:
     """What a config trains: `objective`, and with `image_objective` the two combined.
 
     The name of an objective is its module's in `jaxprop.objectives`; the other settings are the
-    arguments of its `objective`. NAME_epoch is NAME, in epochs instead of steps.
+    arguments of its `from_config`, or if it has none of its `objective`. NAME_epoch is NAME, in
+    epochs instead of steps.
 
     Raises:
-      ValueError: there is no such objective, or no colour autoencoder for UVC.
+      ValueError: there is no such objective, or it refuses its settings.
     """
 
     def build(settings):
         settings = settings.to_dict()
-        name = settings.pop('name')
-        if name not in _OBJECTIVES:
-            raise ValueError(f'objective is {name!r}; it must be one of {_OBJECTIVES}')
-        module = importlib.import_module(f'jaxprop.objectives.{name}')
+        module = find_objective(settings.pop('name'))
         for key in [key for key in settings if key.endswith('_epoch')]:
             settings[key.removesuffix('_epoch')] = round(settings.pop(key) * steps_per_epoch)
-        arguments = [] if isinstance(backbone, ColorAutoencoder) else [backbone]
-        if name == 'uvc':
-            arguments.append(load_color_autoencoder(settings.pop('color_autoencoder')))
-        return module.objective(*arguments, **settings, axis_name=parallel.AXIS)
+        settings['axis_name'] = parallel.AXIS
+        arguments = [] if backbone is None else [backbone]
+        if hasattr(module, 'from_config'):
+            restore = checkpoint.restore_variables
+            return module.from_config(*arguments, restore=restore, **settings)
+        return module.objective(*arguments, **settings)
 
     if config.image_objective is None:
         return build(config.objective)
-    return combine.objective(
-        build(config.objective), build(config.image_objective), config.image_weight
-    )
+    return combine(build(config.objective), build(config.image_objective), config.image_weight)
 
 
-def load_color_autoencoder(path: str | os.PathLike) -> dict[str, Any]:
-    """Variables of a colour autoencoder.
-
-    Args:
-      path: the folder of a run that trained one, or a folder with the two files that UVC was
-        released with: *encoder*.pth and *decoder*.pth.
-
-    Raises:
-      ValueError: it is neither.
-    """
-    if not path:
-        raise ValueError(
-            'color_autoencoder is empty: give the folder of a run of configs/train/'
-            'color_autoencoder.py, or one with the released encoder and decoder'
-        )
-    path = pathlib.Path(path)
-    parts = [sorted(path.glob(f'*{part}*.pth')) for part in ('encoder', 'decoder')]
-    if all(len(part) == 1 for part in parts):
-        return load_released(parts[0][0], parts[1][0])
-    found = checkpoint.restore_variables(path / 'checkpoints')
-    return {'params': found['params']['backbone']}
-
-
-def start_from(state: TrainState, path: str | os.PathLike, backbone: ResNet) -> TrainState:
+def start_from(
+    state: TrainState, path: str | os.PathLike, backbone: nn.Module | None
+) -> TrainState:
     """A fresh state with what another run has learned.
 
     Args:
@@ -120,20 +106,21 @@ def start_from(state: TrainState, path: str | os.PathLike, backbone: ResNet) -> 
       path: the folder of a run, from whose latest checkpoint everything is taken that this
         objective has too: backbone, heads, queue and momentum encoder; or the file of a network
         that `load_pretrained` reads: the backbone alone.
-      backbone: the network; its strides may differ from those of the other.
+      backbone: the network; its strides may differ from those of the other. None: there is only
+        the objective's own, which a file cannot hold.
 
     Raises:
       ValueError: there is no such run or file, or it has another backbone.
     """
     if pathlib.Path(path).is_dir():
         found = checkpoint.restore_variables(pathlib.Path(path) / 'checkpoints')
+    elif backbone is None:
+        raise ValueError(f'start_from is {str(path)!r}; needed here: the folder of a run')
     else:
-        attributes = {name: getattr(backbone, name) for name in ('output', 'strides')}
+        attributes = {name: getattr(backbone, name) for name in attribute_names(backbone)}
         _, variables = load_pretrained(path, **attributes)
-        found = {
-            'params': {'backbone': variables['params']},
-            'state': {'backbone': variables['batch_stats']},
-        }
+        params = variables.pop('params')
+        found = {'params': {'backbone': params}, 'state': {'backbone': variables}}
     found = traverse_util.flatten_dict(found)
 
     def replace(keys, value):
@@ -154,21 +141,17 @@ def start_from(state: TrainState, path: str | os.PathLike, backbone: ResNet) -> 
 
 def export_backbone(
     path: str | os.PathLike,
-    backbone: ResNet,
+    backbone: nn.Module,
     variables: Mapping[str, Any],
     description: Mapping[str, Any],
 ) -> None:
     """Writes a trained backbone for `load_pretrained`, without what only training needs."""
-    save_pretrained(
-        path,
-        backbone.clone(norm_axis_name=None, frozen_until=None, dtype=None),
-        variables,
-        description,
-    )
+    saved = replace_attributes(backbone, norm_axis_name=None, frozen_until=None, dtype=None)
+    save_pretrained(path, saved, variables, description)
 
 
 def data_statistics(
-    config: ConfigDict, backbone: ResNet, variables: Mapping[str, Any]
+    config: ConfigDict, backbone: nn.Module, variables: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A trained backbone with the batch statistics of frames of `data`, not of its training.
 
@@ -179,7 +162,7 @@ def data_statistics(
       config: `statistics` says how many `frames`, of which `size`, in which `color` (as
         `jaxprop.color.network_input`).
       backbone: the network.
-      variables: `params` and `batch_stats`.
+      variables: all of the network's.
     """
     frames, size, seen = (config.statistics[key] for key in ('frames', 'size', 'color'))
     data = dataclasses.replace(
@@ -187,4 +170,5 @@ def data_statistics(
     )
     images = next(make_iterator(data, config.seed))['image']
     estimate = jax.jit(estimate_batch_statistics, static_argnums=0)
-    return estimate(backbone.clone(dtype=None), variables, color.network_input(images, seen))
+    network = replace_attributes(backbone, dtype=None)
+    return estimate(network, variables, color.network_input(images, seen))

@@ -1,15 +1,21 @@
 """Networks by what a config says of them."""
 
+import functools
+import pathlib
+import sys
+
+import absl.flags
 import jax
 import numpy as np
 import pytest
+from ml_collections import config_flags
 
 from jaxprop import color
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
-from jaxprop.models import VGG16
+from jaxprop.models import VGG16, ResNet
 from jaxprop.propagation import PropagationConfig
 
 
@@ -42,6 +48,80 @@ def test_a_saved_vgg16_is_known_from_its_file(tmp_path):
         assert set(network.variables['params']) == {'conv1', 'norm1'}
 
 
-def test_refuses_an_unknown_architecture():
-    with pytest.raises(ValueError, match="architecture is 'vgg19'"):
+def test_refuses_an_unknown_architecture(tmp_path):
+    with pytest.raises(ValueError, match="no network 'vgg19'; the nearest name is 'VGG16'"):
         sources.load_network('untrained', architecture='vgg19')
+    with pytest.raises(ValueError, match=r"VGG16 has no \['depth'\]"):
+        sources.load_network('untrained', architecture='vgg16', depth=18)
+    saved = sources.load_network('untrained', architecture='vgg16', output='conv1')
+    save_pretrained(tmp_path / 'net', saved.model, saved.variables)
+    with pytest.raises(ValueError, match="architecture is 'resnet', the card of .* says 'VGG16'"):
+        sources.load_network(str(tmp_path / 'net'), architecture='resnet')
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Gives a config of configs/eval as a command line changes it."""
+    return functools.partial(parse, monkeypatch)
+
+
+def parse(monkeypatch, name, *flags):
+    # The settings that flags change are looked up in it.
+    monkeypatch.setattr(sys, 'argv', ['program', *flags])
+    values = absl.flags.FlagValues()
+    path = pathlib.Path(__file__).resolve().parents[2] / f'configs/eval/{name}.py'
+    config_flags.DEFINE_config_file('config', str(path), flag_values=values)
+    values(sys.argv)
+    return values.config
+
+
+def test_a_card_says_what_a_config_leaves_open(tmp_path, parsed):
+    model = ResNet(output='res2', strides=(1, 1, 1, 1), padding='reflect')
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    save_pretrained(tmp_path / 'net', model, variables)
+    named = f'--config.network.name={tmp_path}/net'
+
+    network = sources.load_network(**parsed('davis_crw', named).network)
+    assert network.model == model and network.warnings == []
+    assert 'card' not in network.description
+
+    config = parsed(
+        'davis_crw',
+        named,
+        '--config.network.padding=zero',
+        '--config.network.strides=(1,1,1,1)',
+        '--config.network.output=res1',
+        '--config.network.architecture=resnet',
+    )
+    network = sources.load_network(**config.network)
+    assert network.model == model.clone(padding='zero', output='res1')
+    assert network.description['card'] == {'output': 'res2', 'padding': 'reflect'}
+    assert network.warnings == [
+        f"network.output is 'res1', the card of {tmp_path}/net says 'res2'.",
+        f"network.padding is 'zero', the card of {tmp_path}/net says 'reflect'.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ('name', 'attributes'),
+    [
+        ('davis_crw', {}),
+        ('davis_uvc', {'output': 'res4'}),
+        ('davis_timecycle', {'depth': 50}),
+        ('davis_corrflow', {'max_pool': False}),
+        ('davis_rotation', {}),
+    ],
+)
+def test_untrained_networks_of_configs(name, attributes, parsed, monkeypatch):
+    monkeypatch.setattr(ResNet, 'init', lambda *_: {})
+    network = sources.load_network(**parsed(name, '--config.network.name=untrained').network)
+    assert network.model == ResNet(
+        **{
+            'depth': 18,
+            'output': 'res3',
+            'strides': (1, 2, 1, 1),
+            'max_pool': True,
+            'padding': 'zero',
+            **attributes,
+        }
+    )

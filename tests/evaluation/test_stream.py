@@ -255,7 +255,7 @@ def finish(process):
 def test_four_devices_give_the_masks_of_one(alone, tmp_path):
     finish(
         start(
-            ['-m', 'tests.evaluation.test_batch', tmp_path / 'four'], tmp_path / 'cache', devices=4
+            ['-m', 'tests.evaluation.test_stream', tmp_path / 'four'], tmp_path / 'cache', devices=4
         )
     )
     assert '4 x' in json.loads((tmp_path / 'four/metrics.json').read_text())['provenance']['device']

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop.objectives import combine
+from jaxprop.objectives.combine import combine
 from jaxprop.objectives.objective import Objective
 
 WEIGHT = 0.3
@@ -44,7 +44,7 @@ VIDEO, IMAGE = _objective('frames'), _objective('image')
 
 
 def test_the_loss_is_exactly_the_weighted_sum():
-    objective = combine.objective(VIDEO, IMAGE, WEIGHT)
+    objective = combine(VIDEO, IMAGE, WEIGHT)
     variables = objective.init(jax.random.key(0), EXAMPLES)
     params, state = variables['params'], variables['state']
     assert set(params) == set(state) == {'backbone', 'video', 'image'}
@@ -94,7 +94,7 @@ def test_the_loss_is_exactly_the_weighted_sum():
 
 
 def test_the_backbone_is_the_video_objectives():
-    variables = combine.objective(VIDEO, IMAGE, WEIGHT).init(RNG, EXAMPLES)
+    variables = combine(VIDEO, IMAGE, WEIGHT).init(RNG, EXAMPLES)
     video_key, image_key = jax.random.split(RNG)
     video = VIDEO.init(video_key, EXAMPLES['video'])['params']
     image = IMAGE.init(image_key, EXAMPLES['image'])['params']
@@ -110,7 +110,7 @@ def test_the_backbone_is_the_video_objectives():
 
 
 def test_different_backbones_are_refused():
-    objective = combine.objective(VIDEO, _objective('image', size=3), WEIGHT)
+    objective = combine(VIDEO, _objective('image', size=3), WEIGHT)
     with pytest.raises(ValueError, match=r'different backbones.*\(2,\).*\(3,\)'):
         objective.init(RNG, EXAMPLES)
 
@@ -118,4 +118,4 @@ def test_different_backbones_are_refused():
 @pytest.mark.parametrize('weight', [-0.1, float('nan'), float('inf')])
 def test_bad_weights(weight):
     with pytest.raises(ValueError, match=f'weight is {weight}'):
-        combine.objective(VIDEO, IMAGE, weight)
+        combine(VIDEO, IMAGE, weight)

@@ -47,14 +47,14 @@ def alone():
 
 def _encode(params, statistics, pixels):
     features, updates = TinyBackbone().apply(
-        {'params': params['backbone'], 'batch_stats': statistics['backbone']},
+        {'params': params['backbone'], **statistics['backbone']},
         pixels.astype(np.float32),
         train=True,
         mutable=['batch_stats'],
     )
     dense = params['head']['dense']
     outputs = np.mean(features, axis=(1, 2)) @ dense['kernel'] + dense['bias']
-    return outputs / np.linalg.norm(outputs, axis=1, keepdims=True), updates['batch_stats']
+    return outputs / np.linalg.norm(outputs, axis=1, keepdims=True), updates
 
 
 def _encode_groups(params, statistics, pixels):

@@ -42,7 +42,7 @@ def test_loss_is_numpys_over_all_four_orientations(tiny):
     for _ in range(3):
         turned.append(turned[-1].transpose(0, 2, 1, 3)[:, ::-1])
     features, _ = TinyBackbone().apply(
-        {'params': params['backbone'], 'batch_stats': state['backbone']},
+        {'params': params['backbone'], **state['backbone']},
         np.concatenate(turned).astype(np.float32),
         train=True,
         mutable=['batch_stats'],

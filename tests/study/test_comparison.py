@@ -22,6 +22,7 @@ from jaxprop.evaluation.benchmarks import Keypoints, Objects, Parts
 from jaxprop.evaluation.targets import KeypointCodec
 from jaxprop.metrics import davis
 from jaxprop.propagation import PropagationConfig
+from jaxprop.report import pictures
 from jaxprop.study.comparison import compare
 from jaxprop.study.study import Opener
 from tests.layouts import write_jhmdb, write_vip
@@ -179,8 +180,8 @@ def test_same_frames_with_the_masks_of_each_run(sequences, runs, tmp_path):
         [0, 2, 5]
     ] * 2
     assert len(page.find('img')) == 2 * 2  # The first frames, without a script.
-    for sequence, pictures in zip(sequences[1:], pictures_of(tmp_path), strict=True):
-        assert pictures == [
+    for sequence, shown in zip(sequences[1:], pictures_of(tmp_path), strict=True):
+        assert shown == [
             pictures.encode_picture(
                 pictures.overlay(
                     sequence.read_frame(t),

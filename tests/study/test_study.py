@@ -233,9 +233,7 @@ def test_tuning_refuses_to_report_what_it_chose_on(tmp_path):
 def test_cells_on_four_devices_are_those_on_one(finished, tmp_path):
     output, rows = finished
     finish(
-        start(
-            ['-m', 'tests.evaluation.test_study', tmp_path / 'four'], tmp_path / 'cache', devices=4
-        )
+        start(['-m', 'tests.study.test_study', tmp_path / 'four'], tmp_path / 'cache', devices=4)
     )
     for row in rows:
         if row['report']:

@@ -127,7 +127,8 @@ def test_killed_and_resumed_is_bit_identical(folder, whole):
     process = start(folder, 'killed', *STEPS)
     wait_for_step(process, folder / 'killed', step)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.communicate()  # Closes its pipe too.
+    assert process.returncode == -signal.SIGKILL
     finish(start(folder, 'killed', *STEPS))
     assert_same_run(folder / 'killed', whole)
 

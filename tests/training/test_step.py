@@ -88,7 +88,7 @@ def config(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_leaves_good_checkpoints(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(loop, 'make_objective', lambda *_: line(nan_at=7))
+    monkeypatch.setattr(setup, 'make_objective', lambda *_: line(nan_at=7))
     with pytest.raises(FloatingPointError, match=r'step 8: not finite: .*slope = nan') as error:
         loop.train(config, tmp_path / 'run')
     assert 'square' not in str(error.value)
@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_good_checkpoints(tmp_path, c
 
 
 def test_a_checkpoint_of_another_objective_is_refused(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(loop, 'make_objective', lambda *_: line(nan_at=4))
+    monkeypatch.setattr(setup, 'make_objective', lambda *_: line(nan_at=4))
     with pytest.raises(FloatingPointError):
         loop.train(config, tmp_path / 'run')
 
@@ -110,7 +110,7 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path, config, monkeypa
 
         return Objective(init, line().loss)
 
-    monkeypatch.setattr(loop, 'make_objective', wider)
+    monkeypatch.setattr(setup, 'make_objective', wider)
     with pytest.raises(ValueError, match=r'backbone/slope: \(\) there, \(2,\) here'):
         loop.train(config, tmp_path / 'run')
 
@@ -126,14 +126,19 @@ def test_start_from_takes_the_backbone_of_a_file(tmp_path):
     fresh = TrainState(
         step=jnp.int32(0),
         params={'backbone': zeros['params'], 'head': {'bias': jnp.ones(3)}},
-        state={'backbone': zeros['batch_stats'], 'step': jnp.int32(0), 'empty': {}},
+        state={
+            'backbone': {'batch_stats': zeros['batch_stats']},
+            'step': jnp.int32(0),
+            'empty': {},
+        },
         opt_state=(),
         rng=None,
     )
     state = setup.start_from(fresh, tmp_path / 'other.safetensors', finer)
     expected = load_pretrained(tmp_path / 'other')[1]
     jax.tree.map(np.testing.assert_array_equal, state.params['backbone'], expected['params'])
-    jax.tree.map(np.testing.assert_array_equal, state.state['backbone'], expected['batch_stats'])
+    statistics = state.state['backbone']['batch_stats']
+    jax.tree.map(np.testing.assert_array_equal, statistics, expected['batch_stats'])
     np.testing.assert_array_equal(state.params['head']['bias'], np.ones(3))
     deeper = ResNet(output='res2')
     with pytest.raises(ValueError, match='res2'):
@@ -144,7 +149,7 @@ def test_unreadable_files_are_listed_in_the_run(tmp_path, config, monkeypatch):
     for path in (tmp_path / 'data/1').iterdir():
         path.write_bytes(b'junk')
     config.data.max_unreadable = 0.5
-    monkeypatch.setattr(loop, 'make_objective', lambda *_: line(nan_at=4))
+    monkeypatch.setattr(setup, 'make_objective', lambda *_: line(nan_at=4))
     with pytest.raises(FloatingPointError):
         loop.train(config, tmp_path / 'run')
     listed = json.loads((tmp_path / 'run/unreadable.0.json').read_text())

@@ -1,0 +1,96 @@
+"""What the package does with a network whatever its class: find it, copy it, set its statistics."""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jaxprop.names import unknown
+
+PACKAGE = 'jaxprop.models'
+
+
+def find_network(name: str) -> type[nn.Module]:
+    """Returns the network class of a name, in whichever module of `jaxprop.models` it is defined.
+
+    A network is a Flax module that can be built without arguments, see `jaxprop.models`.
+
+    Args:
+      name: of the class, in upper or lower case: 'ResNet', 'resnet'.
+
+    Raises:
+      ValueError: no network has this name.
+    """
+    found = {}
+    package = importlib.import_module(PACKAGE)
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f'{PACKAGE}.{info.name}')
+        for key, value in vars(module).items():
+            if _is_network(value) and value.__module__ == module.__name__:
+                found[key] = value
+    by_lower = {key.lower(): value for key, value in found.items()}
+    network = found.get(name) or by_lower.get(str(name).lower())
+    if network is None:
+        raise unknown('network', name, found)
+    return network
+
+
+def _is_network(value: Any) -> bool:
+    if not (isinstance(value, type) and issubclass(value, nn.Module)):
+        return False
+    missing = dataclasses.MISSING
+    return all(
+        not field.init or field.default is not missing or field.default_factory is not missing
+        for field in dataclasses.fields(value)
+    )
+
+
+def attribute_names(network: nn.Module | type[nn.Module]) -> list[str]:
+    """Returns the names of a network's own attributes, without those that Flax adds."""
+    return [
+        field.name for field in dataclasses.fields(network) if field.name not in ('parent', 'name')
+    ]
+
+
+def replace_attributes(model: nn.Module, **attributes: Any) -> nn.Module:
+    """Returns a copy of a network with other values of those of the attributes that it has."""
+    names = attribute_names(model)
+    return model.clone(**{key: value for key, value in attributes.items() if key in names})
+
+
+def estimate_batch_statistics(
+    model: nn.Module, variables: Mapping[str, Any], images: jax.Array
+) -> dict[str, Any]:
+    """Puts the batch statistics of exactly these images in place of the running ones.
+
+    An untrained network has running mean 0 and variance 1 everywhere, which its activations do
+    not: with the statistics of a batch, every norm's result has mean 0 and variance 1 on it, and
+    `model.apply(result, images)` equals what training computes from these images.
+
+    Args:
+      model: a network whose norms are `nn.BatchNorm`, or which has none. Its `frozen_until`, and
+        the norms' `momentum` and `axis_name`, are without effect.
+      variables: all of the network's.
+      images: `[B, H, W, 3]`, as the network gets them.
+
+    Returns:
+      `variables` with new `batch_stats`; unchanged where there are none.
+    """
+    if 'batch_stats' not in variables:
+        return dict(variables)
+
+    def forget(method, args, kwargs, context):
+        # A module's attributes cannot be set in the usual way; the module lives for this call only.
+        if isinstance(context.module, nn.BatchNorm):
+            object.__setattr__(context.module, 'momentum', 0.0)
+            object.__setattr__(context.module, 'axis_name', None)
+        return method(*args, **kwargs)
+
+    model = replace_attributes(model, frozen_until=None)
+    with nn.intercept_methods(forget):
+        _, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
+    return {**variables, **updates}
