@@ -1,5 +1,7 @@
 """Networks by what a config says of them."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -8,17 +10,16 @@ from jaxprop import color
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
 from jaxprop.evaluation import features as sources
-from jaxprop.evaluation import run as runner
 from jaxprop.models import VGG16
-from jaxprop.propagation import PropagationConfig
 
 
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
     network = sources.load_network('untrained', architecture='vgg16', output='conv3', seed=3)
     assert network.model == VGG16(output='conv3') and not network.trained
-    labeller = runner.Labeller(network, PropagationConfig(), InputConfig(resize='square', size=16))
+    source = sources.NetworkFeatures(network, InputConfig(resize='square', size=16))
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    variables = sources.video_variables(lambda t: frames[t], len(frames), labeller)
+    video = types.SimpleNamespace(num_frames=len(frames), read_frame=lambda t: frames[t])
+    variables = source.variables(video)
     images = color.network_input(frames, 'rgb')
     # With them the features of these frames are those of a step of training on them.
     expected, _ = network.model.apply(
