@@ -2,6 +2,7 @@
 
 import types
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ import pytest
 from jaxprop import color
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
+from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import run as runner
 from jaxprop.models import VGG16
+from jaxprop.propagation import PropagationConfig
 
 
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
@@ -46,3 +50,27 @@ def test_a_saved_vgg16_is_known_from_its_file(tmp_path):
 def test_refuses_an_unknown_architecture():
     with pytest.raises(ValueError, match="architecture is 'vgg19'"):
         sources.load_network('untrained', architecture='vgg19')
+
+
+def test_variables_without_batch_statistics_are_taken_as_they_are():
+    """Variables are the network's own business; an untrained one without statistics reads none."""
+
+    class Plain(nn.Module):
+        stride = 4
+
+        @nn.compact
+        def __call__(self, images):
+            return nn.Conv(3, (4, 4), (4, 4))(images)
+
+    model = Plain()
+    variables = model.init(jax.random.key(0), np.zeros((1, 16, 24, 3), np.float32))
+    assert set(variables) == {'params'}
+    network = sources.Network(model, variables, False, {'name': 'plain'})
+    (sequence,) = synthetic_sequences(num_sequences=1, num_frames=3, size=(64, 80), num_objects=2)
+    source = sources.NetworkFeatures(network)
+    assert source.variables(sequence) is variables and source.open(sequence).variables is None
+    assert source.grid(sequence.size) == (16, 20)
+    labeller = runner.Labeller(source, PropagationConfig(num_context=1, num_neighbors=2, radius=2))
+    frames = (sequence.read_frame(t) for t in range(3))
+    found = list(runner.label_frames(frames, sequence.read_label(0), labeller))
+    assert len(found) == 3 and found[2].shape == (64, 80)
