@@ -13,19 +13,12 @@ stopped when it is started again. All devices are used. With several hosts, star
 Compares the outputs of finished runs of one benchmark: comparison.html and comparison.csv.
 """
 
-import functools
 import pathlib
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxprop import parallel
-from jaxprop.data.badja import badja_names, badja_sequence
-from jaxprop.data.davis import davis_names, davis_sequence
-from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
-from jaxprop.data.synthetic import synthetic_sequences
-from jaxprop.data.vip import vip_names, vip_sequence
-from jaxprop.evaluation import benchmarks
+from jaxprop import parallel, tasks
 from jaxprop.evaluation import run as runner
 from jaxprop.study import comparison, study, tuning
 
@@ -46,69 +39,12 @@ NUM_PROCESSES = flags.DEFINE_integer(
     'num_processes', None, 'How many processes, or JAX_NUM_PROCESSES.'
 )
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, or JAX_PROCESS_ID.')
-# What each dataset's folders hold.
-FOLDERS = {
-    'davis': {'root': 'JPEGImages, Annotations and ImageSets'},
-    'jhmdb': {'root': 'Rename_Images, joint_positions and splits'},
-    'vip': {'root': 'Images, Annotations and lists: VIP_Fine'},
-    'badja': {'root': 'JPEGImages and Annotations of DAVIS', 'folder': 'the annotations NAME.json'},
-}
-
-
-def open_dataset(dataset):
-    """Names of a config's sequences, each with a function that opens it."""
-    settings = dataset.to_dict()
-    kind = settings.pop('kind')
-    if kind == 'synthetic':
-        return [(s.name, lambda s=s: s) for s in synthetic_sequences(**settings)]
-    if kind not in FOLDERS:
-        raise app.UsageError(
-            f"dataset.kind is {kind!r}; it must be 'synthetic' or one of {tuple(FOLDERS)}"
-        )
-    for name, holds in FOLDERS[kind].items():
-        if not settings[name]:
-            raise app.UsageError(
-                f'dataset.{name} is empty: say --config.dataset.{name}=FOLDER, the folder that '
-                f'holds {holds}'
-            )
-    root, names = settings['root'], settings['names']
-    if kind == 'davis':
-        year = settings['year']
-        names = names or davis_names(root, year, settings['split'])
-        opened = functools.partial(
-            davis_sequence, root, year=year, resolution=settings['resolution']
-        )
-    elif kind == 'jhmdb':
-        names = names or jhmdb_names(root, settings['split'], settings['list'] or None)
-        opened = functools.partial(jhmdb_sequence, root)
-    elif kind == 'vip':
-        names = names or vip_names(root, settings['split'])
-        opened = functools.partial(vip_sequence, root, annotation=settings['annotation'])
-    else:
-        names = names or badja_names(settings['folder'])
-        opened = functools.partial(
-            badja_sequence, settings['folder'], root, resolution=settings['resolution']
-        )
-    return [(name, functools.partial(opened, name=name)) for name in names]
-
-
-def open_benchmark(config):
-    """How a config's sequences are labelled and scored."""
-    kind = config.dataset.kind
-    if kind in ('jhmdb', 'badja'):
-        return benchmarks.Keypoints(**config.measure)
-    if kind == 'vip':
-        is_instance = config.dataset.annotation == 'instance'
-        return (benchmarks.Instances if is_instance else benchmarks.Parts)(**config.measure)
-    return benchmarks.Objects()
 
 
 def compare(folders, output, report_frames):
     """Compares finished runs, and prints the scores over all."""
     try:
-        compared = comparison.compare(
-            folders, output, study.Opener(open_dataset, open_benchmark), report_frames=report_frames
-        )
+        compared = comparison.compare(folders, output, report_frames=report_frames)
     except ValueError as error:
         raise app.UsageError(str(error)) from error
     names = [run['name'] for run in compared['runs']]
@@ -137,17 +73,22 @@ def main(arguments):
     output = pathlib.Path(OUTPUT.value or ROOT / 'output' / config.name)
     if 'study' in config or 'tuning' in config:
         run = study.run if 'study' in config else tuning.run
-        run(config, output, study.Opener(open_dataset, open_benchmark))
+        try:
+            run(config, output)
+        except tasks.SettingsError as error:
+            raise app.UsageError(str(error)) from error
         if parallel.is_writer():
             print((output / 'table.md').read_text())
             print(f'report: {output / "table.html"}')
         return
-    benchmark = open_benchmark(config)
+    try:
+        task = tasks.open_task(config.dataset, config.get('measure'))
+    except tasks.SettingsError as error:
+        raise app.UsageError(str(error)) from error
     metrics = runner.evaluate(
-        open_dataset(config.dataset),
+        task,
         runner.Labeller.from_config(config),
         output,
-        benchmark=benchmark,
         title=config.title,
         dataset=config.dataset.to_dict(),
         skip_bad=config.skip_bad,
@@ -162,7 +103,7 @@ def main(arguments):
             f'{heading:36} '
             + '  '.join(
                 f'{name.removesuffix("-Mean")} {row[name]:.3f}'
-                for name in benchmark.printed
+                for name in task.printed
                 if row.get(name) is not None
             )
         )

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from jaxprop.data.image_files import write_mask
 from jaxprop.data.sequences import DataError, davis_palette
 from jaxprop.data.video_files import open_video, video_sequence, write_video
-from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import results
 from jaxprop.evaluation import run as runner
 from jaxprop.files import write_json
@@ -41,7 +40,7 @@ def main(arguments):
         sequence = video_sequence(video, arguments[2])
         labeller = runner.Labeller.from_config(CONFIG.value)
         palette = davis_palette() if sequence.palette is None else sequence.palette
-        variables = sources.video_variables(video.read_frame, video.num_frames, labeller)
+        variables = labeller.source.variables(video)
         # Labelling is a batch of frames ahead of the overlay; these are held, not decoded twice.
         frames, shown = itertools.tee(video.iterate())
         label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, variables)
@@ -58,14 +57,14 @@ def main(arguments):
     write_json(
         output / 'settings.json',
         {
-            'network': {'trained': labeller.network.trained, **labeller.network.description},
+            'network': {'trained': labeller.source.trained, **labeller.source.description},
             **labeller.settings(),
             'provenance': results.provenance(),
         },
     )
-    for warning in labeller.network.warnings:
+    for warning in labeller.source.warnings:
         print(f'note: {warning}')
-    if not labeller.network.trained:
+    if not labeller.source.trained:
         print('note: the network is untrained: random weights, batch statistics from this video')
     print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')
 

@@ -25,19 +25,21 @@ import time
 import jax
 import numpy as np
 from absl import app, flags
+from ml_collections import config_flags
 
-from jaxprop import parallel
-from jaxprop.data.inputs import input_size
-from jaxprop.evaluation import features as sources
+from jaxprop import parallel, tasks
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation import stream, targets
+from jaxprop.evaluation import stream
+from jaxprop.evaluation.features import extract_each, stack, stack_frames
+from jaxprop.evaluation.labeller import plan_video, start_video
 from jaxprop.files import write_json
-from jaxprop.keypoints import cell_size
 from jaxprop.propagation import propagate_step
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-import evaluate  # noqa: E402
-
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # A config imports others of its folder.
+CONFIG = config_flags.DEFINE_config_file(
+    'config', str(ROOT / 'configs/eval/synthetic.py'), 'The evaluation; see configs/eval.'
+)
 DEVICES = flags.DEFINE_list('devices', ['1', '4'], 'Numbers of devices.')
 FRAMES = flags.DEFINE_integer('frames', 0, 'At most so many of a sequence; 0: all.', lower_bound=0)
 OUTPUT = flags.DEFINE_string('output', None, 'A JSON file of every number.', allow_override=True)
@@ -60,15 +62,14 @@ def open_cut(open_sequence):
     )
 
 
-def run_evaluation(sequences, config, labeller, benchmark):
+def run_evaluation(task, config, labeller):
     """Seconds of an evaluation, its sequences' records, and hashes of the predictions' files."""
     with tempfile.TemporaryDirectory() as folder:
         folder, start = pathlib.Path(folder), time.perf_counter()
         runner.evaluate(
-            sequences,
+            task,
             labeller,
             folder,
-            benchmark=benchmark,
             title=config.title,
             dataset=config.dataset.to_dict(),
             report_frames=config.report_frames,
@@ -78,7 +79,7 @@ def run_evaluation(sequences, config, labeller, benchmark):
         records = [json.loads(path.read_text()) for path in (folder / 'sequences').iterdir()]
         hashes = {
             str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in (folder / benchmark.folder).rglob('*')
+            for path in (folder / task.folder).rglob('*')
             if path.is_file()
         }
     return seconds, records, hashes
@@ -88,21 +89,15 @@ def propagate(config, context, features):
     return propagate_step(context, features, config=config)
 
 
-def measure_stages(sequences, labeller, benchmark, num_labels, num_frames, folder):
-    """Seconds a frame of each stage for these sequences, one on each device, as in `batch`."""
-    count, size, model = len(sequences), tuple(sequences[0].size), labeller.network.model
-    config, codec = labeller.propagation, benchmark.codec(labeller.codec)
-    extract = parallel.local_map(stream._extract, count, static=(0, 1))
-    start = parallel.local_map(stream._start, count, static=(0,), donate=(1,))
+def measure_stages(starts, plans, task, labeller, num_frames, folder):
+    """Seconds a frame of each stage for these sequences, one on each device, as in `stream`."""
+    source, config, target = labeller.source, labeller.propagation, labeller.target
+    count, sizes, sequences = len(starts), plans[0].sizes, [start.sequence for start in starts]
+    extract = parallel.local_map(extract_each, count, static=(0, 1))
+    begin = parallel.local_map(stream._start, count, static=(0,), donate=(1,))
     advance = parallel.local_map(propagate, count, static=(0,), donate=(1,))
-    decode = parallel.local_map(type(codec).decode, count, static=(0, 3))
-    variables = parallel.put(
-        stream._stack(
-            [sources.video_variables(s.read_frame, s.num_frames, labeller) for s in sequences]
-        )
-    )
-    firsts = [benchmark.first(sequence) for sequence in sequences]
-    objects = [benchmark.objects(first) for first in firsts]
+    decode = parallel.local_map(type(target).decode, count, static=(0, 3))
+    variables = parallel.put(stack([source.variables(sequence) for sequence in sequences]))
     paths = [folder / sequence.name for sequence in sequences]
     taken, seconds = [[] for _ in sequences], dict.fromkeys(STAGES, 0.0)
 
@@ -112,48 +107,46 @@ def measure_stages(sequences, labeller, benchmark, num_labels, num_frames, folde
         seconds[stage] += time.perf_counter() - begun
         return result
 
-    for begin in range(0, num_frames, labeller.feature_batch):
-        chosen = range(begin, min(begin + labeller.feature_batch, num_frames))
+    for batch in range(0, num_frames, source.batch):
+        chosen = range(batch, min(batch + source.batch, num_frames))
         frames = timed(
             'reading and resizing',
             lambda: {
-                device: [runner.prepared_frame(s, t, labeller) for t in chosen]
-                for device, s in enumerate(sequences)
+                device: [source.read(s, t) for t in chosen] for device, s in enumerate(sequences)
             },
         )
         features = timed(
             'features',
             lambda: extract(
-                model,
-                labeller.color,
+                source.network.model,
+                source.color,
                 variables,
-                parallel.put(stream._stack_frames(frames, count, labeller.feature_batch)),
+                parallel.put(stack_frames(frames, count, source.batch)),
             ),
         )
         for t, current in zip(chosen, features):
             if t == 0:  # Once a video: in no stage.
-                seen = input_size(*size, labeller.input)
-                cell = cell_size(size, seen, model.stride)
-                sizes = targets.Sizes(size, seen, current.shape[1:3], cell)
-                labels = np.zeros((*current.shape[:3], num_labels), np.float32)
-                values = np.zeros((count, num_labels), np.int32)
-                for device, first in enumerate(firsts):
-                    soft, own = codec.encode(first, sizes)
-                    labels[device][..., : own.size], values[device, : own.size] = soft, own
-                values, *inputs = parallel.put((values, labels, np.ones(count, bool)))
-                context, _ = jax.block_until_ready(start(config, None, current, *inputs))
-                predictions = [codec.given(first) for first in firsts]
+                videos = [
+                    start_video(start.sequence.name, start.first, plan, labeller)
+                    for start, plan in zip(starts, plans)
+                ]
+                labels, values, boxes = stack(
+                    [(video.labels, video.values, video.boxes) for video in videos]
+                )
+                values, *inputs = parallel.put((values, labels, np.ones(count, bool), boxes))
+                context, _ = jax.block_until_ready(begin(config, None, current, *inputs))
+                predictions = [video.given for video in videos]
             else:
                 context, label = timed('propagation', advance, config, context, current)
                 found = timed(
                     'decoding',
-                    lambda: jax.tree.map(np.asarray, decode(codec, label, values, sizes)),
+                    lambda: jax.tree.map(np.asarray, decode(target, label, values, sizes)),
                 )
                 predictions = [jax.tree.map(lambda a: a[device], found) for device in range(count)]
-            for own, *arguments, prediction in zip(taken, paths, sequences, objects, predictions):
-                own.append(timed(STAGES[-1], benchmark.take, *arguments, t, prediction))
-    for arguments in zip(paths, sequences, objects, taken):
-        timed(STAGES[-1], benchmark.record, *arguments)
+            for own, *arguments, prediction in zip(taken, paths, starts, predictions):
+                own.append(timed(STAGES[-1], task.take, *arguments, t, prediction))
+    for arguments in zip(paths, starts, taken):
+        timed(STAGES[-1], task.record, *arguments)
     return {stage: value / (count * num_frames) for stage, value in seconds.items()}
 
 
@@ -162,29 +155,28 @@ def measure(num_devices):
     if jax.local_device_count() < num_devices:
         raise app.UsageError(f'only {jax.local_device_count()} of {num_devices} devices are there')
     jax.local_device_count = lambda: num_devices  # The evaluation takes all there are.
-    config = evaluate.CONFIG.value
-    labeller, benchmark = runner.Labeller.from_config(config), evaluate.open_benchmark(config)
-    sequences = [
-        (name, functools.partial(open_cut, opened))
-        for name, opened in evaluate.open_dataset(config.dataset)
-    ]
-    compiling, _, first_hashes = run_evaluation(sequences, config, labeller, benchmark)
-    whole, records, hashes = run_evaluation(sequences, config, labeller, benchmark)
+    config = CONFIG.value
+    labeller = runner.Labeller.from_config(config)
+    task = tasks.open_task(config.dataset, config.get('measure'))
+    sequences = [(name, functools.partial(open_cut, opened)) for name, opened in task.sequences()]
+    task = dataclasses.replace(task, sequences=lambda: sequences)
+    compiling, _, first_hashes = run_evaluation(task, config, labeller)
+    whole, records, hashes = run_evaluation(task, config, labeller)
     total, labelling = (sum(record[of] for record in records) for of in ('num_frames', 'seconds'))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux.
-    groups, codec = collections.defaultdict(list), benchmark.codec(labeller.codec)
-    for sequence in (opened() for _, opened in sequences):
-        seen = input_size(*sequence.size, labeller.input)
-        num_labels = codec.num_labels(benchmark.first(sequence), seen)
-        groups[sequence.size, num_labels].append(sequence)
-    (_, num_labels), group = max(groups.items(), key=lambda item: len(item[1]))
-    group = sorted(group, key=lambda sequence: -sequence.num_frames)[:num_devices]
-    shortest = group[-1].num_frames
-    for num_frames in (min(labeller.feature_batch + 1, shortest), shortest):  # The first compiles.
+    groups = collections.defaultdict(list)
+    labeller = dataclasses.replace(labeller, target=task.target(labeller.target))
+    for start in (task.start(opened()) for _, opened in sequences):
+        plan = plan_video(start.first, start.sequence.size, labeller)
+        groups[plan.sizes, plan.num_labels].append((start, plan))
+    group = max(groups.values(), key=len)
+    group = sorted(group, key=lambda item: -item[0].sequence.num_frames)[:num_devices]
+    starts, plans = zip(*group)
+    shortest = starts[-1].sequence.num_frames
+    # The first one compiles.
+    for num_frames in (min(labeller.source.batch + 1, shortest), shortest):
         with tempfile.TemporaryDirectory() as folder:
-            stages = measure_stages(
-                group, labeller, benchmark, num_labels, num_frames, pathlib.Path(folder)
-            )
+            stages = measure_stages(starts, plans, task, labeller, num_frames, pathlib.Path(folder))
     return {
         'device': jax.devices()[0].device_kind,
         'numbers': {
@@ -222,7 +214,7 @@ def main(_):
     if OUTPUT.value:
         write_json(OUTPUT.value, results)
     first = results[DEVICES.value[0]]
-    print(f'{evaluate.CONFIG.value.name} on {first["device"]}')
+    print(f'{CONFIG.value.name} on {first["device"]}')
     for name in first['numbers']:
         print(f'{name:26}' + ''.join(f'{r["numbers"][name]:10.4g}' for r in results.values()))
     expected, are_identical = first['hashes']['first'], True

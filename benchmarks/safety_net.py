@@ -61,10 +61,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('--base', type=pathlib.Path, help='Checkout of commit 1274a04.')
     parser.add_argument(
-        '--tree', type=pathlib.Path, default=pathlib.Path('.'), help='The other checkout.')
+        '--tree', type=pathlib.Path, default=pathlib.Path('.'), help='The other checkout.'
+    )
     parser.add_argument(
-        '--shared', type=pathlib.Path, default=pathlib.Path('../shared'),
-        help='Folder with data/DAVIS, data/DAVIS-multi and data/BADJA.')
+        '--shared',
+        type=pathlib.Path,
+        default=pathlib.Path('../shared'),
+        help='Folder with data/DAVIS, data/DAVIS-multi and data/BADJA.',
+    )
     parser.add_argument('--only', default='', help='Some configs, with commas between.')
     parser.add_argument('--cache', type=pathlib.Path, help="Folder to keep the base's results in.")
     parser.add_argument('--quick', action='store_true', help='Measure no time.')
@@ -97,18 +101,18 @@ def main():
         checkouts = {'base': base, 'tree': tree}
         started = time.time()
         found = compare_evaluations(
-            configs, checkouts, arguments.shared.resolve(), folder, cache, identity,
-            arguments.jobs)
+            configs, checkouts, arguments.shared.resolve(), folder, cache, identity, arguments.jobs
+        )
         print(f'evaluations: {time.time() - started:.0f} s', flush=True)
         started = time.time()
-        compare_propagation(
-            configs, checkouts, folder, cache, identity, arguments.quick, found)
+        compare_propagation(configs, checkouts, folder, cache, identity, arguments.quick, found)
         print(f'propagation: {time.time() - started:.0f} s', flush=True)
     print_table(found)
     is_same = all(is_identical(row) for row in found.values())
     if arguments.output:
-        arguments.output.write_text(json.dumps(
-            {**commits, 'identical': is_same, 'configs': found}, indent=1) + '\n')
+        arguments.output.write_text(
+            json.dumps({**commits, 'identical': is_same, 'configs': found}, indent=1) + '\n'
+        )
     print('all identical' if is_same else 'SOME DIFFER')
     return 0 if is_same else 1
 
@@ -118,8 +122,11 @@ def main():
 
 def environment(checkout):
     return {
-        **os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(checkout),
-        'PYTHONDONTWRITEBYTECODE': '1'}
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'PYTHONPATH': str(checkout),
+        'PYTHONDONTWRITEBYTECODE': '1',
+    }
 
 
 def command(role):
@@ -130,17 +137,29 @@ def command(role):
 def call(checkout, role, *arguments):
     """The standard output of a role of this script that imports from the checkout."""
     done = subprocess.run(
-        [*command(role), *map(str, arguments)], cwd=checkout, env=environment(checkout),
-        stdout=subprocess.PIPE, text=True, timeout=TIME_LIMIT, check=True)
+        [*command(role), *map(str, arguments)],
+        cwd=checkout,
+        env=environment(checkout),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=TIME_LIMIT,
+        check=True,
+    )
     return done.stdout
 
 
 def describe():
     """Prints all configs of this checkout as JSON."""
     names = sorted(path.stem for path in pathlib.Path('configs/eval').glob('*.py'))
-    print(json.dumps({
-        name: importlib.import_module(f'configs.eval.{name}').get_config().to_dict()
-        for name in names if not name.startswith('_')}))
+    print(
+        json.dumps(
+            {
+                name: importlib.import_module(f'configs.eval.{name}').get_config().to_dict()
+                for name in names
+                if not name.startswith('_')
+            }
+        )
+    )
 
 
 def write_layouts(folder):
@@ -162,6 +181,7 @@ def work():
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # What a library prints is no answer.
     import jax
+
     import jaxprop
 
     answers.write(json.dumps({'jaxprop': jaxprop.__file__}) + '\n')
@@ -177,7 +197,8 @@ def work():
             try:
                 run = functools.partial(
                     propagation(jaxprop, question['settings']),
-                    *map(jax.numpy.asarray, made_video(*CASES[question['case']])))
+                    *map(jax.numpy.asarray, made_video(*CASES[question['case']])),
+                )
                 np.save(question['save'], np.asarray(run()))
                 answer = {}
             except Exception as error:  # To be compared as well.
@@ -188,17 +209,19 @@ def work():
 def propagation(jaxprop, settings):
     """`propagate_video` with these settings, whichever way this checkout wants them."""
     settings = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in settings.items()}
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
     if hasattr(jaxprop, 'PropagationConfig'):
         return functools.partial(
-            jaxprop.propagate_video, config=jaxprop.PropagationConfig(**settings))
+            jaxprop.propagate_video, config=jaxprop.PropagationConfig(**settings)
+        )
     from jaxprop import methods
 
     method = methods.from_settings(**settings)
     execution = methods.execution_from_settings(**settings)
     return lambda features, label: jaxprop.propagate_video(
-        features, label, method, execution=execution)
+        features, label, method, execution=execution
+    )
 
 
 ROLES = {'describe': describe, 'layouts': write_layouts, 'work': work}
@@ -225,8 +248,8 @@ def made_video(num_frames, height, width):
         features.append(np.maximum(walk, 0))
         walk = np.roll(0.95 * walk + 0.3 * noise(), int(t % 3 == 2), axis=1)
     label = np.zeros((height, width, 4))
-    label[height // 4:height // 2, width // 8:width // 2, 1] = 1
-    label[height // 2:height - 4, width // 2:width - 8, 2] = 1
+    label[height // 4 : height // 2, width // 8 : width // 2, 1] = 1
+    label[height // 2 : height - 4, width // 2 : width - 8, 2] = 1
     label = soften(label)
     label[..., 0] = 1 - label.sum(axis=-1)
     return np.stack(features).astype(np.float32), label.astype(np.float32)
@@ -260,7 +283,8 @@ def compare_evaluations(configs, checkouts, shared, folder, cache, identity, job
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         pending = {
             pool.submit(evaluate, checkouts[side], name, flags, output): (name, run, side)
-            for name, run, side, flags, output in tasks}
+            for name, run, side, flags, output in tasks
+        }
         for number, done in enumerate(concurrent.futures.as_completed(pending), 1):
             name, run, side = pending[done]
             if error := done.result():
@@ -272,8 +296,10 @@ def compare_evaluations(configs, checkouts, shared, folder, cache, identity, job
         row = found.setdefault(name, {'files': 0, 'predictions': [], 'scores': [], 'summary': {}})
         sides = [outputs[name, run, side] for side in checkouts]
         failed = [
-            f'{run}: {side} failed: {errors[name, run, side]}' for side in checkouts
-            if (name, run, side) in errors]
+            f'{run}: {side} failed: {errors[name, run, side]}'
+            for side in checkouts
+            if (name, run, side) in errors
+        ]
         if failed:
             row['predictions'] += failed
             continue
@@ -296,7 +322,8 @@ def runs(config, data):
     else:
         root = {
             'davis': 'davis_long' if factors['restriction'] == 'predicted' else 'davis',
-            'badja': 'davis'}.get(kind, kind)
+            'badja': 'davis',
+        }.get(kind, kind)
         flags.append(f'dataset.root={data / root}')
         if kind == 'badja':
             flags.append(f'dataset.folder={data / "badja"}')
@@ -323,10 +350,19 @@ def evaluate(checkout, name, flags, output):
     for folder in (partial, output):
         shutil.rmtree(folder, ignore_errors=True)
     done = subprocess.run(
-        [sys.executable, 'evaluate.py', f'--config=configs/eval/{name}.py', *flags,
-         f'--output={partial}'],
-        cwd=checkout, env=environment(checkout), capture_output=True, text=True,
-        timeout=TIME_LIMIT)
+        [
+            sys.executable,
+            'evaluate.py',
+            f'--config=configs/eval/{name}.py',
+            *flags,
+            f'--output={partial}',
+        ],
+        cwd=checkout,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         return ' | '.join(lines[-3:]) or f'exit code {done.returncode}'
@@ -337,8 +373,13 @@ def evaluate(checkout, name, flags, output):
 def compare_predictions(base, tree):
     """How many predictions there are, and a line for each that differs."""
     names = [
-        {str(path.relative_to(folder)) for kind in ('masks/**/*.png', 'keypoints/**/*.json')
-         for path in folder.glob(kind)} for folder in (base, tree)]
+        {
+            str(path.relative_to(folder))
+            for kind in ('masks/**/*.png', 'keypoints/**/*.json')
+            for path in folder.glob(kind)
+        }
+        for folder in (base, tree)
+    ]
     differing = [f'{name}: only in the base' for name in sorted(names[0] - names[1])]
     differing += [f'{name}: only in the tree' for name in sorted(names[1] - names[0])]
     if not names[0]:
@@ -352,7 +393,8 @@ def compare_predictions(base, tree):
         with Image.open(base / name) as first, Image.open(tree / name) as second:
             if first.mode != second.mode or first.size != second.size:
                 differing.append(
-                    f'{name}: {first.mode} {first.size} became {second.mode} {second.size}')
+                    f'{name}: {first.mode} {first.size} became {second.mode} {second.size}'
+                )
                 continue
             changed = np.asarray(first) != np.asarray(second)
             if changed.any():
@@ -372,8 +414,9 @@ def compare_scores(base, tree):
     for part in ('summary', 'per_sequence'):
         # As text, where NaN is the same as NaN.
         if json.dumps(first[part]) != json.dumps(second.get(part)):
-            differing.append(f'{part}: {json.dumps(first[part])} became '
-                             f'{json.dumps(second.get(part))}')
+            differing.append(
+                f'{part}: {json.dumps(first[part])} became {json.dumps(second.get(part))}'
+            )
     return differing
 
 
@@ -417,8 +460,13 @@ class Worker:
     def ask(self, **question):
         if self.process is None:
             self.process = subprocess.Popen(
-                command('work'), cwd=self.checkout, env=environment(self.checkout), text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                command('work'),
+                cwd=self.checkout,
+                env=environment(self.checkout),
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
             imported = self.answer().get('jaxprop')
             if imported and not pathlib.Path(imported).resolve().is_relative_to(self.checkout):
                 raise RuntimeError(f'jaxprop of {self.checkout} is wanted, not {imported}')
@@ -456,8 +504,7 @@ def compare_propagation(configs, checkouts, folder, cache, identity, quick, foun
         for number, (text, names) in enumerate(groups.items(), 1):
             for implementation in IMPLEMENTATIONS:
                 settings = {**json.loads(text), 'implementation': implementation}
-                key = hashlib.sha256(json.dumps(
-                    [identity, settings]).encode()).hexdigest()[:16]
+                key = hashlib.sha256(json.dumps([identity, settings]).encode()).hexdigest()[:16]
                 result = compare_settings(workers, settings, kept / key, folder, quick)
                 for name in names:
                     found[name][implementation] = result
@@ -465,8 +512,11 @@ def compare_propagation(configs, checkouts, folder, cache, identity, quick, foun
                     continue
                 ratio = f', ratio {result["ratio"]:.2f}' if 'ratio' in result else ''
                 labels = 'differ' if result['labels'] else 'identical'
-                print(f'{number}/{len(groups)} {", ".join(names)} {implementation}: '
-                      f'labels {labels}{ratio}', flush=True)
+                print(
+                    f'{number}/{len(groups)} {", ".join(names)} {implementation}: '
+                    f'labels {labels}{ratio}',
+                    flush=True,
+                )
     finally:
         for worker in workers.values():
             worker.stop()
@@ -480,8 +530,11 @@ def compare_settings(workers, settings, kept, folder, quick):
     for case in ('long',) if quick else CASES:
         paths = {'base': kept.with_name(f'{kept.name}-{case}.npy'), 'tree': folder / 'tree.npy'}
         # For the time the base has to be ready as well.
-        asked = [side for side in workers
-                 if side == 'tree' or case == 'large' or not paths[side].exists()]
+        asked = [
+            side
+            for side in workers
+            if side == 'tree' or case == 'large' or not paths[side].exists()
+        ]
         for side in asked:
             workers[side].ask(case=case, settings=settings, save=str(paths[side]))
         errors = {side: workers[side].answer().get('error') for side in asked}
@@ -522,8 +575,10 @@ def compare_labels(base, tree):
         ordered = np.sort(base[changed], axis=-1)
         margins = ordered[:, -1] - ordered[:, -2]
         first = int(np.argmax(changed.any(axis=(1, 2))))
-        text += (f', from frame {first} on, with margins of median {np.median(margins):.3g} and at '
-                 f'most {margins.max():.3g}')
+        text += (
+            f', from frame {first} on, with margins of median {np.median(margins):.3g} and at '
+            f'most {margins.max():.3g}'
+        )
     return text
 
 
@@ -531,28 +586,48 @@ def compare_labels(base, tree):
 
 
 def is_identical(row):
-    return not any((row['predictions'], row['scores'], *(
-        row[name]['labels'] for name in IMPLEMENTATIONS if row[name])))
+    return not any(
+        (
+            row['predictions'],
+            row['scores'],
+            *(row[name]['labels'] for name in IMPLEMENTATIONS if row[name]),
+        )
+    )
 
 
 def print_table(found):
     """Prints a row for each config, and below what differs."""
     state = {True: 'identical', False: 'DIFFER'}
-    rows = [['config', 'predictions (files)', 'scores', 'windowed', 'dense', 'windowed, s: base',
-             'tree', 'ratio', 'dense, s: base', 'tree', 'ratio']]
+    rows = [
+        [
+            'config',
+            'predictions (files)',
+            'scores',
+            'windowed',
+            'dense',
+            'windowed, s: base',
+            'tree',
+            'ratio',
+            'dense, s: base',
+            'tree',
+            'ratio',
+        ]
+    ]
     details = []
     for name, row in found.items():
-        cells = [name, f"{state[not row['predictions']]} ({row['files']})"]
+        cells = [name, f'{state[not row["predictions"]]} ({row["files"]})']
         cells.append(state[not row['scores']] if row['summary'] else '-')
         cells += [state[not row[i]['labels']] if row[i] else '-' for i in IMPLEMENTATIONS]
         for implementation in IMPLEMENTATIONS:
             result = row[implementation] or {}
-            cells += [f'{result[of]:.3f}' if of in result else '-'
-                      for of in ('base', 'tree', 'ratio')]
+            cells += [
+                f'{result[of]:.3f}' if of in result else '-' for of in ('base', 'tree', 'ratio')
+            ]
         rows.append(cells)
         details += [f'{name}: {text}' for text in row['predictions'] + row['scores']]
-        details += [f'{name} {i}: {text}' for i in IMPLEMENTATIONS if row[i]
-                    for text in row[i]['labels']]
+        details += [
+            f'{name} {i}: {text}' for i in IMPLEMENTATIONS if row[i] for text in row[i]['labels']
+        ]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
@@ -569,7 +644,8 @@ def describe_commit(checkout):
 
     def git(*arguments):
         return subprocess.run(
-            ['git', *arguments], cwd=checkout, capture_output=True, text=True).stdout.strip()
+            ['git', *arguments], cwd=checkout, capture_output=True, text=True
+        ).stdout.strip()
 
     changes = ' with uncommitted changes' if git('status', '--porcelain', '-uno') else ''
     return (git('rev-parse', 'HEAD') or 'no commit') + changes
@@ -592,7 +668,7 @@ def digest(folder):
     for path in sorted(folder.rglob('*')):
         if path.is_file():
             # A MATLAB file begins with 116 bytes of text that hold the date.
-            content = path.read_bytes()[116 if path.suffix == '.mat' else 0:]
+            content = path.read_bytes()[116 if path.suffix == '.mat' else 0 :]
             found.update(str(path.relative_to(folder)).encode() + content)
     return found.hexdigest()
 

@@ -12,7 +12,7 @@ import pytest
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.video_files import open_video
 from jaxprop.evaluation import features as sources
-from jaxprop.evaluation import run as runner
+from jaxprop.evaluation import labeller
 from jaxprop.models import ResNet
 from tests.support import shared
 
@@ -43,11 +43,11 @@ def test_every_evaluation_config_builds(path, monkeypatch):
         attributes = {key: value for key, value in attributes.items() if value is not None}
         return sources.Network(ResNet(**attributes), {}, False, {'name': name})
 
-    monkeypatch.setattr(runner, 'load_network', without_weights)  # Initialising takes seconds.
+    monkeypatch.setattr(labeller, 'load_network', without_weights)  # Initialising takes seconds.
     config = importlib.import_module(f'configs.eval.{path.stem}').get_config()
     assert config.name == path.stem
-    labeller = runner.Labeller.from_config(config)
-    assert labeller.settings()['propagation']['temperature'] == config.propagation.temperature
+    settings = labeller.Labeller.from_config(config).settings()
+    assert settings['propagation']['temperature'] == config.propagation.temperature
 
 
 def test_evaluate_on_davis_multi(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.study import common
-from jaxprop.evaluation import benchmarks
+from jaxprop import tasks
 from jaxprop.evaluation import features as sources
-from jaxprop.evaluation import run as runner
+from jaxprop.evaluation import labeller
 from jaxprop.models import find_network
 from tests.support import shared
 
@@ -65,22 +65,14 @@ def without_weights(name, *, architecture=None, seed, **attributes):
 
 def summary_keys(config):
     """What the results of an evaluation have in their summary."""
-    kind = config.dataset.kind
-    if kind == 'davis':
-        benchmark = benchmarks.Objects()
-    elif kind == 'jhmdb':
-        benchmark = benchmarks.Keypoints(**config.measure)
-    else:
-        kind = config.dataset.annotation
-        benchmark = {'category': benchmarks.Parts, 'instance': benchmarks.Instances}[kind](
-            **config.measure
-        )
-    return set(benchmark.results({'video': RECORDS[kind]})['summary'])
+    task = tasks.open_task({**config.dataset, 'root': 'some folder'}, config.get('measure'))
+    record = RECORDS[config.dataset.get('annotation', config.dataset.kind)]
+    return set(task.results({'video': record})['summary'])
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_cell_can_be_run(name, monkeypatch):
-    monkeypatch.setattr(runner, 'load_network', without_weights)
+    monkeypatch.setattr(labeller, 'load_network', without_weights)
     config = load(name)
     study = config.study
     assert config.name == name and study.kind in name
@@ -90,7 +82,7 @@ def test_every_cell_can_be_run(name, monkeypatch):
     summaries, seen = {}, []
     for cell in (*study.cells, *study.own_cells):
         changed = resolved(config, cell['changes'])
-        runner.Labeller.from_config(changed)
+        labeller.Labeller.from_config(changed)
         key = (changed.dataset.kind, changed.dataset.get('annotation'))
         if key not in summaries:
             summaries[key] = summary_keys(changed)

@@ -23,7 +23,7 @@ from jaxprop.data.image_files import (
     read_palette,
     resolve_full,
 )
-from jaxprop.data.sequences import DataError, LabelledSequence
+from jaxprop.data.sequences import DataError, LabelledSequence, compact
 
 
 def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val') -> tuple[str, ...]:
@@ -80,13 +80,19 @@ def davis_sequence(
     def read_frame(index: int) -> np.ndarray:
         return read_image(frames[index])
 
-    def read_label(index: int) -> np.ndarray | None:
-        if names[index] not in masks:
-            return None
-        ids = resolve_full(read_ids(masks[names[index]]), full_is_object)
+    def resolve(ids: np.ndarray) -> np.ndarray:
+        ids = resolve_full(ids, full_is_object)
         return (ids > 0).astype(np.int32) if year == '2016' else ids
 
-    if not read_label(0).any():
+    # Kept, a byte a pixel: whoever opens a sequence asks for its first label next.
+    first = compact(resolve(first))
+
+    def read_label(index: int) -> np.ndarray | None:
+        if index == 0:
+            return first.astype(np.int32)
+        return resolve(read_ids(masks[names[index]])) if names[index] in masks else None
+
+    if not first.any():
         raise DataError(f'{masks[names[0]]}: the first mask has no object')
     return LabelledSequence(
         name=name,

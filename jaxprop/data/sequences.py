@@ -36,6 +36,11 @@ class LabelledSequence:
     classes: tuple[Mapping[int, int], ...] | None = None
 
 
+def compact(ids: np.ndarray) -> np.ndarray:
+    """The ids in the smallest integer type that holds them."""
+    return ids.astype(np.result_type(*map(np.min_scalar_type, (ids.min(), ids.max()))))
+
+
 def davis_palette() -> np.ndarray:
     """The colours of object ids in DAVIS and PASCAL VOC.
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 
-from jaxprop.evaluation.benchmarks import Benchmark
 from jaxprop.files import replacing
+from jaxprop.tasks.task import Task
 
 
 def provenance() -> dict[str, Any]:
@@ -43,13 +43,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def prediction_path(output: pathlib.Path, benchmark: Benchmark, name: str) -> pathlib.Path:
+def prediction_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:
     """Where the predictions of a finished sequence are."""
-    return output / benchmark.folder / f'{name}{benchmark.suffix}'
+    return output / task.folder / f'{name}{task.suffix}'
 
 
-def partial_path(output, benchmark, name):
-    path = prediction_path(output, benchmark, name)
+def partial_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:
+    """Where they are before it is finished."""
+    path = prediction_path(output, task, name)
     return path.with_name(f'.{path.name}.partial')
 
 
@@ -61,7 +62,7 @@ def remove(path):
 
 
 def record_path(output: pathlib.Path, name: str) -> pathlib.Path:
-    """Where the record of a finished sequence is, as its benchmark made it."""
+    """Where the record of a finished sequence is, as its task made it."""
     return output / 'sequences' / f'{name}.json'
 
 

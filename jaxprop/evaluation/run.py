@@ -1,12 +1,14 @@
-"""From a labelled sequence to predictions and scores: what `evaluate.py` and `propagate.py` do.
+"""From sequences to predictions and scores: what `evaluate.py` and `propagate.py` do.
 
-`Labeller` holds every factor between a video's frames and its predictions; `label_frames` carries a
-first label map through frames as they come, in constant memory; `evaluate` does a whole benchmark.
+`label_frames` carries a first label map through frames as they come, in constant memory; `evaluate`
+does a whole benchmark. Control runs in one direction: this module opens sequences, pushes their
+frames into `stream`, hands the predictions to the task, and writes its records.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import pathlib
 import threading
@@ -19,10 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxprop import parallel
-from jaxprop.data.inputs import InputConfig, input_size, resize_frame
-from jaxprop.data.sequences import DataError, KeypointSequence, LabelledSequence
-from jaxprop.evaluation.benchmarks import Benchmark, Objects
-from jaxprop.evaluation.features import Network, load_network, video_variables
+from jaxprop.data.sequences import DataError
+from jaxprop.evaluation.labeller import Labeller, Plan, plan_video, start_video
 from jaxprop.evaluation.results import (
     partial_path,
     prediction_path,
@@ -32,89 +32,10 @@ from jaxprop.evaluation.results import (
     skipped_path,
     write_csv,
 )
-from jaxprop.evaluation.stream import Video, label_videos
-from jaxprop.evaluation.targets import KeypointCodec, MaskCodec
+from jaxprop.evaluation.stream import Stream
 from jaxprop.files import claim, write_json
-from jaxprop.propagation import PropagationConfig
-from jaxprop.report import page
-
-
-@dataclasses.dataclass(frozen=True)
-class Labeller:
-    """Every factor between frames and predictions.
-
-    Attributes:
-      network: the features.
-      propagation: the factors of propagation.
-      input: the frames' size in the network.
-      color: what the network sees, see `jaxprop.color.network_input`.
-      encode, min_max, decode_at, resize_first: of label maps, see `MaskCodec`.
-      keypoints: what labels stand for where they are joints, in place of these four.
-      feature_batch: frames in one call of the network.
-    """
-
-    network: Network
-    propagation: PropagationConfig
-    input: InputConfig = InputConfig()
-    color: str = 'rgb'
-    encode: str = 'bilinear'
-    min_max: bool = False
-    decode_at: str = 'frame'
-    resize_first: str | None = None
-    keypoints: KeypointCodec | None = None
-    feature_batch: int = 4
-
-    def __post_init__(self):
-        _ = self.codec  # Raises ValueError for settings that it cannot have.
-        if self.feature_batch < 1:
-            raise ValueError(f'feature_batch is {self.feature_batch}; it must be at least 1')
-
-    @property
-    def codec(self) -> MaskCodec | KeypointCodec:
-        """What labels stand for."""
-        if self.keypoints is not None:
-            return self.keypoints
-        return MaskCodec(self.encode, self.min_max, self.decode_at, self.resize_first)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], network: Network | None = None) -> 'Labeller':
-        """From a config in configs/eval: its `network`, `input`, `propagation`, and `labels` or
-        `keypoints`; the network is not loaded again if it is given."""
-        network = network or load_network(**config['network'])
-        size = dict(config['input'])
-        seen = size.pop('color') or network.color
-        if 'keypoints' in config:
-            meaning = {'keypoints': KeypointCodec(**config['keypoints'])}
-        else:
-            meaning = config['labels']
-        return cls(
-            network,
-            PropagationConfig(**config['propagation']),
-            InputConfig(**size),
-            seen,
-            **meaning,
-            feature_batch=config['feature_batch'],
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """Every factor by name, as plain values for JSON."""
-        if self.keypoints is not None:
-            meaning = {'keypoints': dataclasses.asdict(self.keypoints)}
-        else:
-            meaning = {
-                'labels': {
-                    'encode': self.encode,
-                    'min_max': self.min_max,
-                    'decode_at': self.decode_at,
-                    **({} if self.resize_first is None else {'resize_first': self.resize_first}),
-                }
-            }
-        return {
-            'propagation': dataclasses.asdict(self.propagation),
-            'input': {**dataclasses.asdict(self.input), 'color': self.color},
-            **meaning,
-            'feature_batch': self.feature_batch,
-        }
+from jaxprop.report import page, pictures
+from jaxprop.tasks.task import NamedSequences, Start, Task
 
 
 def label_frames(
@@ -128,7 +49,7 @@ def label_frames(
     Args:
       frames: uint8 RGB `[h, w, 3]`, the first one being that of `first_ids`.
       first_ids: label map `[h, w]`, 0 background; ids need not be contiguous.
-      labeller: the factors.
+      labeller: with the features of a network.
       variables: in place of the network's own.
 
     Yields:
@@ -137,42 +58,56 @@ def label_frames(
     Raises:
       ValueError: frames of different sizes; features of the first frame that are not finite.
     """
-    prepared = (_prepare(frame, first_ids.shape, labeller) for frame in frames)
-    video = Video('the video', first_ids.shape, first_ids, prepared, variables)
-    num_labels = labeller.codec.num_labels(first_ids, input_size(*first_ids.shape, labeller.input))
-    for step in label_videos([video], labeller, labeller.codec, num_labels):
-        for _, ids in step:
-            yield ids
+    source, frames = labeller.source, iter(frames)
+    plan = plan_video(first_ids, first_ids.shape, labeller)
+    video = start_video('the video', first_ids, plan, labeller, variables)
+    stream = Stream(source, labeller.propagation, labeller.target, plan.sizes, plan.num_labels)
+    failed = None
+    while failed is None:
+        try:
+            batch = [
+                source.prepare(frame, first_ids.shape)
+                for frame in itertools.islice(frames, source.batch)
+            ]
+        except BaseException as error:
+            # The frames before have been labelled: they are handed out first.
+            failed, batch = error, []
+        steps = stream.push(0, {0: (video, batch)}) if batch else stream.flush(0)
+        for step in steps:
+            for _, ids in step.fetch():
+                yield ids
+        if not batch:
+            break
+    if failed is not None:
+        raise failed
 
 
 def evaluate(
-    sequences: Iterable[tuple[str, Callable[[], LabelledSequence | KeypointSequence]]],
+    task: Task,
     labeller: Labeller,
     output: pathlib.Path,
     *,
-    benchmark: Benchmark = Objects(),
     title: str,
     dataset: Mapping[str, Any],
     skip_bad: bool = False,
     report_frames: int = 40,
     videos_per_device: int = 1,
 ) -> dict[str, Any]:
-    """Labels and scores every sequence, and writes the results.
+    """Labels and scores every sequence of a task, and writes the results.
 
     A sequence is finished when `output/sequences/NAME.json` exists; a later call with the same
     settings goes on with the others. Everything is written under another name and then renamed.
 
     Sequences of one frame size and similar numbers of objects are labelled together, on all devices
-    of this process, see `label_videos`; frames are read, and predictions written and scored,
+    of this process, see `Stream`; frames are read, and predictions written and scored,
     meanwhile. Of several processes, which must share `output`, each labels its part of the
     sequences, and the first one writes the results of all.
 
     Args:
-      sequences: names, and functions that open them (raising DataError).
-      labeller: the factors.
+      task: its sequences, what their first frames are labelled with, and how they are scored.
+      labeller: labels them, with the task's variant of its target.
       output: the folder: `masks/NAME/00000.png` (palette PNGs as DAVIS has them) or
         `keypoints/NAME.json`, `metrics.json`, `per_sequence.csv`, `report.html`.
-      benchmark: what is labelled, and how it is scored; DAVIS's way if not given.
       title: of the report.
       dataset: how the sequences were chosen, to be recorded.
       skip_bad: list a sequence that raises DataError with its reason, and go on.
@@ -191,18 +126,18 @@ def evaluate(
     if videos_per_device < 1:
         raise ValueError(f'videos_per_device is {videos_per_device}; it must be at least 1')
     # Opening checks every file: once for labelling and for the report.
-    sequences = [(name, opened_once(open_sequence)) for name, open_sequence in sequences]
+    sequences = [(name, opened_once(open_sequence)) for name, open_sequence in task.sequences()]
     settings = {
         'dataset': dict(dataset),
-        'network': labeller.network.description,
+        'network': labeller.source.description,
         **labeller.settings(),
-        **benchmark.settings(),
+        **task.settings(),
     }
     claim(output / 'settings.json', settings, write=parallel.is_writer())
     started = time.time()
     waits = label_sequences(
         parallel.own_part(sequences),
-        benchmark,
+        task,
         labeller,
         output,
         skip_bad=skip_bad,
@@ -216,16 +151,17 @@ def evaluate(
                 raise DataError(json.loads(reason.read_text())['reason'])
             record = json.loads(record_path(output, name).read_text())
             if parallel.is_writer():
-                sequence, path = open_sequence(), prediction_path(output, benchmark, name)
+                sequence, path = open_sequence(), prediction_path(output, task, name)
                 chosen = evenly(sequence.num_frames, report_frames)
-                previews.append(benchmark.shown(path, sequence, record, chosen))
+                view = task.shown(path, sequence, record, chosen)
+                previews.append(pictures.draw_view(view))
             records[name] = record
         except DataError as error:
             if not skip_bad:
                 raise
             skipped.append({'sequence': name, 'reason': str(error)})
-    scored = {name: record for name, record in records.items() if benchmark.is_scored(record)}
-    warnings = list(labeller.network.warnings)
+    scored = {name: record for name, record in records.items() if task.is_scored(record)}
+    warnings = list(labeller.source.warnings)
     if skipped:
         warnings.append(f'{len(skipped)} of {len(sequences)} sequences were skipped.')
     unscored = [name for name in records if name not in scored]
@@ -233,10 +169,10 @@ def evaluate(
         warnings.append(f'Not scored, for lack of annotations: {", ".join(unscored)}.')
     metrics = {
         'title': title,
-        **(benchmark.results(scored) if scored else {'summary': {}, 'per_sequence': []}),
+        **(task.results(scored) if scored else {'summary': {}, 'per_sequence': []}),
         'skipped': skipped,
         'unscored': unscored,
-        'network': {'trained': labeller.network.trained, **labeller.network.description},
+        'network': {'trained': labeller.source.trained, **labeller.source.description},
         'settings': {**settings, 'videos_per_device': videos_per_device},
         'provenance': provenance(),
         'timing': {
@@ -249,40 +185,39 @@ def evaluate(
     }
     if parallel.is_writer():
         write_json(output / 'metrics.json', metrics)
-        network = labeller.network.description['name']
+        network = labeller.source.description['name']
         write_csv(
             output / 'per_sequence.csv',
             [{**row, 'network': network} for row in metrics['per_sequence']],
         )
-        page.write_report(output / 'report.html', metrics, previews)
+        page.write_report(output / 'report.html', metrics, previews, task.layout)
     parallel.wait_for_all()
     return metrics
 
 
 def label_sequences(
-    sequences: Iterable[tuple[str, Callable[[], LabelledSequence | KeypointSequence]]],
-    benchmark: Benchmark,
+    sequences: NamedSequences,
+    task: Task,
     labeller: Labeller,
     output: pathlib.Path,
     *,
     skip_bad: bool = False,
     videos_per_device: int = 1,
-    features: Callable[[int, int], list[np.ndarray]] | None = None,
     device: int | None = None,
 ) -> Mapping[str, float]:
     """Labels and scores those of these sequences that are not finished, see `evaluate`.
 
     Args:
-      sequences, benchmark, labeller, output, skip_bad, videos_per_device: as for `evaluate`.
-      features: of the only sequence, where they are known: a function of the first and the last
-        frame's number, the latter excluded.
+      sequences: of the task, names and functions that open them.
+      task, labeller, output, skip_bad, videos_per_device: as for `evaluate`.
       device: the number of the only device to use, silently; None for all of them.
 
     Returns:
       The seconds spent waiting, by what for: 'frames' to be read, 'predictions' to be written.
     """
+    labeller = dataclasses.replace(labeller, target=task.target(labeller.target))
     waits = collections.Counter({'frames': 0.0, 'predictions': 0.0})
-    skipped, codec = set(), benchmark.codec(labeller.codec)
+    skipped = set()
 
     def skip(name, error):
         if not skip_bad:
@@ -290,156 +225,213 @@ def label_sequences(
         skipped.add(name)
         write_json(skipped_path(output, name), {'reason': str(error)})
 
-    groups = {}
-    for name, open_sequence in sequences:
-        skipped_path(output, name).unlink(missing_ok=True)
-        if not record_path(output, name).exists():
-            try:
-                sequence = open_sequence()
-                seen = input_size(*sequence.size, labeller.input)
-                key = sequence.size, codec.num_labels(benchmark.first(sequence), seen)
-                groups.setdefault(key, []).append(sequence)
-            except DataError as error:
-                skip(name, error)
-
-    def videos(pool, works, ahead):
-        """Opens the sequences of a group, some ahead of their turn."""
-        pending = collections.deque()
-        while works or pending:
-            while works and len(pending) <= ahead:
-                work = works.popleft()
-                pending.append((work, pool.submit(work.open)))
-            work, opened = pending.popleft()
-            try:
-                yield opened.result()
-            except DataError as error:
-                skip(work.name, error)
-
-    total = sum(sequence.num_frames for group in groups.values() for sequence in group)
-    bar = tqdm(
-        total=total,
-        unit='frame',
-        dynamic_ncols=True,
-        mininterval=0.5,
-        disable=not total or device is not None,
-    )
-    with concurrent.futures.ThreadPoolExecutor() as pool, bar:
-        for (_, num_labels), group in groups.items():
-            num_devices = 1 if device is not None else min(jax.local_device_count(), len(group))
-            rows = min(videos_per_device, -(-len(group) // num_devices))
-            # The longest first, so that the last ones end together.
-            group.sort(key=lambda sequence: -sequence.num_frames)
-            works = collections.deque(
-                _Work(sequence, benchmark, labeller, output, pool, waits, skip, features)
-                for sequence in group
-            )
-            by_name = {work.name: work for work in works}
-            last = time.time()
-            for step in label_videos(
-                videos(pool, works, num_devices * rows),
-                labeller,
-                codec,
-                num_labels,
-                num_devices=num_devices,
-                videos_per_device=rows,
-                first_device=device or 0,
-            ):
-                share, last = (time.time() - last) / len(step), time.time()
-                for video, prediction in step:
-                    if video.name not in skipped:
-                        work = by_name[video.name]
-                        work.seconds += share
-                        try:
-                            work.take(prediction)
-                        except DataError as error:
-                            work.stopped = True
-                            skip(work.name, error)
-                        bar.set_description(work.name, refresh=False)
-                        bar.update()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        # What has one frame size and number of labels is labelled together.
+        groups = collections.defaultdict(list)
+        for name, open_sequence in sequences:
+            skipped_path(output, name).unlink(missing_ok=True)
+            if not record_path(output, name).exists():
+                try:
+                    start = task.start(open_sequence())
+                    plan = plan_video(start.first, start.sequence.size, labeller)
+                    work = _Work(start, plan, task, labeller, output, pool, waits)
+                    groups[plan.sizes, plan.num_labels].append(work)
+                except DataError as error:
+                    skip(name, error)
+        total = sum(work.num_frames for group in groups.values() for work in group)
+        with tqdm(
+            total=total,
+            unit='frame',
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=not total or device is not None,
+        ) as bar:
+            for (sizes, num_labels), group in groups.items():
+                num_devices = 1 if device is not None else min(jax.local_device_count(), len(group))
+                num_rows = min(videos_per_device, -(-len(group) // num_devices))
+                # The longest first, so that the last ones end together.
+                group.sort(key=lambda work: -work.num_frames)
+                queue = _Queue(group, pool, num_devices * num_rows, skip)
+                stream = Stream(
+                    labeller.source,
+                    labeller.propagation,
+                    labeller.target,
+                    sizes,
+                    num_labels,
+                    num_rows=num_rows,
+                    num_devices=num_devices,
+                    first_device=device or 0,
+                )
+                _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar)
     for name in skipped:
-        remove(partial_path(output, benchmark, name))
+        remove(partial_path(output, task, name))
     return waits
+
+
+def _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar):
+    """Labels the sequences of a queue, rows of the stream taking turns."""
+    last = time.time()
+
+    def take(steps):
+        nonlocal last
+        for step in steps:
+            moved = step.fetch()
+            share, last = (time.time() - last) / len(moved), time.time()
+            for video, prediction in moved:
+                if video.name not in skipped:
+                    work = queue.opened[video.name]
+                    work.seconds += share
+                    try:
+                        work.take(prediction)
+                    except DataError as error:
+                        work.stopped = True
+                        skip(work.name, error)
+                    bar.set_description(work.name, refresh=False)
+                    bar.update()
+
+    playing = {row: [None] * num_devices for row in range(num_rows)}
+    while playing:
+        for row, works in list(playing.items()):
+            try:
+                batches = _next_batches(works, queue, skip)
+            except BaseException:
+                # The frames before have been labelled: they are written first.
+                for other in playing:
+                    take(stream.flush(other))
+                raise
+            if batches:
+                take(stream.push(row, batches))
+            else:
+                take(stream.flush(row))
+                del playing[row]
+
+
+def _next_batches(works, queue, skip):
+    """The next arrays of a row's sequences, by device, as `Stream.push` takes them.
+
+    The place of a sequence that has ended goes to the next one of the queue, in `works`.
+    """
+    batches = {}
+    for device, work in enumerate(works):
+        arrays = [] if work is None else work.next_arrays(skip)
+        while not arrays and (work := queue.next()) is not None:
+            arrays = work.next_arrays(skip)
+        works[device] = work
+        if arrays:
+            batches[device] = (work.video, arrays)
+    return batches
+
+
+class _Queue:
+    """Sequences waiting for a device: opened in threads, some of them ahead of their turn.
+
+    Attributes:
+      opened: those that have left the queue, by name.
+    """
+
+    def __init__(self, works, pool, ahead, skip):
+        self.works, self.pool, self.ahead, self.skip = collections.deque(works), pool, ahead, skip
+        self.opening, self.opened = collections.deque(), {}
+
+    def next(self):
+        """The next one that could be opened; None where there is none."""
+        while self.works or self.opening:
+            while self.works and len(self.opening) <= self.ahead:
+                work = self.works.popleft()
+                self.opening.append((work, self.pool.submit(work.open)))
+            work, opening = self.opening.popleft()
+            try:
+                opening.result()
+            except DataError as error:
+                self.skip(work.name, error)
+            else:
+                self.opened[work.name] = work
+                return work
+        return None
 
 
 class _Work:
     """A sequence while it is labelled: frames read ahead, predictions written, scored behind."""
 
-    def __init__(self, sequence, benchmark, labeller, output, pool, waits, skip, features):
-        self.name = sequence.name
-        self.sequence, self.benchmark = sequence, benchmark
-        self.labeller, self.output = labeller, output
-        self.pool, self.waits, self.skip, self.features = pool, waits, skip, features
-        self.partial = partial_path(output, benchmark, sequence.name)
+    def __init__(
+        self,
+        start: Start,
+        plan: Plan,
+        task: Task,
+        labeller: Labeller,
+        output: pathlib.Path,
+        pool: concurrent.futures.Executor,
+        waits: collections.Counter,
+    ):
+        self.start, self.plan, self.task, self.labeller = start, plan, task, labeller
+        self.output, self.pool, self.waits = output, pool, waits
+        self.name, self.num_frames = start.sequence.name, start.sequence.num_frames
+        self.batch = labeller.source.batch
+        self.partial = partial_path(output, task, self.name)
         self.jobs, self.taken = collections.deque(), []
-        self.num_taken, self.seconds, self.stopped = 0, 0.0, False
+        self.num_read, self.num_taken, self.seconds, self.stopped = 0, 0, 0.0, False
 
     def open(self):
         """Reads what comes before the first step: in a thread, while others are labelled."""
-        sequence = self.sequence
         remove(self.partial)
-        first = self.benchmark.first(sequence)
-        self.objects = self.benchmark.objects(first)
-        variables = None
-        if self.features is None and not self.labeller.network.trained:
-            variables = video_variables(sequence.read_frame, sequence.num_frames, self.labeller)
-        self.next_frames = self.pool.submit(self._read, 0)
-        return Video(self.name, sequence.size, first, self._frames(), variables)
+        opened = self.labeller.source.open(self.start.sequence)
+        self.arrays = iter(opened.arrays)
+        self.reading = self.pool.submit(self._read)
+        self.video = start_video(
+            self.name, self.start.first, self.plan, self.labeller, opened.variables
+        )
 
-    def _read(self, start):
-        stop = min(start + self.labeller.feature_batch, self.sequence.num_frames)
-        if self.features is not None:
-            return self.features(start, stop)
-        return [prepared_frame(self.sequence, t, self.labeller) for t in range(start, stop)]
+    def _read(self):
+        count = min(self.batch, self.num_frames - self.num_read)
+        arrays = list(itertools.islice(self.arrays, count))
+        if len(arrays) < count:
+            raise ValueError(
+                f'{self.name}: the source gives {self.num_read + len(arrays)} arrays for '
+                f'{self.num_frames} frames'
+            )
+        return arrays
 
-    def _frames(self):
-        """The frames; a batch is read, one frame after another, while the one before is used."""
-        step = self.labeller.feature_batch
-        for start in range(0, self.sequence.num_frames, step):
-            if self.stopped:
-                return
-            try:
-                frames = self._wait('frames', self.next_frames)
-            except DataError as error:
-                self.stopped = True
-                return self.skip(self.name, error)
-            if start + step < self.sequence.num_frames:
-                self.next_frames = self.pool.submit(self._read, start + step)
-            yield from frames
+    def next_arrays(self, skip):
+        """The next batch of arrays, read while the one before was used; [] where there is none."""
+        if self.stopped or self.num_read == self.num_frames:
+            return []
+        try:
+            arrays = self._wait('frames', self.reading)
+        except DataError as error:
+            self.stopped = True
+            skip(self.name, error)
+            return []
+        self.num_read += len(arrays)
+        if self.num_read < self.num_frames:
+            self.reading = self.pool.submit(self._read)
+        return arrays
 
     def take(self, prediction):
         """Gives the next prediction to a thread; with the last one the sequence is finished."""
-        self.jobs.append(
-            self.pool.submit(
-                self.benchmark.take,
-                self.partial,
-                self.sequence,
-                self.objects,
-                self.num_taken,
-                prediction,
-            )
-        )
+        arguments = self.partial, self.start, self.num_taken, prediction
+        self.jobs.append(self.pool.submit(self.task.take, *arguments))
         self.num_taken += 1
-        is_last = self.num_taken == self.sequence.num_frames
+        is_last = self.num_taken == self.num_frames
         # Predictions that wait to be written are held in memory.
-        while len(self.jobs) > (0 if is_last else 2 * self.labeller.feature_batch):
+        while len(self.jobs) > (0 if is_last else 2 * self.batch):
             self.taken.append(self._wait('predictions', self.jobs.popleft()))
         if is_last:
             self._finish()
 
     def _finish(self):
         """Brings the predictions to their place and, last, writes the record."""
-        sequence = self.sequence
         record = {
             'name': self.name,
-            'num_frames': sequence.num_frames,
-            'size': sequence.size,
+            'num_frames': self.num_frames,
+            'size': self.start.sequence.size,
             'seconds': self.seconds,
-            **self.benchmark.record(self.partial, sequence, self.objects, self.taken),
+            **self.task.record(self.partial, self.start, self.taken),
         }
-        path = prediction_path(self.output, self.benchmark, self.name)
+        path = prediction_path(self.output, self.task, self.name)
         remove(path)
         self.partial.rename(path)
         write_json(record_path(self.output, self.name), record)
+        self.start = self.video = self.arrays = None  # Finished ones hold no label maps.
 
     def _wait(self, what, future):
         started = time.time()
@@ -465,18 +457,6 @@ def opened_once(open_sequence: Callable[[], Any]) -> Callable[[], Any]:
         return opened[0]
 
     return once
-
-
-def prepared_frame(sequence: LabelledSequence, index: int, labeller: Labeller) -> np.ndarray:
-    """A frame of a sequence as the network sees it, uint8 RGB. Raises DataError."""
-    return _prepare(sequence.read_frame(index), sequence.size, labeller)
-
-
-def _prepare(frame, frame_size, labeller):
-    """A frame as the network sees it: `[h, w, 3]` -> its input size."""
-    if frame.shape[:2] != tuple(frame_size):
-        raise ValueError(f'a frame is {frame.shape[:2]}, the label map {frame_size}')
-    return resize_frame(frame, input_size(*frame_size, labeller.input))
 
 
 def evenly(num_frames: int, count: int) -> list[int]:

@@ -1,22 +1,24 @@
 """What labels stand for: a first frame's masks or joints to soft labels, and soft labels back.
 
-A codec is a frozen dataclass, so that it can be a static argument of a compiled function, with
+A target is a frozen dataclass, so that it can be a static argument of a compiled function, with
 
-    num_labels(first, seen)         how many labels L a video is computed with
-    encode(first, sizes)            soft labels `[H, W, l]` of the first frame, l <= L, and the ids
-                                    `[l]` that they stand for
+    values(first, seen)             the ids `[l]` that a video's labels stand for
+    num_labels(values)              how many labels L a video is computed with, l at least
+    encode(first, values, sizes)    soft labels `[H, W, l]` of the first frame
     decode(label, values, sizes)    the prediction of soft labels `[H, W, L]` with these ids `[L]`;
                                     can be compiled
     given(first)                    the prediction of the first frame itself: what was given
-    has_boxes, boxes(first, sizes)  whether, and which, boxes `[l, 4]` of the labels in the first
-                                    frame are known better than from soft labels, for the
-                                    restriction 'track'
+    has_boxes                       whether the first frame shows where labels are to the pixel
+    boxes(first, values, sizes)     then their boxes `[l, 4]` in cells; soft labels show them less
+                                    exactly
+    settings()                      its settings by the name of a config's section, to be recorded
 
-where `first` is what the first frame is labelled with.
+where `first` is what the first frame is labelled with, and `seen` the size of the network's input.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,17 +42,17 @@ class Sizes(NamedTuple):
     cell: tuple[float, float]
 
 
-def padded_labels(first_ids: np.ndarray) -> int:
-    """The number of labels that a label map's video is computed with: the next power of two.
+def padded_labels(count: int) -> int:
+    """The number of labels that so many are computed with: the next power of two.
 
-    So that few compiled programs serve all videos, alone and in batches. The labels that no object
-    has are zero everywhere, and the first of equal labels wins: they never do.
+    So few compiled programs serve all videos, alone and in batches. Padding labels are zero
+    everywhere. Of equal labels the first one wins, so a padding label is never chosen.
     """
-    return 1 << (labels.label_values(first_ids).size - 1).bit_length()
+    return 1 << (count - 1).bit_length()
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskCodec:
+class MaskTarget:
     """Label maps: `first` and predictions are ids `[h, w]` int32, 0 background.
 
     Attributes:
@@ -79,17 +81,23 @@ class MaskCodec:
                 f"resize_first is {self.resize_first!r}; it must be 'nearest', 'bilinear' or None"
             )
 
-    def num_labels(self, first, seen):
-        return padded_labels(self._resized(first, seen))
+    def settings(self):
+        settings = {'encode': self.encode_by, 'min_max': self.min_max, 'decode_at': self.decode_at}
+        if self.resize_first is not None:
+            settings['resize_first'] = self.resize_first
+        return {'labels': settings}
 
-    def encode(self, first, sizes):
-        ids = self._resized(first, sizes.seen)
-        values = labels.label_values(ids)
-        return labels.encode(ids, values, sizes.grid, self.encode_by), values
+    def values(self, first, seen):
+        return labels.label_values(self._resized(first, seen))
 
-    def boxes(self, first, sizes):
+    def num_labels(self, values):
+        return padded_labels(values.size)
+
+    def encode(self, first, values, sizes):
+        return labels.encode(self._resized(first, sizes.seen), values, sizes.grid, self.encode_by)
+
+    def boxes(self, first, values, sizes):
         ids = self._resized(first, sizes.seen)
-        values = labels.label_values(ids)
         # The nearest pixels, at the size of a network's input that such a grid comes from.
         rows, columns = (
             labels.resize_matrix(side, regions.STRIDE * cells, 'nearest').argmax(axis=1)
@@ -113,7 +121,7 @@ class MaskCodec:
 
 
 @dataclasses.dataclass(frozen=True)
-class KeypointCodec:
+class KeypointTarget:
     """Joints: `first` and predictions are positions `[J, 2]` (x, y) in pixels, NaN where lost.
 
     Attributes:
@@ -139,10 +147,16 @@ class KeypointCodec:
         if self.at not in ('grid', 'frame'):
             raise ValueError(f"at is {self.at!r}; it must be 'grid' or 'frame'")
 
-    def num_labels(self, first, seen):
-        return len(first) + 1
+    def settings(self):
+        return {'keypoints': dataclasses.asdict(self)}
 
-    def encode(self, first, sizes):
+    def values(self, first, seen):
+        return np.arange(len(first) + 1)
+
+    def num_labels(self, values):
+        return values.size
+
+    def encode(self, first, values, sizes):
         on_frame = self.at == 'frame'
         soft = keypoints.encode_keypoints(
             first,
@@ -153,7 +167,7 @@ class KeypointCodec:
         )
         if on_frame:
             soft = labels.resize(soft, sizes.grid, 'bilinear')
-        return soft, np.arange(len(first) + 1)
+        return soft
 
     def decode(self, label, values, sizes):
         if self.at == 'frame':
@@ -163,3 +177,14 @@ class KeypointCodec:
 
     def given(self, first):
         return np.asarray(first, np.float32)
+
+
+Target = MaskTarget | KeypointTarget
+
+
+def from_config(config: Mapping[str, Any]) -> Target:
+    """From a config's `keypoints`, or, if it has none, its `labels`."""
+    if 'keypoints' in config:
+        return KeypointTarget(**config['keypoints'])
+    settings = dict(config['labels'])
+    return MaskTarget(settings.pop('encode'), **settings)

@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxprop.labels import resize_matrix
-from jaxprop.metrics.pck import mean_scored
-
 NUM_CLASSES = 20
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -101,7 +98,7 @@ def summarize_parts(
         raise ValueError('results is empty; it must have at least one video')
     totals = [_total(confusions, count_first) for confusions in results.values()]
     iou = class_iou(np.sum(totals, axis=0))
-    return {'mIoU': mean_scored(iou), 'IoU': iou.tolist()}
+    return {'mIoU': _mean_scored(iou), 'IoU': iou.tolist()}
 
 
 def part_table(
@@ -112,7 +109,7 @@ def part_table(
     The mean of these is not the benchmark's number, which pools pixels first.
     """
     return [
-        {'video': video, 'mIoU': mean_scored(class_iou(_total(confusions, count_first)))}
+        {'video': video, 'mIoU': _mean_scored(class_iou(_total(confusions, count_first)))}
         for video, confusions in results.items()
     ]
 
@@ -261,13 +258,19 @@ def summarize_instances(
         ]
     )
     return {
-        'AP^r_vol': mean_scored(precisions),
-        'AP^r': [mean_scored(column) for column in precisions.T],
+        'AP^r_vol': _mean_scored(precisions),
+        'AP^r': [_mean_scored(column) for column in precisions.T],
         'AP^r_vol by class': precisions.mean(axis=1).tolist(),
     }
 
 
-def instance_scores(labels: np.ndarray, values: Sequence[int], ids: np.ndarray) -> dict[int, float]:
+def instance_scores(
+    labels: np.ndarray,
+    values: Sequence[int],
+    ids: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> dict[int, float]:
     """How sure propagation is of each instance: the mean share of its label over its pixels.
 
     The share is the upsampled soft label over the sum of all labels of the pixel. One label is
@@ -277,15 +280,12 @@ def instance_scores(labels: np.ndarray, values: Sequence[int], ids: np.ndarray) 
       labels: soft labels `[H, W, L]`.
       values: `[L]` the id of each label.
       ids: the decoded ids `[H0, W0]`.
+      rows, columns: `[H0, H]` and `[W0, W]`, the linear maps that upsample the two axes.
 
     Returns:
       Score in [0, 1] by id, for those that have pixels; 0 where no label has any weight.
     """
     labels = np.asarray(labels, np.float32)
-    rows, columns = (
-        resize_matrix(source, target, 'bilinear')
-        for source, target in zip(labels.shape[:2], ids.shape)
-    )
     total = rows @ labels.sum(axis=2) @ columns.T
     scores = {}
     for value, label in zip(values, np.moveaxis(labels, 2, 0), strict=True):
@@ -304,6 +304,12 @@ def _instances(ids: np.ndarray, classes: Mapping[int, int]) -> dict[int, int]:
         for instance, count in zip(present.tolist(), counts.tolist())
         if instance > 0 and classes.get(instance, 0) > 0
     }
+
+
+def _mean_scored(values: np.ndarray) -> float:
+    """The mean of what is not NaN; NaN where there is nothing."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float('nan')
 
 
 def _total(confusions: np.ndarray, count_first: bool) -> np.ndarray:

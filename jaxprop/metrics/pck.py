@@ -140,7 +140,7 @@ def summarize(
     else:
         columns = [distances.reshape(-1, 1) for distances in results.values()]
     return {
-        f'PCK@{threshold:g}': mean_scored(
+        f'PCK@{threshold:g}': _mean_scored(
             np.concatenate([pck(distances, threshold) for distances in columns])
         )
         for threshold in thresholds
@@ -203,7 +203,7 @@ def joint_table(
     ]
 
 
-def mean_scored(values: np.ndarray) -> float:
+def _mean_scored(values: np.ndarray) -> float:
     """The mean of what is not NaN; NaN where there is nothing."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float('nan')

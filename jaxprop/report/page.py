@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxprop.data.sequences import davis_palette
 from jaxprop.files import write_text
-from jaxprop.report.pictures import Colour, distinct_colours
+from jaxprop.tasks.task import Colour, Layout, Measure, SequenceView, Tile, distinct_colours
 
-_MEASURES = (('J', 'Region similarity'), ('F', 'Boundary accuracy'))
-ACCENT = (42, 98, 201)
+_AS_IT_IS = Layout()
 
 # The chart, in units of its SVG: a panel for each measure, under one another.
 _CHART_WIDTH = 520
@@ -28,133 +26,11 @@ _PANEL_LEFT, _PANEL_RIGHT = 34, 510
 _PANEL_TOP, _PANEL_HEIGHT, _PANEL_SPACING = 26, 104, 142
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Measure:
-    """A panel of a chart: lines over time.
-
-    Attributes:
-      name, meaning: 'J', 'region similarity'.
-      values: `[O, T]` from 0 to 1, NaN where not scored.
-      lines: the O names and RGB colours.
-    """
-
-    name: str
-    meaning: str
-    values: np.ndarray
-    lines: tuple[tuple[str, Colour], ...]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SequenceView:
-    """What the report shows of one sequence: measures over time, and frames to play.
-
-    Attributes:
-      name: of the sequence, as in the rows of the metrics.
-      num_frames: T.
-      legend: names and RGB colours of what the pictures show.
-      measures: one panel each.
-      frames: pictures as `encode_picture` makes them; any of WebP, JPEG and PNG.
-      frame_numbers: for each picture which frame it is, from 0 to T - 1, ascending.
-      frames_per_second: how fast the pictures are played.
-      heading: what the legend's names are, if they don't say it.
-
-    Raises:
-      ValueError: the attributes don't fit each other.
-    """
-
-    name: str
-    num_frames: int
-    legend: tuple[tuple[str, Colour], ...]
-    measures: tuple[Measure, ...]
-    frames: list[bytes]
-    frame_numbers: list[int]
-    frames_per_second: float = 12
-    heading: str = ''
-
-    def __post_init__(self) -> None:
-        for measure in self.measures:
-            if np.shape(measure.values) != (len(measure.lines), self.num_frames):
-                raise ValueError(
-                    f'{self.name}: the values of {measure.name} have the shape '
-                    f'{list(np.shape(measure.values))}; it must be '
-                    f'[{len(measure.lines)}, {self.num_frames}]'
-                )
-        _check_frames(
-            self.name, self.num_frames, self.frames, self.frame_numbers, self.frames_per_second
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class SequenceReport:
-    """The `view` of a sequence with objects: J and F over time, and overlaid frames to play.
-
-    Attributes:
-      name: of the sequence, as in the rows of the metrics.
-      region_similarity: J of each object in each frame, `[O, T]`, NaN where not scored.
-      boundary_accuracy: F, likewise.
-      object_ids: the O ids, which are also their colours' places in `palette`.
-      frames: pictures as `encode_picture` makes them of what `overlay` returns; any of WebP, JPEG
-        and PNG. There may be none, and they may be a few of the T.
-      frame_numbers: for each picture which frame it is, from 0 to T - 1, ascending.
-      frames_per_second: how fast the pictures are played.
-      palette: uint8 `[256, 3]`, the one the overlay was made with; None for the DAVIS palette.
-
-    Raises:
-      ValueError: the attributes don't fit each other.
-    """
-
-    name: str
-    region_similarity: np.ndarray
-    boundary_accuracy: np.ndarray
-    object_ids: tuple[int, ...]
-    frames: list[bytes]
-    frame_numbers: list[int]
-    frames_per_second: float = 12
-    palette: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        shape = np.shape(self.region_similarity)
-        if len(shape) != 2 or shape[1] == 0 or shape != np.shape(self.boundary_accuracy):
-            raise ValueError(
-                f'{self.name}: region_similarity has the shape {list(shape)}, boundary_accuracy '
-                f'{list(np.shape(self.boundary_accuracy))}; both must be [O, T], T > 0'
-            )
-        if len(self.object_ids) != shape[0]:
-            raise ValueError(
-                f'{self.name}: object_ids is {self.object_ids}; there must be {shape[0]}, one for '
-                'each row of region_similarity'
-            )
-        if any(not 0 <= object_id <= 255 for object_id in self.object_ids):
-            raise ValueError(f'{self.name}: object_ids is {self.object_ids}; they are 0 to 255')
-        _check_frames(self.name, shape[1], self.frames, self.frame_numbers, self.frames_per_second)
-
-    @property
-    def view(self) -> SequenceView:
-        palette = davis_palette() if self.palette is None else self.palette
-        colours = [tuple(palette[object_id].tolist()) for object_id in self.object_ids]
-        lines = tuple(
-            (f'object {object_id}', colour) for object_id, colour in zip(self.object_ids, colours)
-        )
-        values = self.region_similarity, self.boundary_accuracy
-        return SequenceView(
-            self.name,
-            np.shape(self.region_similarity)[1],
-            tuple(zip(map(str, self.object_ids), colours)),
-            tuple(
-                Measure(name, meaning.lower(), np.asarray(scores, np.float64), lines)
-                for (name, meaning), scores in zip(_MEASURES, values)
-            ),
-            self.frames,
-            self.frame_numbers,
-            self.frames_per_second,
-            'object',
-        )
-
-
 def write_report(
     path: str | os.PathLike,
     metrics: Mapping[str, Any],
-    sequences: Sequence[SequenceReport | SequenceView],
+    sequences: Sequence[SequenceView],
+    layout: Layout = _AS_IT_IS,
 ) -> None:
     """Writes the report: one HTML file with all styles, scripts and pictures inside.
 
@@ -166,28 +42,24 @@ def write_report(
       path: of the HTML file; its folder is made where missing.
       metrics: any of 'title'; 'summary', fractions by their names; 'per_sequence', rows with
         'sequence', for each of its objects with 'object', and fractions or whole numbers by their
-        names; 'per_joint', 'per_class' and 'per_threshold', rows of other tables; 'skipped', rows
-        of 'sequence' and 'reason'; 'warnings', strings; 'network', with 'name', 'trained' and more;
-        'settings', 'provenance', 'timing', nested as they like. What is absent is left out.
-      sequences: to show over time, in this order.
+        names; others whose names begin with 'per_', rows of further tables, each with what it is
+        about in its first column; 'skipped', rows of 'sequence' and 'reason'; 'warnings', strings;
+        'network', with 'name', 'trained' and more; 'settings', 'provenance', 'timing', nested as
+        they like. What is absent is left out.
+      sequences: to show over time, in this order, with frames as `pictures.draw_view` makes them.
+      layout: how the results are shown, as the task says.
 
     Raises:
       ValueError: a picture is no WebP, JPEG or PNG file.
     """
-    page = _page(
-        metrics,
-        [
-            sequence.view if isinstance(sequence, SequenceReport) else sequence
-            for sequence in sequences
-        ],
-    )
-    write_text(path, page)
+    write_text(path, _page(metrics, sequences, layout))
 
 
 def write_comparison(
     path: str | os.PathLike,
     comparison: Mapping[str, Any],
     sequences: Sequence[Sequence[SequenceView]],
+    layout: Layout = _AS_IT_IS,
 ) -> None:
     """Writes the report of several runs beside each other: one HTML file, as `write_report` does.
 
@@ -197,8 +69,9 @@ def write_comparison(
 
     Args:
       path: of the HTML file; its folder is made where missing.
-      comparison: what `jaxprop.evaluation.comparison.compare` returns.
+      comparison: what `jaxprop.study.comparison.compare` returns.
       sequences: for each the views of the runs, with the same frames, in the runs' order.
+      layout: how the results are shown, as the task says.
 
     Raises:
       ValueError: views of a sequence that don't fit each other; more runs than letters; a picture
@@ -216,20 +89,20 @@ def write_comparison(
                 f'the views of {", ".join(view.name for view in views)} are not of the same '
                 f'frames of one sequence in {len(runs)} runs'
             )
-    write_text(path, _comparison_page(comparison, sequences))
+    write_text(path, _comparison_page(comparison, sequences, layout))
 
 
-def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceView]) -> str:
+def _page(metrics: Mapping[str, Any], sequences: Sequence[SequenceView], layout: Layout) -> str:
     rows = metrics.get('per_sequence') or []
     return _document(
         metrics.get('title') or 'Evaluation',
         _subtitle(metrics, rows),
         [
             _notices(metrics),
-            _headline(metrics.get('summary') or {}),
-            _results(rows, sequences),
+            _headline(metrics.get('summary') or {}, layout),
+            _results(rows, sequences, layout),
             _other_tables(metrics),
-            _sequences(rows, sequences),
+            _sequences(rows, sequences, layout),
             _details(metrics),
         ],
     )
@@ -320,22 +193,17 @@ def _notices(metrics: Mapping[str, Any]) -> str:
     return '\n'.join(notices)
 
 
-def _headline(summary: Mapping[str, float]) -> str:
+def _headline(summary: Mapping[str, float], layout: Layout) -> str:
     if not summary:
         return ''
-    if 'J-Mean' in summary:
-        tiles = [('J&amp;F', 'mean of J and F', summary.get('J&F-Mean'), '')]
-        for measure, meaning in _MEASURES:
-            more = ''.join(
-                f'<span>{name.lower()} <b>{_percent(summary.get(f"{measure}-{name}"))}</b></span>'
-                for name in ('Recall', 'Decay')
-            )
-            tiles.append((measure, meaning.lower(), summary.get(f'{measure}-Mean'), more))
-    else:
-        tiles = []
-        for key, value in summary.items():
-            name, _, meaning = key.partition(', ')
-            tiles.append((_escape(name), _escape(meaning), value, ''))
+    shown = layout.tiles or [Tile(*key.partition(', ')[::2], key) for key in summary]
+    tiles = []
+    for tile in shown:
+        more = ''.join(
+            f'<span>{_escape(name)} <b>{_percent(summary.get(key))}</b></span>'
+            for name, key in tile.more
+        )
+        tiles.append((_escape(tile.name), _escape(tile.meaning), summary.get(tile.measure), more))
     if any(more for *_, more in tiles):  # A line of the same height in all of them.
         tiles = [(*tile, f'<div class="more">{more}</div>') for *tile, more in tiles]
     return (
@@ -351,7 +219,10 @@ def _headline(summary: Mapping[str, float]) -> str:
 
 
 def _results(
-    rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView], note: str = 'In percent.'
+    rows: Sequence[Mapping[str, Any]],
+    sequences: Sequence[SequenceView],
+    layout: Layout,
+    note: str = 'In percent.',
 ) -> str:
     """The table of sequences, and of their objects where they have any."""
     if not rows:
@@ -374,16 +245,17 @@ def _results(
     heading, names = 'By sequence', ['Sequence']
     if has_objects:
         heading, names = f'{heading} and object', [*names, 'Object']
-    if 'J-Recall' in rows[0]:
-        note += ' Recall: frames above 50. Decay: first quarter less last quarter.'
-    note += ' Click a heading to sort.'
-    return _table(heading, note, names, [with_mean(row) for row in rows], text, 'sortable')
+    notes = [note, *(text for column, text in layout.notes.items() if column in rows[0])]
+    note = ' '.join([*notes, 'Click a heading to sort.'])
+    rows = [with_means(row, layout) for row in rows]
+    return _table(heading, note, names, rows, text, 'sortable', layout.plain)
 
 
 def _other_tables(metrics: Mapping[str, Any], note: str = 'In percent.') -> str:
     tables = []
-    for key, name in (('per_joint', 'joint'), ('per_class', 'class'), ('per_threshold', 'overlap')):
-        if rows := metrics.get(key):
+    for key, rows in metrics.items():
+        if key.startswith('per_') and key != 'per_sequence' and rows:
+            name = next(iter(rows[0]))
             tables.append(
                 _table(
                     f'By {name}',
@@ -396,8 +268,11 @@ def _other_tables(metrics: Mapping[str, Any], note: str = 'In percent.') -> str:
     return ''.join(tables)
 
 
-def _table(heading, note, names, rows, text, kind=''):
-    """A table of rows: the cells that `text` makes of one, then its values."""
+def _table(heading, note, names, rows, text, kind='', plain=()):
+    """A table of rows: the cells that `text` makes of one, then its values.
+
+    Shares have a bar, but for those in the `plain` columns.
+    """
     written = {'sequence', 'object', *map(str.lower, names)}
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in written))
     body = []
@@ -406,9 +281,7 @@ def _table(heading, note, names, rows, text, kind=''):
         for column in columns:
             value = row.get(column)
             shown = str(value) if isinstance(value, int) else _percent(value)
-            is_share = not isinstance(value, (int, _Difference)) and not column.endswith(
-                ('-Recall', '-Decay')
-            )
+            is_share = not isinstance(value, (int, _Difference)) and column not in plain
             exact = repr(float(value)) if is_number(value) else ''
             cells.append(
                 f'<td class="value" data-value="{exact}">{shown}'
@@ -431,11 +304,13 @@ def _table(heading, note, names, rows, text, kind=''):
     )
 
 
-def _sequences(rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView]) -> str:
+def _sequences(
+    rows: Sequence[Mapping[str, Any]], sequences: Sequence[SequenceView], layout: Layout
+) -> str:
     if not sequences:
         return ''
     cards = ''.join(
-        _card(index, view, _numbers_of(view, rows), {'': view})
+        _card(index, view, _numbers_of(view, rows, layout), {'': view})
         for index, view in enumerate(sequences)
     )
     return f'<section><h2>Over time</h2>{cards}</section>'
@@ -454,16 +329,17 @@ def _card(index: int, view: SequenceView, numbers: str, players: Mapping[str, Se
     )
 
 
-def _numbers_of(view: SequenceView, rows: Sequence[Mapping[str, Any]]) -> str:
-    own = [row for row in rows if row.get('sequence') == view.name]
-    means = [mean for mean in map(_mean_of, own) if mean is not None]
-    if means:
-        return f'J&amp;F <b>{_percent(np.mean(means))}</b>'
+def _numbers_of(view: SequenceView, rows: Sequence[Mapping[str, Any]], layout: Layout) -> str:
+    own = [with_means(row, layout) for row in rows if row.get('sequence') == view.name]
+    if layout.title:
+        name, column = layout.title
+        values = [row[column] for row in own if is_number(row.get(column))]
+        return f'{_escape(name)} <b>{_percent(np.mean(values))}</b>' if values else ''
     return ' '.join(
         f'{_escape(name)} <b>{_percent(value)}</b>'
         for row in own
         for name, value in row.items()
-        if isinstance(value, float) and 'J-Mean' not in row
+        if isinstance(value, float)
     )
 
 
@@ -602,7 +478,7 @@ class _Difference(float):
 
 
 def _comparison_page(
-    comparison: Mapping[str, Any], sequences: Sequence[Sequence[SequenceView]]
+    comparison: Mapping[str, Any], sequences: Sequence[Sequence[SequenceView]], layout: Layout
 ) -> str:
     runs, tables = comparison['runs'], comparison['tables']
     letters = string.ascii_uppercase[: len(runs)]
@@ -627,7 +503,7 @@ def _comparison_page(
     cards = []
     for index, (views, view) in enumerate(zip(sequences, merged)):
         players = {
-            f'{caption} <span class="muted">{_numbers_of(view, rows)}</span>': view
+            f'{caption} <span class="muted">{_numbers_of(view, rows, layout)}</span>': view
             for caption, view, rows in zip(captions, views, comparison['per_sequence'])
         }
         cards.append(_card(index, view, '', players))
@@ -648,7 +524,7 @@ def _comparison_page(
             )
             if overall
             else '',
-            _results(by_sequence, merged, note),
+            _results(by_sequence, merged, _AS_IT_IS, note),
             _other_tables({key: _beside(rows, letters) for key, rows in tables.items()}, note),
             f'<section class="compared"><h2>Over time</h2>{"".join(cards)}</section>'
             if cards
@@ -722,15 +598,15 @@ def _facts(
     return f'<section><h2>{heading}</h2>{table if rows else f"<p>{none}</p>"}</section>'
 
 
-def with_mean(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row of a table of objects with 'J&F-Mean' added; others as they are."""
-    return {'J&F-Mean': _mean_of(row), **row} if 'J-Mean' in row else row
-
-
-def _mean_of(row: Mapping[str, Any]) -> float | None:
-    """J&F of a row of the table."""
-    values = [row.get('J-Mean'), row.get('F-Mean')]
-    return sum(values) / 2 if all(map(is_number, values)) else None
+def with_means(row: Mapping[str, Any], layout: Layout) -> Mapping[str, Any]:
+    """A row with the layout's means in front, None where a number is missing; without their columns
+    it stays as it is."""
+    means = {}
+    for name, columns in layout.means.items():
+        if columns[0] in row:
+            values = [row.get(column) for column in columns]
+            means[name] = sum(values) / len(values) if all(map(is_number, values)) else None
+    return {**means, **row}
 
 
 def is_number(value: Any) -> bool:
@@ -765,21 +641,6 @@ def _data_uri(picture: bytes, name: str) -> str:
     raise ValueError(
         f'{name}: a frame begins with {picture[:8]!r}; frames must be WebP, JPEG or PNG files'
     )
-
-
-def _check_frames(
-    name: str, num_frames: int, frames: Sequence[bytes], numbers: Sequence[int], rate: float
-) -> None:
-    numbers = list(numbers)
-    if len(numbers) != len(frames):
-        raise ValueError(f'{name}: there are {len(numbers)} frame_numbers for {len(frames)} frames')
-    if numbers != sorted(set(numbers)) or any(not 0 <= t < num_frames for t in numbers):
-        raise ValueError(
-            f'{name}: frame_numbers is {numbers}; they must ascend, from 0 to {num_frames - 1} at '
-            'most'
-        )
-    if not 0 < rate < math.inf:
-        raise ValueError(f'{name}: frames_per_second is {rate}; it must be above 0')
 
 
 def _count(number: int, noun: str) -> str:

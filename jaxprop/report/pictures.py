@@ -1,6 +1,6 @@
 """Pictures of a report: masks and joints drawn over frames, and encoded."""
 
-import colorsys
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
-Colour = tuple[int, int, int]
+from jaxprop.tasks.task import Colour, JointPicture, MaskPicture, SequenceView
 
 
-def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """RGB colours of different hues, those of neighbours far apart."""
-    return tuple(
-        tuple(
-            round(255 * channel)
-            for channel in colorsys.hsv_to_rgb(index * 0.618034 % 1, (0.9, 0.6)[index % 2], 1)
-        )
-        for index in range(count)
-    )
+def draw_view(view: SequenceView) -> SequenceView:
+    """Draws and encodes the frames of a view, one at a time. Raises DataError as reading does."""
+    return dataclasses.replace(view, frames=[encode_picture(_draw(frame)) for frame in view.frames])
+
+
+def _draw(picture: MaskPicture | JointPicture) -> np.ndarray:
+    if isinstance(picture, MaskPicture):
+        return overlay(picture.frame, picture.ids, picture.palette)
+    return draw_joints(picture.frame, picture.found, picture.truth, picture.colours)
 
 
 def draw_joints(
@@ -32,7 +32,7 @@ def draw_joints(
       frame: uint8 RGB `[H, W, 3]`.
       positions: `[J, 2]` (x, y) in pixels, NaN: not drawn.
       truth: likewise.
-      colours: of the J joints, see `distinct_colours`.
+      colours: of the J joints, RGB.
 
     Returns:
       uint8 RGB `[H, W, 3]`, a new array.

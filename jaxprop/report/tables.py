@@ -5,26 +5,17 @@ import collections
 import csv
 import html
 import io
-import itertools
 import pathlib
 import re
-import typing
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxprop.files import replacing, write_text
+from jaxprop.report.chart import check_labels, curve_of, draw_figure, join, value_of
 from jaxprop.report.page import document, is_number
 
-if typing.TYPE_CHECKING:  # Who writes only tables need not load it.
-    from matplotlib.figure import Figure
-
 Row = Mapping[str, Any]
-
-# Okabe and Ito's colours, told apart by the colour-blind; without their yellow, pale on white.
-_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
-_MARKERS = 'os^DvPX*'
-_LINE_STYLES = {'': '-', 'overall': '-', 'per-frame': '--'}
 
 
 def write_table(
@@ -58,7 +49,7 @@ def write_table(
     Raises:
       ValueError: a row lacks a label that the study names.
     """
-    _check_labels(study, rows)
+    check_labels(study, rows)
     said = dict.fromkeys(
         row['note'] if row['measured'] else f'Not run: {row["note"]}' for row in rows if row['note']
     )
@@ -89,7 +80,7 @@ def write_figure(
       ValueError: as `draw_figure`.
     """
     figure = draw_figure(study, rows)
-    drawn = [row for row in rows if _value(row, study['measures'][0][0]) is not None]
+    drawn = [row for row in rows if value_of(row, study['measures'][0][0]) is not None]
     marked = [row for row in drawn if row['marked']]
     if not drawn:
         caption = 'Nothing was measured.'
@@ -124,99 +115,9 @@ def write_figure(
     )
 
 
-def draw_figure(study: Mapping[str, Any], rows: Sequence[Row]) -> 'Figure':
-    """Draws the first measure of a study, in percent, as curves: panels side by side.
-
-    A curve's first label gives it colour and marker, the others its line: per-frame dashed, overall
-    solid. A method's colour is the same whether or not others were run. The lines' labels are the
-    curves' names.
-
-    Args:
-      study: 'columns', 'pivot' and 'measures' as for `write_table`; 'curves', the names of the
-        labels that tell curves apart; 'panels', each with 'label', 'title', 'x', what is on its
-        axis, and optionally 'log', whether that axis is logarithmic.
-      rows: as for `write_table`, with the labels 'panel', a panel's 'label', and 'x', a number.
-
-    Raises:
-      ValueError: a row lacks a label that the study names, its panel is none of the study's, or
-        its x is no number.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    panels = {panel['label']: panel for panel in study['panels']}
-    _check_labels(study, rows, ('panel', 'x', *study['curves']))
-    for row in rows:
-        panel, x = row['labels']['panel'], row['labels']['x']
-        if panel not in panels:
-            raise ValueError(f'the panel of a row is {panel!r}; the study has {list(panels)}')
-        if not is_number(x):
-            raise ValueError(f'x of a row in panel {panel} is {x!r}; it must be a number')
-
-    methods = dict.fromkeys(_curve(study, row)[0] for row in rows)
-    looks = {
-        method: {'color': colour, 'marker': marker, 'markersize': 5}
-        for method, colour, marker in zip(
-            methods, itertools.cycle(_COLOURS), itertools.cycle(_MARKERS)
-        )
-    }
-    kinds = dict.fromkeys(_curve(study, row)[1] for row in rows)
-    others = [kind for kind in kinds if kind not in _LINE_STYLES]
-    styles = {**_LINE_STYLES, **dict(zip(others, itertools.cycle((':', '-.'))))}
-
-    key, heading = study['measures'][0]
-    figure = Figure(figsize=(0.8 + 4 * len(panels), 4.4), layout='constrained')
-    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    shown = set()
-    for axes, (label, panel) in zip(all_axes, panels.items()):
-        members = [row for row in rows if row['labels']['panel'] == label]
-        curves = collections.defaultdict(list)
-        for row in members:
-            if (value := _value(row, key)) is not None:
-                curves[_curve(study, row)].append((row['labels']['x'], 100 * value))
-        for (method, kind), points in curves.items():
-            axes.plot(
-                *zip(*sorted(points)),
-                **looks[method],
-                linestyle=styles[kind],
-                linewidth=1.5,
-                label=_join(method, kind),
-            )
-            shown |= {method, kind}
-        if panel.get('log'):
-            axes.set_xscale('log')
-        ticks = sorted({row['labels']['x'] for row in members})
-        axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
-        axes.minorticks_off()
-        axes.tick_params(labelsize='small')
-        axes.set(title=_plain(f'({label}) {panel["title"]}'), xlabel=_plain(panel['x']))
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
-    all_axes[0].set_ylabel(_plain(f'{heading} (%)'))
-
-    entries = [
-        Line2D([], [], **looks[method], label=_plain(method))
-        for method in methods
-        if method in shown
-    ]
-    entries += [
-        Line2D([], [], color='0.35', linestyle=styles[kind], label=_plain(kind))
-        for kind in kinds
-        if kind and kind in shown
-    ]
-    if entries:
-        figure.legend(
-            handles=entries,
-            loc='outside lower center',
-            frameon=False,
-            ncols=min(4 * len(panels), len(entries)),
-        )
-    return figure
-
-
 def _write(output, study, rows, title, notes, caption=''):
     marks = any(
-        row['marked'] and _value(row, key) is not None
+        row['marked'] and value_of(row, key) is not None
         for row in rows
         for key, _ in study['measures']
     )
@@ -262,7 +163,7 @@ def _csv(study: Mapping[str, Any], rows: Sequence[Row]) -> str:
     for row in rows:
         numbers = []
         for key in keys:
-            value = _value(row, key)
+            value = value_of(row, key)
             # One digit short of a double's: 0.55 is 55 percent, not 55.00000000000001.
             numbers += [
                 '' if value is None else f'{100 * value:.15g}',
@@ -355,7 +256,7 @@ def _html_cells(study: Mapping[str, Any], row: Row | None, texts: Sequence[tuple
     cells = ''
     for (key, _), (measured, published) in zip(study['measures'], texts):
         text = html.escape(measured)
-        if row and row['report'] and _value(row, key) is not None:
+        if row and row['report'] and value_of(row, key) is not None:
             # Names of folders may hold what means something in an address.
             address = urllib.parse.quote(row['report'], errors='surrogateescape')
             text = f'<a href="{address}">{text}</a>'
@@ -402,7 +303,7 @@ def _texts(study: Mapping[str, Any], row: Row | None, compared: bool) -> list[tu
         return [('-', '')] * len(study['measures'])
     texts = []
     for index, (key, _) in enumerate(study['measures']):
-        value, published = _value(row, key), row['published'].get(key)
+        value, published = value_of(row, key), row['published'].get(key)
         if value is not None:
             measured = f'{100 * value:z.1f}{"†" if row["marked"] else ""}'
         else:
@@ -418,7 +319,7 @@ def _name_curves(study: Mapping[str, Any], rows: Iterable[Row], chosen: Iterable
     """The curves of the chosen rows and their panels, with counts where it isn't all points."""
 
     def place(row):
-        return _join(*_curve(study, row)), row['labels']['panel']
+        return join(*curve_of(study, row)), row['labels']['panel']
 
     totals, panels = collections.Counter(map(place, rows)), collections.defaultdict(list)
     for (curve, panel), count in collections.Counter(map(place, chosen)).items():
@@ -427,38 +328,8 @@ def _name_curves(study: Mapping[str, Any], rows: Iterable[Row], chosen: Iterable
     return '; '.join(f'{curve} ({", ".join(names)})' for curve, names in panels.items())
 
 
-def _curve(study: Mapping[str, Any], row: Row) -> tuple[str, str]:
-    """A curve's first label, and its others as one text."""
-    first, *others = (str(row['labels'][name]) for name in study['curves'])
-    return first, _join(*others)
-
-
-def _join(*parts: str) -> str:
-    return ', '.join(part for part in parts if part)
-
-
-def _check_labels(
-    study: Mapping[str, Any], rows: Iterable[Row], others: Sequence[str] = ()
-) -> None:
-    names = (*study['columns'], *filter(None, [study.get('pivot')]), *others)
-    for row in rows:
-        if missing := [name for name in names if name not in row['labels']]:
-            raise ValueError(f'a row has the labels {row["labels"]}; it must have {missing} too')
-
-
-def _value(row: Row, key: str) -> float | None:
-    """What was measured, None where it is no number."""
-    value = (row['measured'] or {}).get(key)
-    return value if is_number(value) else None
-
-
 def _any_published(rows: Iterable[Row]) -> bool:
     return any(row['published'] for row in rows)
-
-
-def _plain(text: str) -> str:
-    """The text for matplotlib, which would read formulas in it, and write only UTF-8."""
-    return text.replace('$', r'\$').encode(errors='replace').decode()
 
 
 def _escape_markdown(text: str) -> str:

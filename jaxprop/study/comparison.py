@@ -12,26 +12,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import traverse_util
-from ml_collections import ConfigDict
 
+from jaxprop import tasks
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import results
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.benchmarks import Record
 from jaxprop.files import replacing
-from jaxprop.report import page
-from jaxprop.study.study import Opener
+from jaxprop.report import page, pictures
+from jaxprop.tasks.task import Record
 
 # Settings of a dataset that say where it is and which of its sequences are taken. With others of
 # them different, sequences of the same name are not the same.
 _CHOICES = ('root', 'folder', 'names', 'split', 'list', 'num_sequences')
-# What the rows of each table of a benchmark's results are about.
-_SUBJECTS = {
-    'per_sequence': ('sequence', 'object'),
-    'per_joint': ('joint',),
-    'per_class': ('class',),
-    'per_threshold': ('overlap',),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +43,6 @@ class _Run:
 def compare(
     folders: Sequence[str | os.PathLike],
     output: str | os.PathLike,
-    opener: Opener,
     *,
     report_frames: int = 40,
 ) -> dict[str, Any]:
@@ -64,14 +55,13 @@ def compare(
       output: the folder for `comparison.html` and `comparison.csv`. A row of the latter is one
         measure of one subject (an object, a class, the whole): its value in each run, and the
         differences to the first run.
-      opener: of the first run's settings. Sequences that raise DataError are compared without
-        pictures.
-      report_frames: how many frames of a sequence are shown.
+      report_frames: how many frames of a sequence are shown. Sequences that raise DataError are
+        compared without pictures.
 
     Returns:
       'runs': of each 'name' and what is known of it; 'settings': rows of those that differ,
       'setting' and 'values', '' where a run has none; 'tables': by their names, those of
-      `Benchmark.results` and 'summary', lists of rows with the subject, 'measure', 'values' and
+      `Task.results` and 'summary', lists of rows with the subject, 'measure', 'values' and
       'differences' (None where a value is missing); 'measures': those that matter most;
       'per_sequence': that table of each run; 'warnings'.
 
@@ -95,30 +85,28 @@ def compare(
         if not run.metrics['network']['trained']
     ]
 
-    config = ConfigDict(runs[0].settings)
-    benchmark = opener.benchmark(config)
-    scored = [name for name in names if all(benchmark.is_scored(run.records[name]) for run in runs)]
+    task = tasks.open_task(runs[0].settings['dataset'], runs[0].settings.get('measure'))
+    scored = [name for name in names if all(task.is_scored(run.records[name]) for run in runs)]
     results = [
-        benchmark.results({name: run.records[name] for name in scored})
+        task.results({name: run.records[name] for name in scored})
         if scored
         else {'summary': {}, 'per_sequence': []}
         for run in runs
     ]
     try:
-        sequences = dict(opener.dataset(config.dataset))
-        views, missing = _views(runs, names, sequences, benchmark, report_frames)
+        views, missing = _views(runs, names, dict(task.sequences()), task, report_frames)
     except DataError as error:
         views, missing = [], [f'No pictures: {error}']
     comparison = {
         'runs': [_described(run) for run in runs],
         'settings': settings,
-        'tables': _tables(results),
-        'measures': benchmark.printed,
+        'tables': _tables(results, task.layout),
+        'measures': task.printed,
         'per_sequence': [result['per_sequence'] for result in results],
         'warnings': warnings + missing,
     }
     output = pathlib.Path(output)
-    page.write_comparison(output / 'comparison.html', comparison, views)
+    page.write_comparison(output / 'comparison.html', comparison, views, task.layout)
     _write_csv(output / 'comparison.csv', comparison)
     return comparison
 
@@ -207,13 +195,24 @@ def _described(run):
     }
 
 
-def _tables(results):
+def _tables(results, layout):
     """The runs' tables as rows of one measure each."""
     tables = {'summary': _rows([[result['summary']] for result in results], ())}
-    for table, subject in _SUBJECTS.items():
-        of_runs = [list(map(page.with_mean, result.get(table, []))) for result in results]
-        tables[table] = _rows(of_runs, subject)
+    for table in results[0]:
+        if table.startswith('per_'):
+            of_runs = [
+                [page.with_means(row, layout) for row in result.get(table, [])]
+                for result in results
+            ]
+            tables[table] = _rows(of_runs, _subject(table, results))
     return tables
+
+
+def _subject(table, results):
+    """The columns of a table that say what a row is about: of most tables the first one."""
+    if table == 'per_sequence':
+        return 'sequence', 'object'
+    return tuple(next(iter(row)) for result in results for row in result.get(table, [])[:1])[:1]
 
 
 def _rows(of_runs, subject):
@@ -240,7 +239,7 @@ def _rows(of_runs, subject):
     return rows
 
 
-def _views(runs, names, sequences, benchmark, report_frames):
+def _views(runs, names, sequences, task, report_frames):
     """Of each sequence the views of the runs, and what to say of those that can't be read."""
     views, missing = [], []
     for name in names:
@@ -250,26 +249,25 @@ def _views(runs, names, sequences, benchmark, report_frames):
                 raise DataError('it is no longer in the dataset')
             sequence = sequences[name]()
             shown = [
-                benchmark.shown(
-                    results.prediction_path(run.output, benchmark, name),
+                task.shown(
+                    results.prediction_path(run.output, task, name),
                     sequence,
                     run.records[name],
                     chosen,
                 )
                 for run in runs
             ]
+            views.append([pictures.draw_view(view) for view in shown])
         except DataError as error:
             missing.append(f'No pictures of {name}: {error}')
-            continue
-        views.append(
-            [view.view if isinstance(view, page.SequenceReport) else view for view in shown]
-        )
     return views, missing
 
 
 def _write_csv(path, comparison):
     names = [run['name'] for run in comparison['runs']]
-    subjects = [name for subject in _SUBJECTS.values() for name in subject]
+    known = ('measure', 'values', 'differences')
+    rows = [row for rows in comparison['tables'].values() for row in rows]
+    subjects = list(dict.fromkeys(name for row in rows for name in row if name not in known))
     with replacing(path) as temporary, temporary.open('w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(

@@ -11,22 +11,18 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxprop import parallel
-from jaxprop.data.sequences import LabelledSequence
-from jaxprop.evaluation import features as sources
+from jaxprop import parallel, tasks
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.benchmarks import Benchmark
-from jaxprop.evaluation.stream import compute_features, put_variables
+from jaxprop.evaluation.features import KeptFeatures
 from jaxprop.report import tables
+from jaxprop.tasks.task import Task
 
 # What an evaluation's features depend on.
 _FEATURES = ('dataset', 'network', 'input', 'feature_batch')
@@ -67,20 +63,7 @@ class Cell:
         return bool(self.chosen_on) and self.chosen_on == split_name(dataset)
 
 
-@dataclasses.dataclass(frozen=True)
-class Opener:
-    """How a config's dataset and benchmark are opened.
-
-    Attributes:
-      dataset: names of the sequences, each with a function that opens it.
-      benchmark: how they are labelled and scored.
-    """
-
-    dataset: Callable[[ConfigDict], list[tuple[str, Callable[[], LabelledSequence]]]]
-    benchmark: Callable[[ConfigDict], Benchmark]
-
-
-def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> list[Row]:
+def run(config: ConfigDict, output: pathlib.Path) -> list[Row]:
     """Runs a study's cells, and writes its table or figure.
 
     A cell's results are in a folder of its own; a later call with the same output goes on with what
@@ -89,13 +72,12 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> list[Row]:
     Args:
       config: of the study, see configs/study.
       output: `table.md`, `table.csv`, `table.html`, `figure.png` if it is one, and `cells/`.
-      opener: of the cells' configs.
 
     Returns:
-      A row for each cell, see `study_report`.
+      A row for each cell, see `report_row`.
     """
     cells = resolve(config)
-    run_cells([cell for cell in cells if not cell.missing], output, opener)
+    run_cells([cell for cell in cells if not cell.missing], output)
     rows = [report_row(cell, output) for cell in cells]
     if parallel.is_writer():
         write = {'table': tables.write_table, 'figure': tables.write_figure}
@@ -171,7 +153,7 @@ def with_changes(
     return changed
 
 
-def run_cells(cells: Iterable[Cell], output: pathlib.Path, opener: Opener) -> None:
+def run_cells(cells: Iterable[Cell], output: pathlib.Path) -> None:
     """Evaluates the cells that are not finished, each into its folder in `output`."""
     unfinished = {cell.folder: cell for cell in cells if not _metrics_path(cell, output).exists()}
     groups = {}
@@ -181,26 +163,25 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path, opener: Opener) -> No
     datasets = {}
     with tqdm(total=len(unfinished), unit='cell', dynamic_ncols=True, disable=not groups) as bar:
         for group in groups.values():
-            dataset = ConfigDict(group[0].config['dataset'])
+            dataset = group[0].config['dataset']
+            runs = _runs(group, output)
             if str(dataset) not in datasets:
                 # Opened once for all: opening checks every file.
                 datasets[str(dataset)] = [
                     (name, runner.opened_once(open_sequence))
-                    for name, open_sequence in opener.dataset(dataset)
+                    for name, open_sequence in runs[0].task.sequences()
                 ]
             sequences = datasets[str(dataset)]
-            runs = _runs(group, output, opener)
             for name, open_sequence in parallel.own_part(sequences):
                 bar.set_description(name)
                 _label_by_all(runs, name, open_sequence)
             for one in runs:
                 runner.evaluate(
-                    sequences,
+                    dataclasses.replace(one.task, sequences=lambda opened=sequences: opened),
                     one.labeller,
                     one.output,
-                    benchmark=one.benchmark,
                     title=one.title,
-                    dataset=dataset.to_dict(),
+                    dataset=dataset,
                     skip_bad=one.skip_bad,
                     report_frames=one.report_frames,
                 )
@@ -208,7 +189,7 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path, opener: Opener) -> No
 
 
 def report_row(cell: Cell, output: pathlib.Path) -> Row:
-    """What `study_report` shows of a cell; without numbers if it is not finished."""
+    """What a study's table shows of a cell; without numbers if it is not finished."""
     row = {
         'labels': dict(cell.labels),
         'published': dict(cell.published),
@@ -260,23 +241,23 @@ class _Run:
     """A cell with what it needs to be evaluated."""
 
     labeller: runner.Labeller
-    benchmark: Benchmark
+    task: Task
     output: pathlib.Path
     title: str
     skip_bad: bool
     report_frames: int
 
 
-def _runs(group, output, opener):
+def _runs(group, output):
     """Of cells with the same features: the network is loaded once."""
     runs, network = [], None
     for cell in group:
         labeller = runner.Labeller.from_config(cell.config, network)
-        network = labeller.network
+        network = labeller.source.network
         runs.append(
             _Run(
                 labeller,
-                opener.benchmark(ConfigDict(cell.config)),
+                tasks.open_task(cell.config['dataset'], cell.config.get('measure')),
                 output / cell.folder,
                 cell.config['title'],
                 cell.config['skip_bad'],
@@ -288,48 +269,23 @@ def _runs(group, output, opener):
 
 def _label_by_all(runs, name, open_sequence):
     """Labels a sequence by each run, all devices at work, its features computed once."""
-    features = _Features(open_sequence, runs[0].labeller)
+    features = KeptFeatures(runs[0].labeller.source)
 
     def label(device):
         # A run stays with its device: each compiles its own programs.
         for one in runs[device :: jax.local_device_count()]:
             runner.label_sequences(
                 [(name, open_sequence)],
-                one.benchmark,
-                one.labeller,
+                one.task,
+                dataclasses.replace(one.labeller, source=features),
                 one.output,
                 skip_bad=one.skip_bad,
-                features=features,
                 device=device,
             )
 
     devices = range(min(jax.local_device_count(), len(runs)))
     with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
         list(pool.map(label, devices))
-
-
-class _Features:
-    """The features of a sequence, computed when they are first asked for, and kept."""
-
-    def __init__(self, open_sequence, labeller):
-        self.open_sequence, self.labeller = open_sequence, labeller
-        self.lock, self.variables, self.known = threading.Lock(), None, []
-
-    def __call__(self, start: int, stop: int) -> list[np.ndarray]:
-        with self.lock:
-            sequence, labeller = self.open_sequence(), self.labeller
-            if self.variables is None:
-                self.variables = put_variables(
-                    sources.video_variables(sequence.read_frame, sequence.num_frames, labeller)
-                )
-            while len(self.known) < stop:
-                count = min(labeller.feature_batch, sequence.num_frames - len(self.known))
-                frames = [
-                    runner.prepared_frame(sequence, len(self.known) + i, labeller)
-                    for i in range(count)
-                ]
-                self.known += compute_features(frames, labeller, self.variables)
-        return self.known[start:stop]
 
 
 def _metrics_path(cell, output):

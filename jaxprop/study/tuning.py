@@ -10,21 +10,20 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxprop import parallel
+from jaxprop import parallel, tasks
 from jaxprop.files import claim, write_json
 from jaxprop.report import tables
 from jaxprop.study import study
-from jaxprop.study.study import Cell, Opener
+from jaxprop.study.study import Cell
 
 
-def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, Any]:
+def run(config: ConfigDict, output: pathlib.Path) -> dict[str, Any]:
     """Chooses settings of propagation, and writes what they give.
 
     Args:
       config: of an evaluation, with `tuning`, see configs/study/tune.py.
       output: `table.*`, the scores of both splits; `search/`, every value tried; `chosen.json`;
         `cells/`. A later call goes on with what is not finished.
-      opener: of the config's data.
 
     Returns:
       What `chosen.json` holds: 'chosen' and 'start', the factors' values; 'flags', the former for
@@ -41,7 +40,7 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
         )
         for name in ('on', 'report')
     }
-    _check(tuning, splits, opener)
+    _check(tuning, splits)
     claim(output / 'settings.json', {'base': base, 'tuning': tuning}, write=parallel.is_writer())
     measure, start = (
         tuning['measure'],
@@ -71,7 +70,7 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
                 )
                 for value in values
             ]
-            study.run_cells(cells, output, opener)
+            study.run_cells(cells, output)
             rows = [row(one) for one in cells]
             scores = [one['measured'][measure] for one in rows]
             chosen[name] = values[scores.index(max(scores))]
@@ -90,7 +89,7 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
             ('chosen', chosen, tuned_on),
         )
     ]
-    study.run_cells(final, output, opener)
+    study.run_cells(final, output)
     rows = [row(one) for one in final]
     result = {
         'chosen': chosen,
@@ -112,12 +111,12 @@ def run(config: ConfigDict, output: pathlib.Path, opener: Opener) -> dict[str, A
     return result
 
 
-def _check(tuning, splits, opener):
+def _check(tuning, splits):
     for name in tuning['order']:
         if not tuning['candidates'].get(name):
             raise ValueError(f'tuning.candidates.{name} is empty: name values to choose from')
     names = [
-        {name for name, _ in opener.dataset(ConfigDict(split['dataset']))}
+        {name for name, _ in tasks.open_task(split['dataset'], split.get('measure')).sequences()}
         for split in splits.values()
     ]
     if shared := set.intersection(*names):

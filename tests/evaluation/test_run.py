@@ -15,8 +15,10 @@ from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
+from jaxprop.evaluation.targets import MaskTarget
 from jaxprop.metrics import davis
 from jaxprop.propagation import PropagationConfig, propagate_video
+from jaxprop.tasks.objects import Objects
 
 CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=4)
 
@@ -29,7 +31,7 @@ def sequences():
 @pytest.fixture(scope='module')
 def labeller():
     network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
-    return runner.Labeller(network, CONFIG)
+    return runner.Labeller(sources.NetworkFeatures(network), CONFIG)
 
 
 @pytest.fixture(scope='module')
@@ -40,9 +42,9 @@ def finished(sequences, labeller, tmp_path_factory):
 
 def run(sequences, labeller, output, **settings):
     opened = [(s.name, lambda s=s: s) for s in sequences]
-    return runner.evaluate(
-        opened, labeller, output, title='test', dataset={'kind': 'synthetic'}, **settings
-    )
+    dataset = {'kind': 'synthetic'}
+    task = Objects(lambda: opened)
+    return runner.evaluate(task, labeller, output, title='test', dataset=dataset, **settings)
 
 
 def test_masks_are_those_of_the_pure_functions(sequences, labeller, finished):
@@ -50,9 +52,11 @@ def test_masks_are_those_of_the_pure_functions(sequences, labeller, finished):
     output, _ = finished
     sequence = sequences[0]
     frames = np.stack([sequence.read_frame(t) for t in range(sequence.num_frames)])
-    variables = sources.video_variables(sequence.read_frame, sequence.num_frames, labeller)
     features = sources.extract_features(
-        labeller.network.model, variables, frames, color_space='rgb'
+        labeller.source.network.model,
+        labeller.source.variables(sequence),
+        frames,
+        color_space='rgb',
     )
     first = sequence.read_label(0)
     values = labels.label_values(first)
@@ -123,11 +127,11 @@ def test_bad_sequence_is_listed_or_stops(sequences, labeller, tmp_path):
     def fails():
         raise DataError('lost.jpg: cut short')
 
-    opened = [('lost', fails), (sequences[0].name, lambda: sequences[0])]
+    task = Objects(lambda: [('lost', fails), (sequences[0].name, lambda: sequences[0])])
     settings = {'title': 'test', 'dataset': {}}
     with pytest.raises(DataError, match='lost.jpg'):
-        runner.evaluate(opened, labeller, tmp_path / 'stop', **settings)
-    metrics = runner.evaluate(opened, labeller, tmp_path / 'skip', skip_bad=True, **settings)
+        runner.evaluate(task, labeller, tmp_path / 'stop', **settings)
+    metrics = runner.evaluate(task, labeller, tmp_path / 'skip', skip_bad=True, **settings)
     assert metrics['skipped'] == [{'sequence': 'lost', 'reason': 'lost.jpg: cut short'}]
     assert {row['sequence'] for row in metrics['per_sequence']} == {sequences[0].name}
     assert 'lost.jpg: cut short' in (tmp_path / 'skip' / 'report.html').read_text()
@@ -145,8 +149,10 @@ def test_frames_without_annotation_are_not_scored(sequences, labeller, tmp_path)
 
 def test_decoding_at_the_input_then_nearest(sequences, labeller):
     """Ids decided at the network's input are constant over the frame's pixels that it covers."""
-    half = dataclasses.replace(
-        labeller, input=InputConfig(size=48, resize='short_side'), decode_at='input'
+    half = runner.Labeller(
+        dataclasses.replace(labeller.source, input=InputConfig(size=48, resize='short_side')),
+        CONFIG,
+        MaskTarget(decode_at='input'),
     )
     frames = [sequences[0].read_frame(t) for t in range(2)]
     ids = list(runner.label_frames(frames, sequences[0].read_label(0), half))[1]
@@ -161,7 +167,7 @@ def test_frame_of_another_size_is_refused(sequences, labeller):
 
 
 def test_features_that_are_not_finite_are_refused(sequences, labeller):
-    broken = jax.tree.map(lambda x: x * np.nan, labeller.network.variables)
+    broken = jax.tree.map(lambda x: x * np.nan, labeller.source.network.variables)
     frames = [sequences[0].read_frame(t) for t in range(2)]
     with pytest.raises(ValueError, match='features hold values that are not finite'):
         list(runner.label_frames(frames, sequences[0].read_label(0), labeller, broken))

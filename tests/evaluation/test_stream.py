@@ -22,6 +22,7 @@ from jaxprop.evaluation import run as runner
 from jaxprop.evaluation import targets
 from jaxprop.evaluation.features import extract_features
 from jaxprop.propagation import PropagationConfig, init_context, propagate_step
+from jaxprop.tasks.objects import Objects
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=3)
@@ -42,14 +43,27 @@ def sequences():
 
 
 @functools.cache
-def labeller():
+def make_labeller():
     network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
-    return runner.Labeller(network, CONFIG, feature_batch=3)
+    return runner.Labeller(sources.NetworkFeatures(network, batch=3), CONFIG)
 
 
-def run(sequences, output, **settings):
-    opened = [(s.name, lambda s=s: s) for s in sequences]
-    return runner.evaluate(opened, labeller(), output, title='test', dataset={}, **settings)
+def task(sequences):
+    return Objects(lambda: [(s.name, lambda s=s: s) for s in sequences])
+
+
+def run(sequences, output, labeller=None, **settings):
+    labeller = labeller or make_labeller()
+    return runner.evaluate(task(sequences), labeller, output, title='test', dataset={}, **settings)
+
+
+def with_network(**changes):
+    """The labeller with another network."""
+    labeller = make_labeller()
+    network = dataclasses.replace(labeller.source.network, **changes)
+    return dataclasses.replace(
+        labeller, source=dataclasses.replace(labeller.source, network=network)
+    )
 
 
 def masks(output):
@@ -122,37 +136,28 @@ def test_an_interrupted_batch_is_gone_on_with(alone, tmp_path):
         return good[3].read_frame(t)
 
     broken = [*good[:3], dataclasses.replace(good[3], read_frame=dies), *good[4:]]
-    trained = dataclasses.replace(labeller().network, trained=True)  # No statistics of the end.
-    settings = {'title': 'test', 'dataset': {}, 'videos_per_device': 3}
-    whole = dataclasses.replace(labeller(), network=trained)
+    whole = with_network(trained=True)  # No statistics of the end.
     with pytest.raises(KeyboardInterrupt):
-        runner.evaluate(
-            [(s.name, lambda s=s: s) for s in broken], whole, tmp_path / 'a', **settings
-        )
+        run(broken, tmp_path / 'a', whole, videos_per_device=3)
     finished = [path.stem for path in (tmp_path / 'a/sequences').iterdir()]
     assert good[2].name in finished and good[3].name not in finished
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / 'a/sequences').iterdir()}
     for output in (tmp_path / 'a', tmp_path / 'b'):
-        runner.evaluate([(s.name, lambda s=s: s) for s in good], whole, output, **settings)
+        run(good, output, whole, videos_per_device=3)
     assert all(path.stat().st_mtime_ns == time for path, time in records.items())
     assert_same_results(tmp_path / 'a', tmp_path / 'b')
 
 
 def test_features_that_are_not_finite_are_refused_by_name(tmp_path):
-    whole = labeller()
-    variables = {**whole.network.variables}
+    variables = {**make_labeller().source.network.variables}
     variables['params'] = {
         **variables['params'],
         'stem_conv': {'kernel': variables['params']['stem_conv']['kernel'] * np.nan},
     }
-    broken = dataclasses.replace(
-        whole, network=dataclasses.replace(whole.network, variables=variables, trained=True)
-    )
+    broken = with_network(variables=variables, trained=True)
     sequence = sequences()[1]
     with pytest.raises(ValueError, match=f'{sequence.name}: features hold values that are not fin'):
-        runner.evaluate(
-            [(sequence.name, lambda: sequence)], broken, tmp_path, title='test', dataset={}
-        )
+        run([sequence], tmp_path, broken)
 
 
 @pytest.mark.parametrize('min_max', [False, True])
@@ -180,14 +185,14 @@ def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
         restrict_first=True,
         softmax='frame',
     )
-    tracker = dataclasses.replace(labeller(), propagation=config)
+    tracker = dataclasses.replace(make_labeller(), propagation=config)
     frames = np.stack([sequence.read_frame(t) for t in range(6)])
-    variables = sources.video_variables(sequence.read_frame, 8, tracker)
+    variables = tracker.source.variables(sequence)
     ids = sequence.read_label(0).copy()
     ids[2, 2], ids[-3, -3] = 1, 2
     found = np.stack(list(runner.label_frames(frames, ids, tracker, variables)))
 
-    network = tracker.network.model
+    network = tracker.source.network.model
     features = np.concatenate(
         [
             extract_features(network, variables, batch, color_space='rgb')
@@ -214,7 +219,7 @@ def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
     sizes = targets.Sizes((64, 80), (64, 80), (16, 20), (4.0, 4.0))
     void = np.where(ids == 0, 255, ids)
     for first in (ids, void):
-        np.testing.assert_array_equal(targets.MaskCodec().boxes(first, sizes), exact)
+        np.testing.assert_array_equal(targets.MaskTarget().boxes(first, values, sizes), exact)
 
 
 def test_no_video_at_a_time_is_refused(tmp_path):
@@ -223,7 +228,7 @@ def test_no_video_at_a_time_is_refused(tmp_path):
 
 
 def test_number_of_padded_labels():
-    numbers = [targets.padded_labels(np.arange(n).reshape(1, n)) for n in (1, 2, 3, 4, 5, 11)]
+    numbers = [targets.padded_labels(n) for n in (1, 2, 3, 4, 5, 11)]
     assert numbers == [1, 2, 4, 4, 8, 16]
 
 
@@ -288,13 +293,7 @@ def test_two_processes_share_the_sequences(tmp_path):
     assert '10/10' in printed[0] and 'report:' in printed[0]  # Two sequences of five frames.
     assert '5/5' in printed[1] and 'report:' not in printed[1]
     whole = synthetic_sequences(**dataset)
-    runner.evaluate(
-        [(s.name, lambda s=s: s) for s in whole],
-        runner.Labeller.from_config(config),
-        tmp_path / 'one',
-        title='test',
-        dataset={},
-    )
+    run(whole, tmp_path / 'one', runner.Labeller.from_config(config))
     assert_same_results(tmp_path / 'two', tmp_path / 'one')
     assert len(masks(tmp_path / 'two')) == 15
     report = (tmp_path / 'two/report.html').read_text()

@@ -176,7 +176,8 @@ def test_scores_are_mean_shares():
     soft[..., 3] = 0
     values = np.array([0, 2, 5, 9])
     ids = np.asarray(labels.decode(soft, values, (17, 26)))
-    scores = instance_scores(soft, values, ids)
+    resizes = [labels.resize_matrix(*sides, 'bilinear') for sides in ((5, 17), (6, 26))]
+    scores = instance_scores(soft, values, ids, *resizes)
     upsampled = np.asarray(labels.resize(soft, (17, 26), 'bilinear'))
     share = upsampled / upsampled.sum(-1, keepdims=True)
     expected = {

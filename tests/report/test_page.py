@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import html.parser
 import io
 import json
@@ -12,8 +13,16 @@ from PIL import Image
 from jaxprop.data.image_files import read_image, read_mask
 from jaxprop.data.sequences import davis_palette
 from jaxprop.metrics import davis
-from jaxprop.report.page import Measure, SequenceReport, SequenceView, write_report
-from jaxprop.report.pictures import distinct_colours, draw_joints, encode_picture, overlay
+from jaxprop.report import page as pages
+from jaxprop.report.pictures import draw_joints, draw_view, encode_picture, overlay
+from jaxprop.tasks import objects
+from jaxprop.tasks.task import (
+    JointPicture,
+    MaskPicture,
+    Measure,
+    SequenceView,
+    distinct_colours,
+)
 from tests.support import shared
 
 HOSTILE = '</script><script>alert(1)</script>"\'&<img src=x>'
@@ -57,23 +66,29 @@ def make_report(name='two', **changes):
         'region_similarity': region,
         'boundary_accuracy': boundary,
         'object_ids': (1, 3),
+        'palette': davis_palette(),
         'frames': [encode_picture(make_frame(seed)) for seed in range(3)],
         'frame_numbers': [0, 2, 4],
     }
-    return SequenceReport(**{**values, **changes})
+    rate = changes.pop('frames_per_second', 12)
+    view = objects.view(**{**values, **changes})
+    return dataclasses.replace(view, frames_per_second=rate)
+
+
+def write_report(path, metrics, views):
+    """The report of a task with objects."""
+    pages.write_report(path, metrics, views, objects.LAYOUT)
 
 
 def make_metrics(reports):
-    results = {
-        report.name: davis.SequenceResult(
-            report.object_ids,
-            report.region_similarity,
-            report.boundary_accuracy,
-            tuple(davis.sequence_statistics(line[1:-1]) for line in report.region_similarity),
-            tuple(davis.sequence_statistics(line[1:-1]) for line in report.boundary_accuracy),
+    results = {}
+    for report in reports:
+        values = [measure.values for measure in report.measures]
+        results[report.name] = davis.SequenceResult(
+            tuple(int(name) for name, _ in report.legend),
+            *values,
+            *(tuple(davis.sequence_statistics(line[1:-1]) for line in lines) for lines in values),
         )
-        for report in reports
-    }
     return {
         'title': 'A title',
         'summary': davis.summarize(results),
@@ -288,8 +303,7 @@ def test_encode_picture(size, expected):
     'changes, message',
     [
         ({'boundary_accuracy': np.zeros((2, 4))}, r'\[2, 4\]'),
-        ({'object_ids': (1, 2, 3)}, 'there must be 2'),
-        ({'object_ids': (1, 256)}, '256'),
+        ({'object_ids': (1, 2, 3)}, r'\[2, 5\]; it must be \[3, 5\]'),
         ({'frame_numbers': [0, 1]}, '2 frame_numbers for 3'),
         ({'frame_numbers': [0, 1, 5]}, r'\[0, 1, 5\]'),
         ({'frame_numbers': [0, 2, 1]}, 'ascend'),
@@ -346,7 +360,7 @@ def test_view_of_joints_with_other_tables(tmp_path):
         [encode_picture(make_frame())],
         [2],
     )
-    write_report(
+    pages.write_report(
         tmp_path / 'report.html',
         {
             'summary': {'PCK@0.1': 0.25, 'PCK@0.1, lost joints wrong': 0.125, 'PCK@0.2': None},
@@ -371,6 +385,42 @@ def test_view_of_joints_with_other_tables(tmp_path):
     (line,) = page.find('path', 'line')
     assert len(re.findall('[ML]', line['d'])) == 3
     assert float(page.find('svg', 'chart')[0]['viewbox'].split()[3]) < 200  # One panel.
+
+
+def test_a_view_is_drawn_one_frame_at_a_time():
+    """Of the pictures that a task describes no two are held at once."""
+    frames = [make_frame(seed) for seed in range(3)]
+    ids, palette = np.eye(6, 8, dtype=np.int32), davis_palette()
+    joints = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), distinct_colours(1)
+    alive = []
+
+    def describe():
+        for index, frame in enumerate(frames):
+            alive.append(index)
+            if index == 2:
+                yield JointPicture(frame, *joints)
+            else:
+                yield MaskPicture(frame, ids, palette)
+
+    view = SequenceView('a', 3, (), (), describe(), [0, 1, 2])
+    assert alive == []
+    drawn = draw_view(view)
+    expected = [overlay(frame, ids, palette) for frame in frames[:2]]
+    expected.append(draw_joints(frames[2], *joints))
+    assert drawn.frames == [encode_picture(picture) for picture in expected]
+    assert drawn.frame_numbers == view.frame_numbers
+
+
+def test_tables_are_those_that_the_results_have(tmp_path):
+    """A report knows no task: whatever begins with 'per_' is a table of its first column."""
+    metrics = {
+        'summary': {'IoU': 0.5},
+        'per_sequence': [{'sequence': 'a', 'IoU': 0.5}],
+        'per_weather': [{'weather': 'rain', 'IoU': 0.25}],
+    }
+    pages.write_report(tmp_path / 'report.html', metrics, [])
+    text = ' '.join(Page(tmp_path / 'report.html').text().split())
+    assert 'By weather' in text and 'Weather IoU rain 25.0' in text
 
 
 def test_joints_are_dots_and_their_truth_rings():

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxprop import tasks
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.inputs import InputConfig
 from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
@@ -18,13 +19,14 @@ from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.benchmarks import Keypoints, Objects, Parts
-from jaxprop.evaluation.targets import KeypointCodec
+from jaxprop.evaluation.targets import KeypointTarget
 from jaxprop.metrics import davis
 from jaxprop.propagation import PropagationConfig
 from jaxprop.report import pictures
 from jaxprop.study.comparison import compare
-from jaxprop.study.study import Opener
+from jaxprop.tasks.joints import Joints
+from jaxprop.tasks.objects import Objects
+from jaxprop.tasks.vip import Parts
 from tests.layouts import write_jhmdb, write_vip
 from tests.report.test_page import Page
 
@@ -49,7 +51,8 @@ def sequences():
 def labeller():
     network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     # No statistics of each video.
-    return runner.Labeller(dataclasses.replace(network, trained=True), CONFIG)
+    source = sources.NetworkFeatures(dataclasses.replace(network, trained=True))
+    return runner.Labeller(source, CONFIG)
 
 
 @pytest.fixture(scope='module')
@@ -57,30 +60,38 @@ def runs(sequences, labeller, tmp_path_factory):
     """Two that share the second and third sequence and differ in k, and are not all trained."""
     root = tmp_path_factory.mktemp('runs')
     run(sequences, labeller, root / 'one')
-    other = dataclasses.replace(
-        labeller,
-        propagation=dataclasses.replace(CONFIG, num_neighbors=1),
-        network=dataclasses.replace(labeller.network, trained=False),
+    untrained = dataclasses.replace(labeller.source.network, trained=False)
+    other = runner.Labeller(
+        dataclasses.replace(labeller.source, network=untrained),
+        dataclasses.replace(CONFIG, num_neighbors=1),
     )
     run(sequences[1:], other, root / SECOND)
     return [root / 'one', root / SECOND]
 
 
-def run(sequences, labeller, output, benchmark=Objects(), **dataset):
+def run(sequences, labeller, output, task=Objects, measure=None, **dataset):
     dataset = {'kind': 'rendered', 'num_sequences': len(sequences), **dataset}
-    return runner.evaluate(
-        opened(sequences), labeller, output, benchmark=benchmark, title='test', dataset=dataset
-    )
+    task = task(lambda: opened(sequences), **(measure or {}))
+    return runner.evaluate(task, labeller, output, title='test', dataset=dataset)
 
 
 def opened(sequences):
     return [(s.name, lambda s=s: s) for s in sequences]
 
 
-def opener(sequences, benchmark=Objects):
-    return Opener(
-        lambda dataset: opened(sequences), lambda config: benchmark(**config.get('measure', {}))
-    )
+@pytest.fixture
+def compared_on(monkeypatch):
+    """`compare`, where opening the recorded task gives one of a kind, on these sequences."""
+
+    def call(folders, output, sequences, task=Objects, **settings):
+        def open_task(dataset, measure):
+            named = sequences if callable(sequences) else lambda: opened(sequences)
+            return task(named, **(measure or {}))
+
+        monkeypatch.setattr(tasks, 'open_task', open_task)
+        return compare(folders, output, **settings)
+
+    return call
 
 
 def rows_of(path):
@@ -97,8 +108,8 @@ def pictures_of(path):
     ]
 
 
-def test_scores_are_those_of_the_masks_of_shared_sequences(sequences, runs, tmp_path):
-    compared = compare(runs, tmp_path, opener(sequences))
+def test_scores_are_those_of_the_masks_of_shared_sequences(sequences, runs, compared_on, tmp_path):
+    compared = compared_on(runs, tmp_path, sequences)
     results = []
     for output in runs:
         predictions = {
@@ -147,8 +158,8 @@ def test_scores_are_those_of_the_masks_of_shared_sequences(sequences, runs, tmp_
     ]
 
 
-def test_page_says_what_differs(sequences, runs, tmp_path):
-    compared = compare(runs, tmp_path, opener(sequences))
+def test_page_says_what_differs(sequences, runs, compared_on, tmp_path):
+    compared = compared_on(runs, tmp_path, sequences)
     assert {row['setting']: row['values'] for row in compared['settings']} == {
         'dataset.num_sequences': [3, 2],
         'propagation.num_neighbors': [3, 1],
@@ -173,8 +184,8 @@ def test_page_says_what_differs(sequences, runs, tmp_path):
     assert len(page.find('path', 'line')) == 2 * 2 * 2
 
 
-def test_same_frames_with_the_masks_of_each_run(sequences, runs, tmp_path):
-    compare(runs, tmp_path, opener(sequences), report_frames=3)
+def test_same_frames_with_the_masks_of_each_run(sequences, runs, compared_on, tmp_path):
+    compared_on(runs, tmp_path, sequences, report_frames=3)
     page = Page(tmp_path / 'comparison.html')
     assert [json.loads(player['data-numbers']) for player in page.find('div', 'player')] == [
         [0, 2, 5]
@@ -194,23 +205,23 @@ def test_same_frames_with_the_masks_of_each_run(sequences, runs, tmp_path):
         ]
 
 
-def test_sequences_without_their_data_are_compared_without_pictures(sequences, runs, tmp_path):
-    def gone(_=None):
+def test_sequences_without_their_data_are_compared_without_pictures(
+    sequences, runs, compared_on, tmp_path
+):
+    def gone():
         raise DataError('00003.jpg: there is no such file')
 
-    compared = compare(
-        runs, tmp_path, Opener(lambda _: [(sequences[2].name, gone)], lambda _: Objects())
-    )
+    compared = compared_on(runs, tmp_path, lambda: [(sequences[2].name, gone)])
     assert compared['warnings'][2:] == [
         f'No pictures of {sequences[1].name}: it is no longer in the dataset',
         f'No pictures of {sequences[2].name}: 00003.jpg: there is no such file',
     ]
-    compared = compare(runs, tmp_path, Opener(gone, lambda _: Objects()))
+    compared = compared_on(runs, tmp_path, gone)
     assert compared['warnings'][2:] == ['No pictures: 00003.jpg: there is no such file']
     assert len(rows_of(tmp_path)) == 35 and not pictures_of(tmp_path)
 
 
-def test_joints_are_scored_as_in_the_first_run(labeller, tmp_path):
+def test_joints_are_scored_as_in_the_first_run(labeller, compared_on, tmp_path):
     """A joint that is lost counts in one run and not in the other; so do both in the comparison."""
     write_jhmdb(tmp_path / 'data', num_frames=3)
     (name,) = jhmdb_names(tmp_path / 'data')
@@ -218,47 +229,46 @@ def test_joints_are_scored_as_in_the_first_run(labeller, tmp_path):
     positions = clip.positions.copy()
     positions[0, 4] = -100
     clip = dataclasses.replace(clip, positions=positions)
-    follower = dataclasses.replace(
-        labeller, keypoints=KeypointCodec(), input=InputConfig(size=48, resize='short_side')
-    )
+    small = dataclasses.replace(labeller.source, input=InputConfig(size=48, resize='short_side'))
+    follower = runner.Labeller(small, CONFIG, KeypointTarget())
     folders = [tmp_path / lost for lost in ('wrong', 'skip')]
     own = [
-        run([clip], follower, folder, Keypoints(lost=folder.name))['summary']['PCK@0.2']
+        run([clip], follower, folder, Joints, {'lost': folder.name})['summary']['PCK@0.2']
         for folder in folders
     ]
     assert own[0] != own[1]
     for first in (0, 1):
         output = tmp_path / f'compared{first}'
         order = [folders[first], folders[1 - first]]
-        compared = compare(order, output, opener([clip], Keypoints))
+        compared = compared_on(order, output, [clip], Joints)
         assert f'scored as {order[0].name} is' in ''.join(compared['warnings'])
         (row,) = [row for row in compared['tables']['summary'] if row['measure'] == 'PCK@0.2']
         assert row == {'measure': 'PCK@0.2', 'values': [own[first]] * 2, 'differences': [0]}
         joints = [row['joint'] for row in compared['tables']['per_joint']]
         assert len(set(joints)) == 15 - first and len(joints) == 2 * (15 - first)
-        (pictures,) = pictures_of(output)
-        assert pictures[:3] == pictures[3:] and len(set(pictures)) == 3
+        (shown,) = pictures_of(output)
+        assert shown[:3] == shown[3:] and len(set(shown)) == 3
         text = ' '.join(Page(output / 'comparison.html').text().split())
         assert 'By joint' in text and 'measure.lost' in text
 
 
-def test_classes_of_runs_that_are_the_same(labeller, tmp_path):
+def test_classes_of_runs_that_are_the_same(labeller, compared_on, tmp_path):
     write_vip(tmp_path / 'data', size=(64, 80))
     (name,) = vip_names(tmp_path / 'data')
     video = vip_sequence(tmp_path / 'data', name)
-    run([video], labeller, tmp_path / 'one', Parts())
+    run([video], labeller, tmp_path / 'one', Parts)
     shutil.copytree(tmp_path / 'one', tmp_path / 'two')
-    compared = compare([tmp_path / 'one', tmp_path / 'two'], tmp_path, opener([video], Parts))
+    compared = compared_on([tmp_path / 'one', tmp_path / 'two'], tmp_path, [video], Parts)
     assert compared['settings'] == compared['warnings'] == []
     rows = compared['tables']['per_class']
     assert [row['class'] for row in rows] == [CLASS_NAMES[index] for index in (0, 4, 13)]
     assert all(row['differences'] == [0] for row in rows)
 
 
-def test_what_can_not_be_compared(sequences, labeller, runs, tmp_path):
+def test_what_can_not_be_compared(sequences, labeller, runs, compared_on, tmp_path):
     def refused(folders):
         with pytest.raises(ValueError) as caught:
-            compare(folders, tmp_path / 'no', opener(sequences))
+            compared_on(folders, tmp_path / 'no', sequences)
         assert not (tmp_path / 'no').exists()
         return str(caught.value)
 

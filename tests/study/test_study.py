@@ -5,31 +5,35 @@ import importlib
 import json
 import pathlib
 import sys
+import types
 
 import jax
 import pytest
 from ml_collections import ConfigDict
 
+from jaxprop import tasks
 from jaxprop.data.synthetic import synthetic_sequences
+from jaxprop.evaluation import features
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.benchmarks import Objects
 from jaxprop.study import study, tuning
+from jaxprop.tasks.objects import Objects
 from tests.evaluation.test_stream import finish, masks, start
 
 SPLITS = {'train': slice(2), 'val': slice(1, 3), 'other': slice(3, 4)}
 
 
-def open_dataset(dataset):
+def open_task(measure, *, split):
+    """The task 'rendered'."""
     sequences = synthetic_sequences(num_sequences=4, num_frames=8, size=(64, 80), num_objects=2)
-    return [(s.name, lambda s=s: s) for s in sequences[SPLITS[dataset.split]]]
+    return Objects(lambda: [(s.name, lambda s=s: s) for s in sequences[SPLITS[split]]], **measure)
 
 
-OPENER = study.Opener(open_dataset, lambda config: Objects())
+sys.modules['jaxprop.tasks.rendered'] = types.SimpleNamespace(open_task=open_task)
 
 
 def base():
     config = importlib.import_module('configs.eval.synthetic').get_config()
-    config.dataset = ConfigDict({'kind': 'davis', 'split': 'val'})
+    config.dataset = ConfigDict({'kind': 'rendered', 'split': 'val'})
     config.network.update(name='untrained', output='res1', strides=(1, 1, 1, 1))
     config.input.color = 'rgb'
     config.propagation.update(num_context=2, num_neighbors=3, radius=3.0)
@@ -56,7 +60,7 @@ def study_config():
     own = {
         'labels': {'T': 0.05, 'aggregation': 'overall'},
         'changes': {'propagation.temperature': 0.05},
-        'chosen_on': 'davis/val',
+        'chosen_on': 'rendered/val',
     }
     config.study = ConfigDict(
         {
@@ -68,7 +72,7 @@ def study_config():
                 cell(0.05),
                 cell(0.05, 'per_frame'),
                 cell(0.05, network='lost'),
-                cell(1.0, chosen_on='davis/val', published={}),
+                cell(1.0, chosen_on='rendered/val', published={}),
             ),
             'own_cells': ({**own, 'factors': 'known'}, {**own, 'factors': 'another'}),
         }
@@ -87,11 +91,13 @@ def quick_compilation():
 @pytest.fixture
 def computed(monkeypatch):
     """How many frames the network was asked for, one number a call."""
-    counts, compute = [], study.compute_features
+    counts, compute = [], features.compute_features
     monkeypatch.setattr(
-        study,
+        features,
         'compute_features',
-        lambda frames, *others: counts.append(len(frames)) or compute(frames, *others),
+        lambda source, frames, *others: (
+            counts.append(len(frames)) or compute(source, frames, *others)
+        ),
     )
     return counts
 
@@ -99,7 +105,7 @@ def computed(monkeypatch):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     output = tmp_path_factory.mktemp('study')
-    return output, study.run(study_config(), output, OPENER)
+    return output, study.run(study_config(), output)
 
 
 def test_cells_are_evaluations(finished, tmp_path):
@@ -109,7 +115,7 @@ def test_cells_are_evaluations(finished, tmp_path):
         config = base()
         config.propagation.update(settings)
         alone = runner.evaluate(
-            open_dataset(config.dataset),
+            tasks.open_task(config.dataset),
             runner.Labeller.from_config(config),
             tmp_path / str(index),
             title='alone',
@@ -149,7 +155,7 @@ def test_goes_on_cell_by_cell(finished, computed):
     redone = (output / rows[1]['report']).parent
     (redone / 'metrics.json').unlink()
     next((redone / 'sequences').iterdir()).unlink()
-    again = study.run(study_config(), output, OPENER)
+    again = study.run(study_config(), output)
     assert again == rows
     assert computed == [3, 3, 2]  # One sequence of eight frames.
     after = {path: path.stat().st_mtime_ns for path in output.rglob('cells/*/metrics.json')}
@@ -157,7 +163,7 @@ def test_goes_on_cell_by_cell(finished, computed):
 
 
 def test_features_are_computed_once(tmp_path, computed):
-    study.run(study_config(), tmp_path, OPENER)
+    study.run(study_config(), tmp_path)
     assert sum(computed) == 16  # Of two sequences, for three runs.
 
 
@@ -188,14 +194,14 @@ def tuning_config():
 
 
 def test_tuning_chooses_the_best_and_reports_on_others(tmp_path):
-    result = tuning.run(tuning_config(), tmp_path, OPENER)
+    result = tuning.run(tuning_config(), tmp_path)
 
     def score(split, **settings):
         config = base()
         config.propagation.update(settings)
         config.dataset.split = split
         return runner.evaluate(
-            open_dataset(config.dataset),
+            tasks.open_task(config.dataset),
             runner.Labeller.from_config(config),
             tmp_path / f'alone-{split}-{sorted(settings.items())}',
             title='',
@@ -208,8 +214,8 @@ def test_tuning_chooses_the_best_and_reports_on_others(tmp_path):
     radii = {r: score('train', num_neighbors=best, radius=r) for r in (3.0, 2.0, 6.0)}
     assert result['chosen'] == {'num_neighbors': best, 'radius': max(radii, key=radii.get)}
     assert result['scores'] == {
-        'davis/train': {'before': neighbors[3], 'chosen': max(radii.values())},
-        'davis/other': {'before': score('other'), 'chosen': score('other', **result['chosen'])},
+        'rendered/train': {'before': neighbors[3], 'chosen': max(radii.values())},
+        'rendered/other': {'before': score('other'), 'chosen': score('other', **result['chosen'])},
     }
     assert len(set(radii.values())) == 3 and result == json.loads(
         (tmp_path / 'chosen.json').read_text()
@@ -225,7 +231,7 @@ def test_tuning_refuses_to_report_what_it_chose_on(tmp_path):
     config = tuning_config()
     config.tuning.report.split = 'val'
     with pytest.raises(ValueError, match='share sequences: '):
-        tuning.run(config, tmp_path, OPENER)
+        tuning.run(config, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -248,4 +254,4 @@ def test_cells_on_four_devices_are_those_on_one(finished, tmp_path):
 
 if __name__ == '__main__':
     jax.config.update('jax_disable_most_optimizations', True)
-    study.run(study_config(), pathlib.Path(sys.argv[1]), OPENER)
+    study.run(study_config(), pathlib.Path(sys.argv[1]))

@@ -3,8 +3,10 @@
 import functools
 import pathlib
 import sys
+import types
 
 import absl.flags
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from ml_collections import config_flags
 from jaxprop import color
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
+from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.models import VGG16, ResNet
@@ -22,9 +25,10 @@ from jaxprop.propagation import PropagationConfig
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
     network = sources.load_network('untrained', architecture='vgg16', output='conv3', seed=3)
     assert network.model == VGG16(output='conv3') and not network.trained
-    labeller = runner.Labeller(network, PropagationConfig(), InputConfig(resize='square', size=16))
+    source = sources.NetworkFeatures(network, InputConfig(resize='square', size=16))
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    variables = sources.video_variables(lambda t: frames[t], len(frames), labeller)
+    video = types.SimpleNamespace(num_frames=len(frames), read_frame=lambda t: frames[t])
+    variables = source.variables(video)
     images = color.network_input(frames, 'rgb')
     # With them the features of these frames are those of a step of training on them.
     expected, _ = network.model.apply(
@@ -125,3 +129,27 @@ def test_untrained_networks_of_configs(name, attributes, parsed, monkeypatch):
             **attributes,
         }
     )
+
+
+def test_variables_without_batch_statistics_are_taken_as_they_are():
+    """Variables are the network's own business; an untrained one without statistics reads none."""
+
+    class Plain(nn.Module):
+        stride = 4
+
+        @nn.compact
+        def __call__(self, images):
+            return nn.Conv(3, (4, 4), (4, 4))(images)
+
+    model = Plain()
+    variables = model.init(jax.random.key(0), np.zeros((1, 16, 24, 3), np.float32))
+    assert set(variables) == {'params'}
+    network = sources.Network(model, variables, False, {'name': 'plain'})
+    (sequence,) = synthetic_sequences(num_sequences=1, num_frames=3, size=(64, 80), num_objects=2)
+    source = sources.NetworkFeatures(network)
+    assert source.variables(sequence) is variables and source.open(sequence).variables is None
+    assert source.grid(sequence.size) == (16, 20)
+    labeller = runner.Labeller(source, PropagationConfig(num_context=1, num_neighbors=2, radius=2))
+    frames = (sequence.read_frame(t) for t in range(3))
+    found = list(runner.label_frames(frames, sequence.read_label(0), labeller))
+    assert len(found) == 3 and found[2].shape == (64, 80)

@@ -16,10 +16,11 @@ from jaxprop.data.sequences import DataError
 from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.benchmarks import Instances, Keypoints, Parts
-from jaxprop.evaluation.targets import KeypointCodec, MaskCodec, Sizes
+from jaxprop.evaluation.targets import KeypointTarget, MaskTarget, Sizes
 from jaxprop.metrics import parts, pck
 from jaxprop.propagation import PropagationConfig, propagate_video
+from jaxprop.tasks.joints import Joints
+from jaxprop.tasks.vip import Instances, Parts
 from tests.layouts import write_jhmdb, write_vip
 from tests.support import shared
 
@@ -36,7 +37,7 @@ def network():
 
 @pytest.fixture(scope='module')
 def follower(network):
-    return runner.Labeller(network, CONFIG, INPUT, keypoints=KeypointCodec())
+    return runner.Labeller(sources.NetworkFeatures(network, INPUT), CONFIG, KeypointTarget())
 
 
 @pytest.fixture(scope='module')
@@ -57,14 +58,14 @@ def video_root(tmp_path_factory):
 @pytest.fixture(scope='module')
 def finished(follower, clip, tmp_path_factory):
     output = tmp_path_factory.mktemp('finished')
-    return output, run([clip], follower, output, Keypoints())
+    return output, run([clip], follower, output, Joints)
 
 
-def run(sequences, labeller, output, benchmark, **settings):
+def run(sequences, labeller, output, task, measure=None, **settings):
+    """The evaluation of a kind of task on these sequences."""
     opened = [(s.name, lambda s=s: s) for s in sequences]
-    return runner.evaluate(
-        opened, labeller, output, benchmark=benchmark, title='test', dataset={}, **settings
-    )
+    task = task(lambda: opened, **(measure or {}))
+    return runner.evaluate(task, labeller, output, title='test', dataset={}, **settings)
 
 
 def positions_of(output, name):
@@ -81,7 +82,7 @@ def test_joints_are_those_of_the_pure_functions(follower, clip, finished):
     frames = np.stack(
         [resize_frame(clip.read_frame(t), input_size(240, 320, INPUT)) for t in range(NUM_FRAMES)]
     )
-    network = follower.network
+    network = follower.source.network
     features = np.concatenate(
         [  # In the batches of the run, so that one compiled program serves.
             sources.extract_features(network.model, network.variables, batch, color_space='rgb')
@@ -112,7 +113,7 @@ def test_joints_of_a_scene_that_shifts_by_whole_cells(follower, clip, tmp_path):
         read_frame=lambda t: picture[:, 60 - steps[t] :][:, :128],
         positions=first + np.stack([steps, 0 * steps], axis=-1)[:, None],
     )
-    metrics = run([shifting], follower, tmp_path, Keypoints())
+    metrics = run([shifting], follower, tmp_path, Joints)
     # A joint is where its cells are: up to half a cell from where it is, in each direction.
     error = np.linalg.norm(positions_of(tmp_path, 'shift') - shifting.positions, axis=-1)
     assert error[1].max() < 3 and np.mean(error < 3) > 0.9
@@ -141,16 +142,17 @@ def test_lost_joints_and_frame_0_are_settings(follower, clip, tmp_path):
     positions[:, 4] = -100
     outside = dataclasses.replace(clip, positions=positions)
     found = {}
-    for benchmark in (Keypoints(), Keypoints(lost='wrong'), Keypoints(count_first=True)):
-        output = tmp_path / repr(benchmark)
-        metrics = run([outside], follower, output, benchmark)
-        found[benchmark] = metrics['summary']
+    for index, measure in enumerate(({}, {'lost': 'wrong'}, {'count_first': True})):
+        output = tmp_path / str(index)
+        metrics = run([outside], follower, output, Joints, measure)
+        found[index] = metrics['summary']
+        count_first = measure.get('count_first', False)
         by_joint = {row['joint']: row['PCK@0.2'] for row in metrics['per_joint']}
-        expected = None if benchmark == Keypoints() else float(benchmark.count_first)
+        expected = float(count_first) if measure else None
         assert by_joint.get(JOINT_NAMES[4]) == expected
         (row,) = metrics['per_sequence']
-        joints = 14 + (benchmark.lost == 'wrong')
-        given = 15 * benchmark.count_first
+        joints = 14 + ('lost' in measure)
+        given = 15 * count_first
         assert row['points'] == joints * (NUM_FRAMES - 1) + given
         written = positions_of(output, clip.name)
         assert np.isnan(written[1:, 4]).all() and not np.isnan(written[:, :4]).any()
@@ -181,23 +183,23 @@ def test_goes_on_and_lists_what_is_bad(follower, clip, finished, tmp_path):
 
     good, later = sequence('wave/a', None), 'wave/b'
     with pytest.raises(KeyboardInterrupt):
-        run([good, sequence(later, KeyboardInterrupt())], follower, tmp_path, Keypoints())
+        run([good, sequence(later, KeyboardInterrupt())], follower, tmp_path, Joints)
     assert not (tmp_path / 'keypoints/wave/b.json').exists()
     record = tmp_path / 'sequences/wave/a.json'
     written = record.stat().st_mtime_ns
     damaged = sequence(later, DataError('00007.png: cut short'))
     with pytest.raises(DataError, match='cut short'):
-        run([good, damaged], follower, tmp_path, Keypoints())
-    metrics = run([good, damaged], follower, tmp_path, Keypoints(), skip_bad=True)
+        run([good, damaged], follower, tmp_path, Joints)
+    metrics = run([good, damaged], follower, tmp_path, Joints, skip_bad=True)
     assert metrics['skipped'] == [{'sequence': later, 'reason': '00007.png: cut short'}]
-    metrics = run([good, sequence(later, None)], follower, tmp_path, Keypoints())
+    metrics = run([good, sequence(later, None)], follower, tmp_path, Joints)
     assert record.stat().st_mtime_ns == written and metrics['skipped'] == []
     np.testing.assert_array_equal(
         positions_of(tmp_path, 'wave/a'), positions_of(tmp_path, 'wave/b')
     )
     assert not list(tmp_path.rglob('*.partial'))
     with pytest.raises(ValueError, match='measure/lost'):
-        run([good], follower, tmp_path, Keypoints(lost='wrong'))
+        run([good], follower, tmp_path, Joints, {'lost': 'wrong'})
 
 
 def masks_of(output, name='videos7'):
@@ -215,13 +217,14 @@ def strictly(path):
 
 @pytest.fixture(scope='module')
 def parts_labeller(network):
-    return runner.Labeller(network, CONFIG, INPUT, decode_at='input', resize_first='nearest')
+    target = MaskTarget(decode_at='input', resize_first='nearest')
+    return runner.Labeller(sources.NetworkFeatures(network, INPUT), CONFIG, target)
 
 
 def test_parts(parts_labeller, video_root, tmp_path):
     (name,) = vip_names(video_root)
     video = vip_sequence(video_root, name)
-    metrics = run([video], parts_labeller, tmp_path, Parts())
+    metrics = run([video], parts_labeller, tmp_path, Parts)
     found = masks_of(tmp_path)
     truth = np.stack([video.read_label(t) for t in range(NUM_FRAMES)])
     np.testing.assert_array_equal(found[0], truth[0])
@@ -238,14 +241,14 @@ def test_parts(parts_labeller, video_root, tmp_path):
     still = dataclasses.replace(
         video, read_frame=lambda t: video.read_frame(0), read_label=lambda t: video.read_label(0)
     )
-    stood = run([still], parts_labeller, tmp_path / 'still', Parts())
+    stood = run([still], parts_labeller, tmp_path / 'still', Parts)
     assert stood['summary']['mIoU, without frame 0'] > 0.9 > metrics['summary']['mIoU']
     assert 'upper-clothes' in (tmp_path / 'report.html').read_text()
 
 
 def test_instances(parts_labeller, video_root, tmp_path):
     video = vip_sequence(video_root, 'videos7', 'instance')
-    metrics = run([video], parts_labeller, tmp_path, Instances())
+    metrics = run([video], parts_labeller, tmp_path, Instances)
     found = masks_of(tmp_path)
     record = json.loads((tmp_path / 'sequences/videos7.json').read_text())
     frames = []
@@ -267,7 +270,7 @@ def test_instances(parts_labeller, video_root, tmp_path):
     still = dataclasses.replace(
         video, read_frame=lambda t: video.read_frame(0), read_label=lambda t: video.read_label(0)
     )
-    stood = run([still], parts_labeller, tmp_path / 'still', Instances())['summary']
+    stood = run([still], parts_labeller, tmp_path / 'still', Instances)['summary']
     assert stood['AP^r_vol, without frame 0'] > 0.9 > summary['AP^r_vol, without frame 0']
 
 
@@ -279,7 +282,7 @@ def test_void_of_a_first_frame_is_background(parts_labeller, video_root, tmp_pat
         ids[40:44] = 255
         return ids
 
-    run([dataclasses.replace(video, read_label=read_label)], parts_labeller, tmp_path, Parts())
+    run([dataclasses.replace(video, read_label=read_label)], parts_labeller, tmp_path, Parts)
     found = masks_of(tmp_path)
     assert set(np.unique(found)) == {0, 4, 13} and not found[0, 40:44].any()
 
@@ -290,12 +293,11 @@ def test_ids_resized_as_released_mix_on_borders():
     ids[:, 7:] = 13
     sizes = Sizes((12, 16), (24, 32), (6, 8), (2.0, 2.0))
     values = {
-        method: MaskCodec(resize_first=method).encode(ids, sizes)[1].tolist()
+        method: MaskTarget(resize_first=method).values(ids, sizes.seen).tolist()
         for method in (None, 'nearest', 'bilinear')
     }
     assert values[None] == values['nearest'] == [0, 13]
     assert len(values['bilinear']) > 2
-    assert MaskCodec(resize_first='bilinear').num_labels(ids, (24, 32)) >= len(values['bilinear'])
 
 
 def test_joints_drawn_and_read_on_the_frame():
@@ -304,10 +306,11 @@ def test_joints_drawn_and_read_on_the_frame():
     joints = rng.uniform(20, 75, (5, 2)).astype(np.float32)
     joints[2] = np.nan
     sizes = Sizes((96, 128), (192, 256), (24, 32), (4.0, 4.0))
-    codec = KeypointCodec('gaussian', 4.0, 5, 'frame')
-    soft, values = codec.encode(joints, sizes)
-    assert soft.shape == (24, 32, 6) and values.size == codec.num_labels(joints, sizes.seen) == 6
-    found = np.asarray(codec.decode(soft, values, sizes))
+    target = KeypointTarget('gaussian', 4.0, 5, 'frame')
+    values = target.values(joints, sizes.seen)
+    soft = target.encode(joints, values, sizes)
+    assert soft.shape == (24, 32, 6) and values.size == target.num_labels(values) == 6
+    found = np.asarray(target.decode(soft, values, sizes))
     assert np.isnan(found[2]).all()
     assert np.nanmax(np.abs(found - joints)) < 1.5
 
@@ -315,11 +318,11 @@ def test_joints_drawn_and_read_on_the_frame():
 @pytest.mark.parametrize(
     'make, message',
     [
-        (lambda: KeypointCodec(at='cell'), "at is 'cell'"),
-        (lambda: KeypointCodec(encode_by='nearest'), "encode_by is 'nearest'"),
-        (lambda: MaskCodec(resize_first='area'), "resize_first is 'area'"),
-        (lambda: Keypoints(lost='left'), "lost is 'left'"),
-        (lambda: Keypoints(average='all'), "average is 'all'"),
+        (lambda: KeypointTarget(at='cell'), "at is 'cell'"),
+        (lambda: KeypointTarget(encode_by='nearest'), "encode_by is 'nearest'"),
+        (lambda: MaskTarget(resize_first='area'), "resize_first is 'area'"),
+        (lambda: Joints(list, lost='left'), "lost is 'left'"),
+        (lambda: Joints(list, average='all'), "average is 'all'"),
     ],
 )
 def test_bad_settings(make, message):
@@ -339,10 +342,10 @@ def test_badja(network, tmp_path):
         scales=sequence.scales[:count],
         frame_names=sequence.frame_names[:count],
     )
-    labeller = runner.Labeller(
-        network, CONFIG, InputConfig(size=120, resize='short_side'), keypoints=KeypointCodec()
-    )
-    metrics = run([sequence], labeller, tmp_path, Keypoints(lost='wrong', average='sequences'))
+    small = InputConfig(size=120, resize='short_side')
+    labeller = runner.Labeller(sources.NetworkFeatures(network, small), CONFIG, KeypointTarget())
+    measure = {'lost': 'wrong', 'average': 'sequences'}
+    metrics = run([sequence], labeller, tmp_path, Joints, measure)
     still = {
         sequence.name: pck.normalized_distances(
             np.repeat(sequence.positions[:1], count, axis=0),

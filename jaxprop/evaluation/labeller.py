@@ -1,0 +1,112 @@
+"""What labels videos, and what is fixed for a video before its frames are read."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxprop.data.inputs import InputConfig
+from jaxprop.evaluation import targets
+from jaxprop.evaluation.features import FeatureSource, Network, NetworkFeatures, load_network
+from jaxprop.evaluation.stream import Video, uses_boxes
+from jaxprop.evaluation.targets import MaskTarget, Sizes, Target
+from jaxprop.keypoints import cell_size
+from jaxprop.propagation import PropagationConfig
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labeller:
+    """What labels videos.
+
+    Attributes:
+      source: gives the features of their frames.
+      propagation: carries soft labels by these features.
+      target: makes soft labels of a first frame, and predictions of soft labels.
+    """
+
+    source: FeatureSource
+    propagation: PropagationConfig
+    target: Target = MaskTarget()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], network: Network | None = None) -> 'Labeller':
+        """From a config in configs/eval: its `network`, `input`, `propagation`, and `labels` or
+        `keypoints`; the network is not loaded again if it is given."""
+        network = network or load_network(**config['network'])
+        size = dict(config['input'])
+        seen = size.pop('color') or network.color
+        return cls(
+            NetworkFeatures(network, InputConfig(**size), seen, config['feature_batch']),
+            PropagationConfig(**config['propagation']),
+            targets.from_config(config),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Every factor by name, as plain values for JSON."""
+        return {
+            'propagation': dataclasses.asdict(self.propagation),
+            **self.source.settings(),
+            **self.target.settings(),
+            'feature_batch': self.source.batch,
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What is fixed for a video before its frames are read.
+
+    Attributes:
+      sizes: of its frames, the network's input, the grid of features and its cells.
+      values: what its labels stand for, `[l]`.
+      num_labels: L, how many labels it is computed with.
+    """
+
+    sizes: Sizes
+    values: np.ndarray
+    num_labels: int
+
+
+def plan_video(first: np.ndarray, frame_size: tuple[int, int], labeller: Labeller) -> Plan:
+    """The plan of a video.
+
+    Args:
+      first: what the first frame is labelled with, as the target has it.
+      frame_size: (height, width) of its frames, in pixels.
+      labeller: of the video.
+    """
+    source, frame_size = labeller.source, tuple(frame_size)
+    seen = source.seen_size(frame_size)
+    sizes = Sizes(
+        frame_size, seen, source.grid(frame_size), cell_size(frame_size, seen, source.stride)
+    )
+    values = labeller.target.values(first, seen)
+    return Plan(sizes, values, labeller.target.num_labels(values))
+
+
+def start_video(
+    name: str,
+    first: np.ndarray,
+    plan: Plan,
+    labeller: Labeller,
+    variables: Mapping[str, Any] | None = None,
+) -> Video:
+    """Makes soft labels of the first frame, as a `Stream` takes them.
+
+    Args:
+      name: for messages.
+      first: what the first frame is labelled with.
+      plan: of the video.
+      labeller: of the video.
+      variables: in place of the network's own.
+    """
+    target, values, num_labels = labeller.target, plan.values, plan.num_labels
+    soft = np.zeros((*plan.sizes.grid, num_labels), np.float32)
+    soft[..., : values.size] = target.encode(first, values, plan.sizes)
+    boxes = None
+    if uses_boxes(labeller.propagation) and target.has_boxes:
+        boxes = np.zeros((num_labels, 4), np.int32)
+        boxes[: values.size] = target.boxes(first, values, plan.sizes)
+    padded = np.zeros(num_labels, np.int32)
+    padded[: values.size] = values
+    return Video(name, target.given(first), soft, padded, boxes, variables)

@@ -1,0 +1,50 @@
+"""The benchmarks: one module each, found by its name.
+
+`open_task({'kind': 'davis', 'root': ...})` imports `jaxprop.tasks.davis` and calls its `open_task`.
+A new benchmark is one new module here with such a function; nothing else names it.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from jaxprop.tasks.task import SettingsError, Task
+
+
+def open_task(dataset: Mapping[str, Any], measure: Mapping[str, Any] | None = None) -> Task:
+    """Opens the benchmark that a config's `dataset` names.
+
+    Args:
+      dataset: 'kind', the name of the module, and the keyword arguments of its `open_task`.
+      measure: settings of the scores; those of a config's `measure`, if it has one.
+
+    Raises:
+      SettingsError: no module has that name, or a folder is not given.
+      TypeError: settings that this benchmark does not have.
+    """
+    settings = dict(dataset)
+    kind = settings.pop('kind')
+    module = _find(kind)
+    if module is None:
+        raise SettingsError(_unknown(kind))
+    return module.open_task(dict(measure or {}), **settings)
+
+
+def _find(kind):
+    """The module of this name if it opens a task, else None."""
+    name = f'{__name__}.{kind}'
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise  # The module is there, but something that it imports is not.
+        return None
+    return module if hasattr(module, 'open_task') else None
+
+
+def _unknown(kind):
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if _find(module.name))
+    near = difflib.get_close_matches(str(kind), names, n=1, cutoff=0)
+    return f'dataset.kind is {kind!r}; did you mean {near[0]!r}? It must be one of {tuple(names)}'

@@ -1,0 +1,21 @@
+"""BADJA: the joints of animals in DAVIS's sequences, scored by PCK."""
+
+import functools
+
+from jaxprop.data.badja import badja_names, badja_sequence
+from jaxprop.tasks.joints import Joints
+from jaxprop.tasks.task import check_folders
+
+
+def open_task(measure, *, root, folder, resolution='480p', names=()):
+    """The annotated sequences, or those of these names; see `jaxprop.data.badja`."""
+    check_folders(
+        root=(root, 'JPEGImages and Annotations of DAVIS'),
+        folder=(folder, 'the annotations NAME.json'),
+    )
+    opened = functools.partial(badja_sequence, folder, root, resolution=resolution)
+
+    def sequences():
+        return [(name, functools.partial(opened, name)) for name in names or badja_names(folder)]
+
+    return Joints(sequences, **measure)

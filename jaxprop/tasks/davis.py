@@ -1,0 +1,19 @@
+"""DAVIS, 2016 and 2017: objects in videos."""
+
+import functools
+
+from jaxprop.data.davis import davis_names, davis_sequence
+from jaxprop.tasks.objects import Objects
+from jaxprop.tasks.task import check_folders
+
+
+def open_task(measure, *, root, year='2017', split='val', resolution='480p', names=()):
+    """The sequences of a split, or those of these names; see `jaxprop.data.davis`."""
+    check_folders(root=(root, 'JPEGImages, Annotations and ImageSets'))
+    opened = functools.partial(davis_sequence, root, year=year, resolution=resolution)
+
+    def sequences():
+        chosen = names or davis_names(root, year, split)
+        return [(name, functools.partial(opened, name)) for name in chosen]
+
+    return Objects(sequences, **measure)

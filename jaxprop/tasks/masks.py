@@ -1,0 +1,28 @@
+"""What the tasks with label maps share: a palette PNG for each frame, shown over the frame."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxprop.data import image_files
+from jaxprop.data.sequences import davis_palette
+from jaxprop.tasks.task import MaskPicture
+
+
+def write(path: pathlib.Path, sequence: Any, index: int, ids: np.ndarray) -> None:
+    """Writes the ids `[H, W]` of a frame into the folder of its sequence."""
+    image_files.write_mask(path / f'{sequence.frame_names[index]}.png', ids, sequence.palette)
+
+
+def palette(sequence: Any) -> np.ndarray:
+    """The colours of a sequence's ids, uint8 `[256, 3]`."""
+    return davis_palette() if sequence.palette is None else sequence.palette
+
+
+def pictures(path: pathlib.Path, sequence: Any, chosen: list[int]) -> Iterator[MaskPicture]:
+    """The chosen frames with what was written for them. Raises DataError."""
+    for t in chosen:
+        ids = image_files.read_mask(path / f'{sequence.frame_names[t]}.png')
+        yield MaskPicture(sequence.read_frame(t), ids, palette(sequence))

@@ -1,0 +1,284 @@
+"""What a benchmark is to the rest of the package: a `Task`, and what it shows, as plain data.
+
+A task knows its sequences, what their first frames are labelled with, how a frame is written and
+scored, and what a report shows. It knows no network and draws nothing: `jaxprop.report` draws the
+views that it describes.
+"""
+
+import colorsys
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxprop.data.sequences import compact
+
+Record = dict[str, Any]
+Colour = tuple[int, int, int]
+NamedSequences = Sequence[tuple[str, Callable[[], Any]]]
+
+# The colour of a line that stands for no object: the accent of the report's pages.
+ACCENT = (42, 98, 201)
+
+
+class SettingsError(ValueError):
+    """A config asks for a task that there can't be; the message says what to write."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measure:
+    """A panel of a chart: lines over time.
+
+    Attributes:
+      name, meaning: 'J', 'region similarity'.
+      values: `[O, T]` from 0 to 1, NaN where not scored.
+      lines: the O names and RGB colours.
+    """
+
+    name: str
+    meaning: str
+    values: np.ndarray
+    lines: tuple[tuple[str, Colour], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskPicture:
+    """A frame, uint8 RGB `[H, W, 3]`, its ids `[H, W]`, and their colours, uint8 `[256, 3]`."""
+
+    frame: np.ndarray
+    ids: np.ndarray
+    palette: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JointPicture:
+    """A frame, uint8 RGB `[H, W, 3]`, and J joints on it.
+
+    Attributes:
+      found, truth: positions `[J, 2]` (x, y) in pixels, NaN: not drawn.
+      colours: of the joints.
+    """
+
+    frame: np.ndarray
+    found: np.ndarray
+    truth: np.ndarray
+    colours: tuple[Colour, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SequenceView:
+    """What a report shows of one sequence: measures over time, and frames to play.
+
+    Attributes:
+      name: of the sequence, as in the rows of the results.
+      num_frames: T.
+      legend: names and RGB colours of what the pictures show.
+      measures: one panel each.
+      frames: a picture for each of `frame_numbers`. A task gives an iterable of `MaskPicture` or
+        `JointPicture`, made one at a time when asked for; `jaxprop.report.pictures.draw_view`
+        makes a list of WebP, JPEG or PNG files of it, which the pages take.
+      frame_numbers: for each picture which frame it is, from 0 to T - 1, ascending.
+      frames_per_second: how fast the pictures are played.
+      heading: what the legend's names are, if they don't say it.
+
+    Raises:
+      ValueError: the attributes don't fit each other.
+    """
+
+    name: str
+    num_frames: int
+    legend: tuple[tuple[str, Colour], ...]
+    measures: tuple[Measure, ...]
+    frames: Iterable[MaskPicture | JointPicture] | list[bytes]
+    frame_numbers: list[int]
+    frames_per_second: float = 12
+    heading: str = ''
+
+    def __post_init__(self) -> None:
+        for measure in self.measures:
+            expected = [len(measure.lines), self.num_frames]
+            if list(np.shape(measure.values)) != expected:
+                raise ValueError(
+                    f'{self.name}: the values of {measure.name} have the shape '
+                    f'{list(np.shape(measure.values))}; it must be {expected}'
+                )
+        numbers = list(self.frame_numbers)
+        if isinstance(self.frames, Sequence) and len(numbers) != len(self.frames):
+            raise ValueError(
+                f'{self.name}: there are {len(numbers)} frame_numbers for {len(self.frames)} frames'
+            )
+        if numbers != sorted(set(numbers)) or any(not 0 <= t < self.num_frames for t in numbers):
+            raise ValueError(
+                f'{self.name}: frame_numbers is {numbers}; they must ascend, from 0 to '
+                f'{self.num_frames - 1} at most'
+            )
+        if not 0 < self.frames_per_second < math.inf:
+            raise ValueError(
+                f'{self.name}: frames_per_second is {self.frames_per_second}; it must be above 0'
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A number at the head of a report.
+
+    Attributes:
+      name, meaning: 'J', 'region similarity'.
+      measure: its name in the summary.
+      more: further numbers beneath it: pairs of a name and the number's name in the summary.
+    """
+
+    name: str
+    meaning: str
+    measure: str
+    more: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a report shows the results of a task, where that is not as they are.
+
+    Attributes:
+      tiles: at the head of the report; without any, each number of the summary has one.
+      means: columns to add in front of a row of 'per_sequence': of each its name, and the names of
+        those whose mean it is.
+      title: the name, and the column, of what stands beside a sequence's name: its mean over the
+        sequence's rows. Without it all fractions of its row stand there.
+      plain: columns without a bar.
+      notes: what to say of a column where it is shown.
+    """
+
+    tiles: tuple[Tile, ...] = ()
+    means: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    title: tuple[str, str] | None = None
+    plain: tuple[str, ...] = ()
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """A sequence about to be labelled, and what was read for it.
+
+    Attributes:
+      sequence: as the task's reader gives it: name, num_frames, size, read_frame and more.
+      first: what the first frame is labelled with: ids `[H, W]` of the smallest integer type that
+        holds them, or joints `[J, 2]`.
+      objects: the ids to score, if objects are scored one by one.
+    """
+
+    sequence: Any
+    first: np.ndarray
+    objects: tuple[int, ...] = ()
+
+    def label(self, index: int) -> np.ndarray | None:
+        """The true ids of a frame, None where it is not annotated. Raises DataError."""
+        return self.first if index == 0 else self.sequence.read_label(index)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A benchmark. A subclass is a frozen dataclass whose other fields are settings of its scores.
+
+    What `record` returns is written by `jaxprop.files.write_json`, and `is_scored`, `results` and
+    `shown` work on what was read from there again: None for NaN, 'Infinity' for infinity.
+
+    Attributes:
+      sequences: lists their names, each with a function that opens it. Both raise DataError.
+      folder, suffix: a sequence's predictions are at FOLDER/NAME + SUFFIX in the output.
+      printed: the measures of a row that a terminal shows.
+      layout: how a report shows the results.
+    """
+
+    sequences: Callable[[], NamedSequences]
+
+    folder, suffix = 'masks', ''
+    printed = ()
+    layout = Layout()
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the scores under 'measure', to be recorded; {} without any."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != 'sequences']
+        return {'measure': {name: getattr(self, name) for name in names}} if names else {}
+
+    def target(self, target: Any) -> Any:
+        """What labels stand for here: the config's target (`evaluation.targets`), or a variant."""
+        return target
+
+    def start(self, sequence: Any) -> Start:
+        """Reads what the first frame is labelled with. Raises DataError."""
+        return Start(sequence, compact(sequence.read_label(0)))
+
+    def take(self, path: pathlib.Path, start: Start, index: int, prediction: Any) -> Any:
+        """Writes the prediction of a frame, if it has a file, and scores it. Raises DataError.
+
+        Called in threads, and not in the order of frames.
+
+        Args:
+          path: of the sequence's predictions while they are not complete.
+          start: of the sequence.
+          index: of the frame, from 0.
+          prediction: what the target makes of soft labels; for frame 0 what was given.
+        """
+        raise NotImplementedError
+
+    def record(self, path: pathlib.Path, start: Start, taken: list[Any]) -> Record:
+        """What is kept of a sequence, from what `take` gave for each frame; writes what is left."""
+        raise NotImplementedError
+
+    def is_scored(self, record: Record) -> bool:
+        """False: for lack of annotations the sequence counts in no number."""
+        return True
+
+    def results(self, records: Mapping[str, Record]) -> dict[str, Any]:
+        """'summary', the benchmark's numbers; 'per_sequence' and further tables, lists of rows.
+
+        The first column of a further table, 'per_joint', names what its rows are about.
+
+        Args:
+          records: by the sequences' names, one or more.
+        """
+        raise NotImplementedError
+
+    def shown(
+        self, path: pathlib.Path, sequence: Any, record: Record, chosen: list[int]
+    ) -> SequenceView:
+        """What a report shows of a sequence, with pictures of the chosen frames.
+
+        Args:
+          path: of the sequence's predictions.
+          sequence: opened.
+          record: of it.
+          chosen: numbers of frames, ascending.
+        """
+        raise NotImplementedError
+
+
+def check_folders(**folders: tuple[str, str]) -> None:
+    """Checks that folders are given.
+
+    Args:
+      **folders: by the name of the setting: its value, and what the folder holds.
+
+    Raises:
+      SettingsError: one is empty; the message says how to give it.
+    """
+    for name, (folder, holds) in folders.items():
+        if not folder:
+            raise SettingsError(
+                f'dataset.{name} is empty: say --config.dataset.{name}=FOLDER, the folder that '
+                f'holds {holds}'
+            )
+
+
+def distinct_colours(count: int) -> tuple[Colour, ...]:
+    """RGB colours of different hues, those of neighbours far apart."""
+    return tuple(
+        tuple(
+            round(255 * channel)
+            for channel in colorsys.hsv_to_rgb(index * 0.618034 % 1, (0.9, 0.6)[index % 2], 1)
+        )
+        for index in range(count)
+    )
