@@ -26,7 +26,8 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from jaxprop import parallel
+from jaxprop import config_files, parallel
+from jaxprop.commands.datasets import open_benchmark, open_dataset
 from jaxprop.data.inputs import input_size
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
@@ -35,12 +36,9 @@ from jaxprop.files import write_json
 from jaxprop.keypoints import cell_size
 from jaxprop.propagation import propagate_step
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-import evaluate  # noqa: E402
-
 DEVICES = flags.DEFINE_list('devices', ['1', '4'], 'Numbers of devices.')
 FRAMES = flags.DEFINE_integer('frames', 0, 'At most so many of a sequence; 0: all.', lower_bound=0)
-OUTPUT = flags.DEFINE_string('output', None, 'A JSON file of every number.', allow_override=True)
+OUTPUT = flags.DEFINE_string('output', None, 'A JSON file of every number.')
 MEASURE = flags.DEFINE_integer('measure', None, 'Used by the benchmark itself.', lower_bound=1)
 STAGES = ('reading and resizing', 'features', 'propagation', 'decoding', 'writing and scoring')
 
@@ -162,11 +160,10 @@ def measure(num_devices):
     if jax.local_device_count() < num_devices:
         raise app.UsageError(f'only {jax.local_device_count()} of {num_devices} devices are there')
     jax.local_device_count = lambda: num_devices  # The evaluation takes all there are.
-    config = evaluate.CONFIG.value
-    labeller, benchmark = runner.Labeller.from_config(config), evaluate.open_benchmark(config)
+    config = flags.FLAGS.config
+    labeller, benchmark = runner.Labeller.from_config(config), open_benchmark(config)
     sequences = [
-        (name, functools.partial(open_cut, opened))
-        for name, opened in evaluate.open_dataset(config.dataset)
+        (name, functools.partial(open_cut, opened)) for name, opened in open_dataset(config.dataset)
     ]
     compiling, _, first_hashes = run_evaluation(sequences, config, labeller, benchmark)
     whole, records, hashes = run_evaluation(sequences, config, labeller, benchmark)
@@ -222,7 +219,7 @@ def main(_):
     if OUTPUT.value:
         write_json(OUTPUT.value, results)
     first = results[DEVICES.value[0]]
-    print(f'{evaluate.CONFIG.value.name} on {first["device"]}')
+    print(f'{flags.FLAGS.config.name} on {first["device"]}')
     for name in first['numbers']:
         print(f'{name:26}' + ''.join(f'{r["numbers"][name]:10.4g}' for r in results.values()))
     expected, are_identical = first['hashes']['first'], True
@@ -240,4 +237,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, config_files.define_flags(sys.argv, 'synthetic', ('eval',)))
