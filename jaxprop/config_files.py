@@ -177,11 +177,13 @@ def _import(path):
         parts = path.relative_to(config_folder()).with_suffix('').parts
         return importlib.import_module('.'.join((PACKAGE, *parts)))
     # Siblings are imported by `from . import name`, those beside the folder by `from ..folder`.
-    outer = '_configs' + re.sub(r'\W', '_', str(path.parent.parent))
-    inner = f'{outer}.{path.parent.name.replace(".", "_")}'
+    outer, inner, name = (
+        re.sub(r'\W', '_', text)
+        for text in (f'configs of {path.parent.parent}', path.parent.name, path.stem)
+    )
     _add_package(outer, path.parent.parent)
-    _add_package(inner, path.parent)
-    spec = importlib.util.spec_from_file_location(f'{inner}.{path.stem}', path)
+    _add_package(f'{outer}.{inner}', path.parent)
+    spec = importlib.util.spec_from_file_location(f'{outer}.{inner}.{name}', path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

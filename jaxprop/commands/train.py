@@ -40,7 +40,7 @@ def run(options, arguments, root):
 
 COMMAND = Command(
     run=run,
-    usage='--config.data.root=FOLDER [--config=CONFIG] [--config.FIELD=VALUE ...] [--workdir=DIR]',
+    usage='--config.data.root=FOLDER [--config=CONFIG] [--config.FIELD=VALUE ...]',
     summary='trains a backbone on videos or images',
     about=__doc__,
     extra='train',
