@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from jaxprop.data.pipeline import DatasetConfig
-from jaxprop.training import loop, setup
+from jaxprop.training import setup
 from jaxprop.training.schedules import make_optimizer, make_schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ CONFIGS = [module.get_config() for module in MODULES] + [
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda config: config.name)
 def test_a_config_builds_all_it_names(config, monkeypatch):
-    monkeypatch.setattr(loop, 'load_color_autoencoder', lambda path: {})
+    monkeypatch.setattr(setup, 'load_color_autoencoder', lambda path: {})
     config.data.root = 'videos'
     if config.image_data is not None:
         # Frames of the videos follow the videos; other images have a place of their own.
