@@ -25,9 +25,8 @@ import time
 import jax
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
 
-from jaxprop import parallel, tasks
+from jaxprop import config_files, parallel, tasks
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation import stream
 from jaxprop.evaluation.features import extract_each, stack, stack_frames
@@ -35,14 +34,9 @@ from jaxprop.evaluation.labeller import plan_video, start_video
 from jaxprop.files import write_json
 from jaxprop.propagation import propagate_step
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # A config imports others of its folder.
-CONFIG = config_flags.DEFINE_config_file(
-    'config', str(ROOT / 'configs/eval/synthetic.py'), 'The evaluation; see configs/eval.'
-)
 DEVICES = flags.DEFINE_list('devices', ['1', '4'], 'Numbers of devices.')
 FRAMES = flags.DEFINE_integer('frames', 0, 'At most so many of a sequence; 0: all.', lower_bound=0)
-OUTPUT = flags.DEFINE_string('output', None, 'A JSON file of every number.', allow_override=True)
+OUTPUT = flags.DEFINE_string('output', None, 'A JSON file of every number.')
 MEASURE = flags.DEFINE_integer('measure', None, 'Used by the benchmark itself.', lower_bound=1)
 STAGES = ('reading and resizing', 'features', 'propagation', 'decoding', 'writing and scoring')
 
@@ -155,7 +149,7 @@ def measure(num_devices):
     if jax.local_device_count() < num_devices:
         raise app.UsageError(f'only {jax.local_device_count()} of {num_devices} devices are there')
     jax.local_device_count = lambda: num_devices  # The evaluation takes all there are.
-    config = CONFIG.value
+    config = flags.FLAGS.config
     labeller = runner.Labeller.from_config(config)
     task = tasks.open_task(config.dataset, config.get('measure'))
     sequences = [(name, functools.partial(open_cut, opened)) for name, opened in task.sequences()]
@@ -214,7 +208,7 @@ def main(_):
     if OUTPUT.value:
         write_json(OUTPUT.value, results)
     first = results[DEVICES.value[0]]
-    print(f'{CONFIG.value.name} on {first["device"]}')
+    print(f'{flags.FLAGS.config.name} on {first["device"]}')
     for name in first['numbers']:
         print(f'{name:26}' + ''.join(f'{r["numbers"][name]:10.4g}' for r in results.values()))
     expected, are_identical = first['hashes']['first'], True
@@ -232,4 +226,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, config_files.define_flags(sys.argv, 'synthetic', ('eval',)))

@@ -18,20 +18,14 @@ import time
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 from PIL import Image
 
-from jaxprop import parallel
+from jaxprop import config_files, parallel
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.training import loop, setup
 from jaxprop.training.state import create_state
 from jaxprop.training.step import make_train_step
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # For the configs, which import each other.
-CONFIG = config_flags.DEFINE_config_file(
-    'config', str(ROOT / 'configs/train/small_rotation.py'), 'The run; see configs/train.'
-)
 STEPS = flags.DEFINE_integer('steps', 12, 'Timed steps.', lower_bound=1)
 _WARM_UP = 4  # Steps until nothing is compiled and the queues are as they stay.
 
@@ -89,7 +83,7 @@ def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f'unknown argument {arguments[1]!r}')
     logging.set_verbosity(logging.ERROR)
-    config = CONFIG.value
+    config = flags.FLAGS.config
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not config.data.root:
@@ -109,4 +103,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, config_files.define_flags(sys.argv, 'small_rotation', ('train',)))

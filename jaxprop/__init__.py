@@ -14,6 +14,8 @@ from jaxprop.propagation import (
     propagate_video,
 )
 
+__version__ = '0.1.0'
+
 __all__ = [
     'Context',
     'PropagationConfig',

@@ -1,7 +1,19 @@
-"""What importing the package loads."""
+"""What importing the package loads, and what installing it brings."""
 
+import os
+import pathlib
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
+
+import pytest
+
+import jaxprop
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def test_import_loads_no_edge():
@@ -39,3 +51,78 @@ def test_public_functions_compose():
     decoded = jaxprop.decode(soft[-1], values, (40, 48))
     assert decoded.shape == (40, 48)
     assert set(decoded.reshape(-1).tolist()) <= {0, 7, 14}
+
+
+def extras():
+    """The dependencies in pyproject.toml by extra, '' the package's own."""
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    return {'': project['dependencies'], **project['optional-dependencies']}
+
+
+def test_requirements_list_every_dependency_once():
+    lines = (ROOT / 'requirements.txt').read_text().splitlines()
+    listed = [line for line in lines if line and not line.startswith('#')]
+    needed = {
+        requirement
+        for extra, requirements in extras().items()
+        for requirement in requirements
+        if extra != 'dev' and not requirement.startswith('jaxprop[')
+    }
+    assert sorted(listed) == sorted(needed)
+
+
+def test_all_is_every_extra_but_the_tools():
+    [everything] = extras()['all']
+    named = re.fullmatch(r'jaxprop\[(.*)\]', everything)[1].split(',')
+    assert set(named) == extras().keys() - {'', 'all', 'test', 'dev'}
+
+
+def test_one_version():
+    assert re.search(r'^version: (.*)$', (ROOT / 'CITATION.cff').read_text(), re.M)[1] == (
+        jaxprop.__version__
+    )
+    assert f'\n## {jaxprop.__version__}\n' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """What a wheel holds, unpacked."""
+    pytest.importorskip('setuptools', minversion='77')
+    folder = tmp_path_factory.mktemp('wheel')
+    ignored = shutil.ignore_patterns('.*', 'build', '*.egg-info', '__pycache__', 'output', 'tests')
+    shutil.copytree(ROOT, folder / 'source', ignore=ignored)
+    command = ['wheel', '--quiet', '--no-deps', '--no-build-isolation', '--wheel-dir', folder]
+    subprocess.run([sys.executable, '-m', 'pip', *command, folder / 'source'], check=True)
+    [path] = folder.glob('*.whl')
+    zipfile.ZipFile(path).extractall(folder / 'installed')
+    shutil.rmtree(folder / 'source')
+    return folder / 'installed'
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_all(wheel):
+    def files(root, *patterns):
+        return {str(path.relative_to(root)) for p in patterns for path in root.rglob(p)}
+
+    code = files(ROOT / 'jaxprop', '*.py', '*.safetensors', '*.json', '*.html', '*.css', '*.js')
+    configs = {f'configs/{path}' for path in files(ROOT / 'configs', '*.py')}
+    assert code | configs == files(
+        wheel / 'jaxprop', '*.py', '*.safetensors', '*.json', '*.html', '*.css', '*.js'
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['davis_crw', 'mine.py'])
+def test_installed_it_works_in_an_empty_folder(wheel, name, tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        'from jaxprop.configs.eval import davis_crw\nget_config = davis_crw.get_config\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-m', 'jaxprop', 'evaluate', f'--config={name}', '--help'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(wheel)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'propagation.radius = 12.0' in done.stdout

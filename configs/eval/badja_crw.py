@@ -6,7 +6,7 @@ joint that is lost is wrong.
 
 from ml_collections import ConfigDict
 
-from configs.eval import davis_crw, jhmdb_crw
+from . import davis_crw, jhmdb_crw
 
 
 def get_config():

@@ -5,7 +5,7 @@ multiples of 8 pixels, averages the numbers of classes, and takes the class of e
 goes on; here frames are resized, labels are the nearest pixels', and classes are those of cells.
 """
 
-from configs.eval import davis_crw
+from . import davis_crw
 
 
 def get_config():

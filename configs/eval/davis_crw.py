@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.eval import synthetic
+from . import synthetic
 
 
 def get_config():

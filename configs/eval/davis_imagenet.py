@@ -3,7 +3,7 @@
 Overall aggregation with T = 1, a fixed region of 12 cells, n = 20 (McKee et al., BMVC 2022).
 """
 
-from configs.eval import davis_crw
+from . import davis_crw
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """DAVIS with the study's per-frame factors for imagenet features: 1/T = 40 (Figure 4)."""
 
-from configs.eval import davis_imagenet
+from . import davis_imagenet
 
 
 def get_config():

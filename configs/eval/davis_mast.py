@@ -5,7 +5,7 @@ all three channels of Lab, and ends in a 3x3 convolution to 64 channels; the rel
 class of each pixel before it goes on, here it is that of each cell.
 """
 
-from configs.eval import davis_corrflow
+from . import davis_corrflow
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """DAVIS with the study's best factors for a still-image network, MoCo's (Table 6b)."""
 
-from configs.eval import davis_imagenet
+from . import davis_imagenet
 
 
 def get_config():

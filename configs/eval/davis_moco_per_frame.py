@@ -1,6 +1,6 @@
 """DAVIS with the study's per-frame factors for moco features: 1/T = 50 (Figure 4)."""
 
-from configs.eval import davis_imagenet, davis_moco
+from . import davis_imagenet, davis_moco
 
 
 def get_config():

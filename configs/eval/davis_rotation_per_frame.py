@@ -1,6 +1,6 @@
 """DAVIS with the study's per-frame factors for rotation features: 1/T = 40 (Figure 4)."""
 
-from configs.eval import davis_imagenet, davis_rotation
+from . import davis_imagenet, davis_rotation
 
 
 def get_config():

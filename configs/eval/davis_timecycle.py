@@ -3,7 +3,7 @@
 The released network ends in a 1x1 convolution to 512 channels, by whose root it scales affinities.
 """
 
-from configs.eval import davis_crw
+from . import davis_crw
 
 
 def get_config():

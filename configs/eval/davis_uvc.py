@@ -1,6 +1,6 @@
 """DAVIS with the factors of UVC's released code without its boxes (Li et al., NeurIPS 2019)."""
 
-from configs.eval import davis_crw
+from . import davis_crw
 
 
 def get_config():

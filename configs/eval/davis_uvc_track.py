@@ -1,6 +1,6 @@
 """DAVIS with the factors of UVC's released code and its boxes (Li et al., NeurIPS 2019)."""
 
-from configs.eval import davis_uvc
+from . import davis_uvc
 
 
 def get_config():

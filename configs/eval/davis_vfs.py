@@ -1,6 +1,6 @@
 """DAVIS with the factors of VFS's released code (Xu and Wang, ICCV 2021)."""
 
-from configs.eval import davis_crw
+from . import davis_crw
 
 
 def get_config():

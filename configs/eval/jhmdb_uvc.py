@@ -1,6 +1,6 @@
 """JHMDB with the factors of UVC's released code (Li et al., NeurIPS 2019)."""
 
-from configs.eval import davis_uvc, jhmdb_crw
+from . import davis_uvc, jhmdb_crw
 
 
 def get_config():

@@ -5,7 +5,7 @@ context of 4 frames (Table 8), and the input is that of the others. Frame 0 is s
 numbers are not to be compared with the others'.
 """
 
-from configs.eval import davis_vfs, jhmdb_crw
+from . import davis_vfs, jhmdb_crw
 
 
 def get_config():

@@ -5,7 +5,7 @@ Its settings for VIP are in no file: these are the authors' public answers.
 
 from ml_collections import ConfigDict
 
-from configs.eval import davis_crw
+from . import davis_crw
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """VIP with the factors of UVC's released code (Li et al., NeurIPS 2019), k = 5; the study: 50."""
 
-from configs.eval import davis_uvc, vip_crw
+from . import davis_uvc, vip_crw
 
 
 def get_config():

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs.eval import davis_imagenet, davis_uvc, jhmdb_crw, vip_crw
+from ..eval import davis_imagenet, davis_uvc, jhmdb_crw, vip_crw
 
 # Where the study chose its temperatures, k, n and localization: Figure 4 and its tables.
 DAVIS = 'davis/val'

@@ -3,7 +3,7 @@
 (a) 1/T with k = 5, n = 7; (b) n with k = 5; (c) k with n = 7, the last two with the best T of (a).
 """
 
-from configs.study import common
+from . import common
 
 PANELS = (
     {'label': 'a', 'x': '1/T', 'title': 'temperature', 'log': False},

@@ -3,7 +3,7 @@
 Curves as in Figure 4, with the temperatures that were best there.
 """
 
-from configs.study import common, figure4
+from . import common, figure4
 
 PANELS = (
     {'label': 'a', 'x': 'n', 'title': 'context frames', 'log': False},

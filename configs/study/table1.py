@@ -1,6 +1,6 @@
 """Table 1: input resolution. DAVIS 2017 val, per frame, k = 5, n = 7."""
 
-from configs.study import common
+from . import common
 
 # Model, resolution, JM, JO, FM, FO. UVC is the released one.
 ROWS = (

@@ -4,8 +4,8 @@ The first row is what TimeCycle reports: TimeCycle's factors. The others have th
 Own networks are ResNets, and have res2 and res3.
 """
 
-from configs.eval import davis_timecycle
-from configs.study import common
+from ..eval import davis_timecycle
+from . import common
 
 # Network, layer, resolution, JM, JO, FM, FO.
 ROWS = (

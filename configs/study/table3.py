@@ -1,6 +1,6 @@
 """Table 3: fine-tuning after the change of stride. DAVIS 2017 val, per frame, k = 5, n = 7."""
 
-from configs.study import common
+from . import common
 
 # Method, fine-tuned, JM, JO, FM, FO.
 ROWS = (

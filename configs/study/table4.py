@@ -1,6 +1,6 @@
 """Table 4: aggregation and localization. DAVIS 2017 val, k = 5, n = 7, radius 12."""
 
-from configs.study import common
+from . import common
 
 # Method, localization, J&F per frame and overall.
 ROWS = (

@@ -5,7 +5,7 @@ those of the study. What the study doesn't say: k where n = 20 is taken to be CR
 radius of c the same 12 cells.
 """
 
-from configs.eval import (
+from ..eval import (
     davis_corrflow,
     davis_crw,
     davis_mast,
@@ -13,7 +13,7 @@ from configs.eval import (
     davis_uvc,
     davis_vfs,
 )
-from configs.study import common
+from . import common
 
 # Part, method, data, aggregation, localization, n, J&F, JM, JO, FM, FO.
 A, B, C = 'a, 1x grid', 'b, 1x grid', 'c, 2x grid'

@@ -7,8 +7,8 @@ colours. What the study doesn't say: the others' aggregation, which is what is b
 k = 10, as in Figure 5.
 """
 
-from configs.eval import davis_timecycle, davis_vfs, vip_crw, vip_uvc
-from configs.study import common
+from ..eval import davis_timecycle, davis_vfs, vip_crw, vip_uvc
+from . import common
 
 # Part, method, localization, context, mIoU, AP^r_vol.
 ROWS = (

@@ -6,8 +6,8 @@ of UVC. What the study doesn't say: the others' aggregation, which is what is be
 k = 10.
 """
 
-from configs.eval import davis_timecycle, jhmdb_crw, jhmdb_uvc, jhmdb_vfs
-from configs.study import common
+from ..eval import davis_timecycle, jhmdb_crw, jhmdb_uvc, jhmdb_vfs
+from . import common
 
 # Method, localization, context, PCK@.1, PCK@.2.
 ROWS = (

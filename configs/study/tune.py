@@ -7,8 +7,8 @@ starts from CRW's factors; any network by `--config.network.name`.
 
 from ml_collections import ConfigDict
 
-from configs.eval import davis_crw
-from configs.study import common
+from ..eval import davis_crw
+from . import common
 
 
 def get_config():

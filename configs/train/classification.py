@@ -1,6 +1,6 @@
 """Classification of ImageNet (root/CLASS/*.jpg): the study's supervised network."""
 
-from configs.train import base
+from . import base
 
 
 def get_config():

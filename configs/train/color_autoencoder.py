@@ -1,6 +1,6 @@
 """The Lab autoencoder whose features UVC copies, on images or on frames of videos."""
 
-from configs.train import base
+from . import base
 
 
 def get_config():

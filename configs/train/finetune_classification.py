@@ -1,6 +1,6 @@
 """Stride fine-tuning after `classification`: --config.start_from=FOLDER_OF_ITS_RUN."""
 
-from configs.train import classification, finetune_rotation
+from . import classification, finetune_rotation
 
 
 def get_config():

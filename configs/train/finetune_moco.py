@@ -1,6 +1,6 @@
 """Stride fine-tuning after `moco`: --config.start_from=FOLDER_OF_ITS_RUN."""
 
-from configs.train import finetune_rotation, moco
+from . import finetune_rotation, moco
 
 
 def get_config():

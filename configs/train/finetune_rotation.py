@@ -4,7 +4,7 @@ res3 gets stride 1, what comes before it stays as it is, its batch statistics to
 to 3 points of J and F in it.
 """
 
-from configs.train import rotation
+from . import rotation
 
 
 def get_config():

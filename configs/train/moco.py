@@ -1,6 +1,6 @@
 """MoCo v1 on ImageNet (He et al., CVPR 2020), as in the study."""
 
-from configs.train import base
+from . import base
 
 SETTINGS = {
     'name': 'moco',

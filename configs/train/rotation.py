@@ -1,6 +1,6 @@
 """Rotation prediction on ImageNet (Gidaris et al., ICLR 2018), as in the study."""
 
-from configs.train import base
+from . import base
 
 
 def get_config():

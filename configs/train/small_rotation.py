@@ -1,6 +1,6 @@
 """Rotation on a folder of videos, for a modest machine: --config.data.root=FOLDER."""
 
-from configs.train import base, rotation
+from . import base, rotation
 
 
 def get_config():

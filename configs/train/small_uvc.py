@@ -3,7 +3,7 @@
 In two stages, and with a colour autoencoder, as `uvc`.
 """
 
-from configs.train import uvc
+from . import uvc
 
 
 def get_config(stage='warm_up'):

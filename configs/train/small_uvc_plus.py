@@ -3,7 +3,7 @@
 In two stages, and with a colour autoencoder, as `uvc`.
 """
 
-from configs.train import small_uvc, uvc_plus_rotation
+from . import small_uvc, uvc_plus_rotation
 
 
 def get_config(stage='warm_up'):

@@ -7,13 +7,15 @@
 a folder with the two released files, the encoder's and the decoder's.
 """
 
-from configs.train import base
+from . import base
 
 # The study trains 50 epochs in all, and the joint stage starts the learning rate anew.
 EPOCHS = {'warm_up': 10.0, 'joint': 40.0}
 
 
 def get_config(stage='warm_up'):
+    if stage not in EPOCHS:
+        raise ValueError(f'the stage must be one of {tuple(EPOCHS)}')
     config = base.get_config()
     config.name = 'uvc' if stage == 'warm_up' else f'uvc_{stage}'
     config.epochs = EPOCHS[stage]

@@ -1,6 +1,6 @@
 """UVC+ with 0.05 classification of ImageNet (Table 5); --config.image_data.root=IMAGENET/train."""
 
-from configs.train import base, uvc, uvc_plus_rotation
+from . import base, uvc, uvc_plus_rotation
 
 
 def get_config(stage='warm_up'):

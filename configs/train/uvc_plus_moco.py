@@ -1,6 +1,6 @@
 """UVC+ with 0.1 MoCo, on frames of its videos (Table 5)."""
 
-from configs.train import moco, uvc, uvc_plus_rotation
+from . import moco, uvc, uvc_plus_rotation
 
 
 def get_config(stage='warm_up'):

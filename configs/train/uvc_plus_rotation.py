@@ -3,7 +3,7 @@
 Run in two stages, see configs/train/uvc.py.
 """
 
-from configs.train import base, uvc
+from . import base, uvc
 
 
 def get_config(stage='warm_up'):

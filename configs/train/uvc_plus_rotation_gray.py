@@ -1,6 +1,6 @@
 """UVC+ as `uvc_plus_rotation`, with gray images for rotation (Table 5)."""
 
-from configs.train import uvc_plus_rotation
+from . import uvc_plus_rotation
 
 
 def get_config(stage='warm_up'):

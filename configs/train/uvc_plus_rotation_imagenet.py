@@ -1,6 +1,6 @@
 """UVC+ with rotation on ImageNet (Table 5); --config.image_data.root=IMAGENET/train."""
 
-from configs.train import uvc_plus_rotation
+from . import uvc_plus_rotation
 
 
 def get_config(stage='warm_up'):

@@ -1,0 +1,1 @@
+"""The subcommands of `jaxprop`: a module each, with its help and `COMMAND`."""

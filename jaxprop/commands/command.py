@@ -1,0 +1,83 @@
+"""What a subcommand of `jaxprop` is."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+
+class Option(NamedTuple):
+    """A flag of a subcommand.
+
+    Attributes:
+      name: without dashes.
+      example: a value, for the help.
+      help: what it is for.
+      define: the function of `absl.flags` that defines it.
+      default: its value where the command line has none.
+    """
+
+    name: str
+    example: str
+    help: str
+    define: Callable[..., Any] = flags.DEFINE_string
+    default: Any = None
+
+
+class Field(NamedTuple):
+    """A field of a config that the help shows: its name, a value as an example, what it is for."""
+
+    name: str
+    example: str
+    help: str
+
+
+class Command(NamedTuple):
+    """A subcommand.
+
+    Attributes:
+      run: called with the flags' values, the arguments that are no flags, and the folder in which
+        output/ is.
+      usage: the help's first line, after the command's name.
+      summary: what it does, on one line.
+      about: what it does, with examples, as the help says it.
+      extra: the package's extra that installs the modules which it needs.
+      options: its flags.
+      config: the name of its default config; '' if it takes none.
+      folders: those of `jaxprop.configs` that have its configs.
+      section: a field that all of its configs have.
+      fields: the fields that matter most.
+    """
+
+    run: Callable[[Any, Sequence[str], pathlib.Path], None]
+    usage: str
+    summary: str
+    about: str
+    extra: str
+    options: tuple[Option, ...]
+    config: str = ''
+    folders: tuple[str, ...] = ()
+    section: str = ''
+    fields: tuple[Field, ...] = ()
+
+
+PROCESSES = (
+    Option('coordinator', 'HOST:PORT', 'of process 0 of several, or JAX_COORDINATOR_ADDRESS'),
+    Option('num_processes', 'N', 'how many there are, or JAX_NUM_PROCESSES', flags.DEFINE_integer),
+    Option('process_id', 'I', 'which of them this is, or JAX_PROCESS_ID', flags.DEFINE_integer),
+)
+FACTORS = (
+    Field('network.name', 'NET', 'the path of a saved backbone, uvc_plus_davis or untrained'),
+    Field('input.resize', 'short_side', 'native, square, ...: the size that the network sees'),
+    Field('input.size', '480', 'in pixels, with input.resize'),
+    Field('propagation.restriction', 'none', 'which cells of a frame are compared; radius: near'),
+    Field('propagation.radius', '8.0', 'in cells, with restriction=radius'),
+    Field('propagation.num_neighbors', '5', 'k: cells that a label is copied from'),
+    Field('propagation.num_context', '7', 'n: latest frames that are compared, beside frame 0'),
+    Field('propagation.temperature', '0.07', 'of the softmax over affinities'),
+    Field(
+        'propagation.aggregation', 'per_frame', 'neighbours are chosen in each frame, or overall'
+    ),
+    Field('propagation.implementation', 'dense', 'dense, windowed or auto: the same result'),
+)

@@ -1,0 +1,100 @@
+"""Evaluates a network's features by label propagation.
+
+Writes predictions (palette PNGs, or a JSON file of joints for each sequence), metrics.json,
+per_sequence.csv and report.html to the output folder; started again, an interrupted run goes on.
+
+    jaxprop evaluate                                    rendered videos; no data is needed
+    jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
+    jaxprop evaluate --config=table4 --config.dataset.root=DAVIS
+"""
+
+import pathlib
+
+from absl import app, flags
+
+from jaxprop.commands import compare
+from jaxprop.commands.command import FACTORS, PROCESSES, Command, Field, Option
+
+
+def run(options, arguments, root):
+    if arguments:
+        raise app.UsageError(f'unknown argument {arguments[0]!r}')
+    config = options.config
+    if options.compare:
+        output = pathlib.Path(options.output or root / 'output' / 'comparison')
+        return compare.compare(options.compare, output, config.report_frames)
+    from jaxprop import parallel, tasks
+    from jaxprop.evaluation import run as runner
+    from jaxprop.study import study, tuning
+
+    parallel.initialize(options.coordinator, options.num_processes, options.process_id)
+    output = pathlib.Path(options.output or root / 'output' / config.name)
+    if 'study' in config or 'tuning' in config:
+        run = study.run if 'study' in config else tuning.run
+        run(config, output)
+        if parallel.is_writer():
+            print((output / 'table.md').read_text())
+            print(f'report: {output / "table.html"}')
+        return
+    task = tasks.open_task(config.dataset, config.get('measure'))
+    metrics = runner.evaluate(
+        task,
+        runner.Labeller.from_config(config),
+        output,
+        title=config.title,
+        dataset=config.dataset.to_dict(),
+        skip_bad=config.skip_bad,
+        report_frames=config.report_frames,
+        **config.batch,
+    )
+    if not parallel.is_writer():
+        return
+
+    def print_row(heading, row):
+        print(
+            f'{heading:36} '
+            + '  '.join(
+                f'{name.removesuffix("-Mean")} {row[name]:.3f}'
+                for name in task.printed
+                if row.get(name) is not None
+            )
+        )
+
+    for row in metrics['per_sequence']:
+        print_row(
+            f'{row["sequence"]:24} ' + (f'object {row["object"]}' if 'object' in row else ''), row
+        )
+    if metrics['summary']:
+        print_row('all', metrics['summary'])
+    for skipped in metrics['skipped']:
+        print(f'skipped {skipped["sequence"]}: {skipped["reason"]}')
+    for warning in metrics['warnings']:
+        print(f'note: {warning}')
+    if not metrics['network']['trained']:
+        print('note: the network is untrained: random weights, batch statistics from each video')
+    print(f'report: {output / "report.html"}')
+
+
+COMMAND = Command(
+    run=run,
+    usage='[--config=CONFIG] [--config.FIELD=VALUE ...] [--output=DIR]',
+    summary="evaluates a network's features by label propagation",
+    about=__doc__,
+    extra='evaluate',
+    options=(
+        Option('output', 'DIR', "the folder for the results; default output/ and config's name"),
+        Option(
+            'compare', 'RUN', 'twice or more: as jaxprop compare', flags.DEFINE_multi_string, []
+        ),
+        *PROCESSES,
+    ),
+    config='synthetic',
+    folders=('eval', 'study'),
+    section='propagation',
+    fields=(
+        Field('dataset.root', 'DAVIS', "the benchmark's folder"),
+        Field('dataset.names', '"(\'dog\',)"', 'some of its sequences'),
+        Field('dataset.num_sequences', '1', 'how many videos are rendered'),
+        *FACTORS,
+    ),
+)

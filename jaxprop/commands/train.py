@@ -1,0 +1,65 @@
+"""Trains a backbone on videos or images.
+
+Writes settings, metrics, checkpoints and at the end backbone.safetensors to the run's folder.
+Started again with the same folder, a run goes on. SIGTERM (kill PID) saves and ends it.
+
+    jaxprop train --config.data.root=VIDEOS --workdir=RUN
+    jaxprop train --config=uvc:joint --config.start_from=RUN --config.data.root=VIDEOS
+"""
+
+import pathlib
+
+from absl import app
+
+from jaxprop.commands.command import PROCESSES, Command, Field, Option
+
+
+def run(options, arguments, root):
+    if arguments:
+        raise app.UsageError(f'unknown argument {arguments[0]!r}')
+    config = options.config
+    if not config.data.root:
+        raise app.UsageError('data.root is empty: say --config.data.root=FOLDER')
+    from absl import logging
+
+    from jaxprop import parallel
+
+    logging.set_verbosity(logging.ERROR)  # Orbax tells every step of a checkpoint.
+    parallel.initialize(options.coordinator, options.num_processes, options.process_id)
+
+    from jaxprop.training.loop import train
+
+    workdir = pathlib.Path(options.workdir or root / 'output/train' / config.name)
+    result = train(config, workdir)
+    if parallel.is_writer():
+        if result['finished']:
+            print(f'finished at step {result["step"]}: {workdir}')
+        else:
+            print(f'stopped at step {result["step"]}; start again with the same folder to go on')
+
+
+COMMAND = Command(
+    run=run,
+    usage='--config.data.root=FOLDER [--config=CONFIG] [--config.FIELD=VALUE ...]',
+    summary='trains a backbone on videos or images',
+    about=__doc__,
+    extra='train',
+    options=(
+        Option('workdir', 'DIR', "the run's folder; default output/train/ and the config's name"),
+        *PROCESSES,
+    ),
+    config='small_rotation',
+    folders=('train',),
+    section='objective',
+    fields=(
+        Field('data.root', 'VIDEOS', 'folders of frames or video files, at any depth'),
+        Field('data.batch_size', '32', 'of all devices together'),
+        Field('accumulate', '2', 'parts in which a device takes its batch'),
+        Field('epochs', '5.0', 'of the data'),
+        Field('steps', '1000', 'in place of epochs'),
+        Field('schedule.learning_rate', '0.01', 'the largest one'),
+        Field('backbone.output', 'res3', 'the last stage'),
+        Field('start_from', 'RUN', 'the folder of another run, or a saved network'),
+        Field('checkpoint_every', '100', 'steps'),
+    ),
+)

@@ -1,0 +1,221 @@
+"""Finds a config by its name or its path, and changes its fields as the command line says.
+
+A config is a Python file with a function `get_config()` that returns a `ConfigDict`. Those of the
+project are the package `jaxprop.configs`: the folder configs/ of a checkout, or what was installed.
+They, and a user's own, may import their siblings relatively.
+"""
+
+import difflib
+import functools
+import importlib.machinery
+import importlib.util
+import inspect
+import pathlib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+PACKAGE = 'jaxprop.configs'
+FOLDERS = ('eval', 'study', 'train')
+_WIDEST = 72  # Characters of a value in `describe`.
+
+
+class ConfigError(Exception):
+    """No such config, field or argument; the message says what there is."""
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """The end of a message about a wrong name: the nearest right one, or all of them."""
+    names = sorted(names)
+    if near := names if len(names) == 1 else difflib.get_close_matches(name, names, 1):
+        return f'did you mean {near[0]!r}?'
+    return f'there are: {", ".join(names)}'
+
+
+@functools.cache
+def config_folder() -> pathlib.Path:
+    """The folder of the project's own configs, made importable as `jaxprop.configs`."""
+    spec = importlib.util.find_spec(PACKAGE)
+    installed = spec.submodule_search_locations if spec else ()
+    for folder in map(pathlib.Path, installed):
+        if (folder / 'eval').is_dir():
+            return folder.resolve()
+    folder = pathlib.Path(__file__).resolve().parents[1] / 'configs'
+    _add_package(PACKAGE, folder)
+    return folder
+
+
+def config_names(folders: Sequence[str] = FOLDERS) -> dict[str, pathlib.Path]:
+    """The files of the project's own configs by name; of two of one name the first folder's."""
+    paths = {}
+    for folder in folders:
+        for path in sorted((config_folder() / folder).glob('*.py')):
+            if '\ndef get_config(' in path.read_text(encoding='utf-8'):
+                paths.setdefault(path.stem, path)
+    return paths
+
+
+def load_config(name: str, folders: Sequence[str] = FOLDERS) -> ConfigDict:
+    """Builds a config.
+
+    Args:
+      name: 'davis_crw', 'eval/davis_crw' or the path of a file, which ends in '.py'; 'uvc:joint'
+        gives `get_config` an argument.
+      folders: the folders of `jaxprop.configs` in which a bare name is looked for, in this order.
+
+    Raises:
+      ConfigError: there is no such config, or it does not take the argument.
+    """
+    name, colon, argument = name.partition(':')
+    path = _find(name, folders)
+    get_config = getattr(_import(path), 'get_config', None)
+    if get_config is None:
+        raise ConfigError(f'{path} is no config: it has no function get_config()')
+    if not colon:
+        return get_config()
+    if not inspect.signature(get_config).parameters:
+        raise ConfigError(f'the config {name!r} takes no argument; leave out {colon + argument!r}')
+    try:
+        return get_config(argument)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f'the config {name!r} takes no argument {argument!r}: {error}') from error
+
+
+def define_flags(
+    arguments: Sequence[str],
+    default: str,
+    folders: Sequence[str] = FOLDERS,
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> list[str]:
+    """Loads the config that arguments name, and defines the flags that change its fields.
+
+    When `flag_values` have parsed the arguments that this returns, their `config` is the config
+    with the fields changed.
+
+    Args:
+      arguments: of the command line, its name first.
+      default: the config where no argument is `--config=NAME`.
+      folders: as for `load_config`.
+      flag_values: take a flag for each `--config.FIELD`.
+
+    Returns:
+      The arguments without `--config=NAME`.
+
+    Raises:
+      ConfigError: there is no such config or field.
+    """
+    rest, names = [], [default]
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument in ('--config', '-config'):
+            names.append(next(remaining, ''))
+        elif match := re.match('--?config=', argument):
+            names.append(argument[match.end() :])
+        else:
+            rest.append(argument)
+    config = load_config(names[-1], folders)
+    for argument in rest:
+        if match := re.match(r'--?(?:no)?config\.([^=]*)', argument):
+            _check_field(config, match[1])
+    try:
+        config_flags.DEFINE_config_dict('config', config, flag_values=flag_values, sys_argv=rest)
+    except flags.Error as error:
+        raise ConfigError(str(error)) from error
+    return rest
+
+
+def describe(config: ConfigDict) -> dict[str, str]:
+    """The fields of a config by name, 'propagation.radius', and their values as short texts."""
+    texts = {name: repr(value) for name, value in _flattened(config).items()}
+    return {
+        name: text if len(text) <= _WIDEST else f'{text[: _WIDEST - 3]}...'
+        for name, text in texts.items()
+    }
+
+
+def _find(name, folders):
+    """The file of a config."""
+    if not name:
+        raise ConfigError('--config needs a value: the name of a config, or the path of a file')
+    path = pathlib.Path(name)
+    if path.suffix == '.py' and path.is_file():
+        return path.resolve()
+    # README's paths, configs/eval/davis_crw.py, name a config wherever the command is started.
+    bare = name.removeprefix('configs/').removesuffix('.py')
+    names = config_names(folders)
+    if '/' in bare:
+        names = {f'{path.parent.name}/{path.stem}': path for path in _all_paths()}
+    if bare in names:
+        return names[bare]
+    if path.suffix == '.py' and not name.startswith('configs/'):
+        raise ConfigError(f'there is no file {name!r}')
+    if others := [found for found in _all_paths() if found.stem == bare]:
+        raise ConfigError(
+            f'the config {name!r} is in {others[0].parent.name}/, this command takes those in '
+            + ' and '.join(f'{folder}/' for folder in folders)
+        )
+    raise ConfigError(f'there is no config {name!r}; {closest(bare, names)}')
+
+
+def _all_paths():
+    return [path for folder in FOLDERS for path in config_names((folder,)).values()]
+
+
+def _add_package(name, folder):
+    """Makes a folder importable as a package, if it has an __init__.py or not."""
+    spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+
+
+def _import(path):
+    """The module of a config, as part of a package: its relative imports find its siblings."""
+    if path.is_relative_to(config_folder()):
+        parts = path.relative_to(config_folder()).with_suffix('').parts
+        return importlib.import_module('.'.join((PACKAGE, *parts)))
+    # Siblings are imported by `from . import name`, those beside the folder by `from ..folder`.
+    outer, inner, name = (
+        re.sub(r'\W', '_', text)
+        for text in (f'configs of {path.parent.parent}', path.parent.name, path.stem)
+    )
+    _add_package(outer, path.parent.parent)
+    _add_package(f'{outer}.{inner}', path.parent)
+    spec = importlib.util.spec_from_file_location(f'{outer}.{inner}.{name}', path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _flattened(config, prefix=''):
+    """Fields by name: {'propagation.radius': 12.0, ...}."""
+    fields = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            fields.update(_flattened(value, f'{prefix}{name}.'))
+        else:
+            fields[prefix + name] = value
+    return fields
+
+
+def _check_field(config, field):
+    """Raises ConfigError if a config has no such field."""
+    node, found = config, []
+    for part in re.split(r'[.\[]', field):
+        if not isinstance(node, ConfigDict):
+            if isinstance(node, (tuple, list, dict)):
+                return  # ml_collections knows how to index these.
+            raise ConfigError(f'--config.{field}: {".".join(found)} is {node!r} and has no fields')
+        if part not in node:
+            names = ['.'.join((*found, name)) for name in node]
+            everywhere = [name for name in _flattened(config) if name.split('.')[-1] == part]
+            raise ConfigError(
+                f'--config.{field}: the config has no field {".".join((*found, part))!r}; '
+                + closest('.'.join((*found, part)), everywhere or names)
+            )
+        if node[part] is None and node.get_type(part) is type(None):
+            raise ConfigError(f'--config.{field}: None cannot be changed on the command line')
+        node = node[part]
+        found.append(part)
