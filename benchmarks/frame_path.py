@@ -17,21 +17,14 @@ import threading
 import time
 
 from absl import app, flags
-from ml_collections import config_flags
 
 import jaxprop
-from jaxprop import tasks
+from jaxprop import config_files, tasks
 from jaxprop.data import image_files
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import run as runner
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # For the config's imports.
 PACKAGE = pathlib.Path(jaxprop.__file__).parent
-CONFIG = config_flags.DEFINE_config_file(
-    'config',
-    str(PACKAGE.parent / 'configs/eval/davis_crw.py'),
-    'The evaluation; without dataset.root, of a rendered video.',
-)
 SECONDS = flags.DEFINE_float('seconds', 2.0, 'How long the work before the frame may take.')
 
 
@@ -91,7 +84,7 @@ def watched(task, path, batch):
 
 
 def main(_):
-    config, path = CONFIG.value, Path()
+    config, path = flags.FLAGS.config, Path()
     labeller = runner.Labeller.from_config(config)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -114,4 +107,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, config_files.define_flags(sys.argv, 'davis_crw', ('eval',)))
