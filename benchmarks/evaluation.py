@@ -79,17 +79,17 @@ def run_evaluation(task, config, labeller):
     return seconds, records, hashes
 
 
-def propagate(config, context, features):
-    return propagate_step(context, features, config=config)
+def propagate(method, execution, context, features):
+    return propagate_step(context, features, method, execution=execution)
 
 
 def measure_stages(starts, plans, task, labeller, num_frames, folder):
     """Seconds a frame of each stage for these sequences, one on each device, as in `stream`."""
-    source, config, target = labeller.source, labeller.propagation, labeller.target
+    source, method, target = labeller.source, labeller.propagation, labeller.target
     count, sizes, sequences = len(starts), plans[0].sizes, [start.sequence for start in starts]
     extract = parallel.local_map(extract_each, count, static=(0, 1))
     begin = parallel.local_map(stream._start, count, static=(0,), donate=(1,))
-    advance = parallel.local_map(propagate, count, static=(0,), donate=(1,))
+    advance = parallel.local_map(propagate, count, static=(0, 1), donate=(2,))
     decode = parallel.local_map(type(target).decode, count, static=(0, 3))
     variables = parallel.put(stack([source.variables(sequence) for sequence in sequences]))
     paths = [folder / sequence.name for sequence in sequences]
@@ -124,14 +124,16 @@ def measure_stages(starts, plans, task, labeller, num_frames, folder):
                     start_video(start.sequence.name, start.first, plan, labeller)
                     for start, plan in zip(starts, plans)
                 ]
-                labels, values, boxes = stack(
-                    [(video.labels, video.values, video.boxes) for video in videos]
+                labels, values, entry = stack(
+                    [(video.labels, video.values, video.entry) for video in videos]
                 )
-                values, *inputs = parallel.put((values, labels, np.ones(count, bool), boxes))
-                context, _ = jax.block_until_ready(begin(config, None, current, *inputs))
+                values, *inputs = parallel.put((values, labels, np.ones(count, bool), entry))
+                context, _ = jax.block_until_ready(begin(method, None, current, *inputs))
                 predictions = [video.given for video in videos]
             else:
-                context, label = timed('propagation', advance, config, context, current)
+                context, label = timed(
+                    'propagation', advance, method, labeller.execution, context, current
+                )
                 found = timed(
                     'decoding',
                     lambda: jax.tree.map(np.asarray, decode(target, label, values, sizes)),

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from jaxprop import PropagationConfig, affinity
+from jaxprop import Execution, methods
 from jaxprop.propagation import Context, propagate_step
 
 OUTPUT = flags.DEFINE_string('output', None, 'The plot; the numbers go beside it, as .json.')
@@ -50,13 +50,11 @@ class Case:
     batch: int = 1
     repeats: int = 3
 
-    def config(self):
-        return PropagationConfig(
-            num_context=self.num_context,
-            num_neighbors=self.num_neighbors,
-            radius=self.radius,
-            implementation='windowed' if self.path == 'windowed' else 'dense',
-        )
+    def method(self):
+        return methods.crw(k=self.num_neighbors, num_frames=self.num_context, radius=self.radius)
+
+    def execution(self):
+        return Execution(implementation='windowed' if self.path == 'windowed' else 'dense')
 
 
 BASE = Case(height=40, width=70, num_context=10, radius=8.0, repeats=2)
@@ -78,7 +76,7 @@ TITLES = {
 
 def floor_operations(case):
     """Operations of the affinities that the restriction allows, the free frame 0 included."""
-    config = case.config()
+    rule, memory = case.method().rule, case.method().memory
     # The pairs of rows, and of columns, at each offset.
     rows, columns = (side - np.abs(np.arange(1 - side, side)) for side in (case.height, case.width))
     offsets = np.stack(
@@ -89,12 +87,10 @@ def floor_operations(case):
         ),
         axis=-1,
     )
-    inside = affinity.distance_mask(
-        np.zeros((1, 2)), offsets.reshape(-1, 2), config.radius, config.restriction
-    )
-    allowed = np.sum(np.outer(rows, columns)[np.reshape(inside, offsets.shape[:-1])])
-    free = config.free_slots * (case.height * case.width) ** 2
-    pairs = (config.num_slots - config.free_slots) * int(allowed) + free
+    inside = rule.region.allows(offsets)
+    allowed = np.sum(np.outer(rows, columns)[np.asarray(inside)])
+    free = (case.height * case.width) ** 2  # Frame 0.
+    pairs = (memory.num_slots - 1) * int(allowed) + free
     return 2 * case.channels * case.batch * pairs
 
 
@@ -155,7 +151,7 @@ def measure_jax(case):
     )
     target = jnp.array(features[:, -1])
     del features, labels
-    step = functools.partial(propagate_step, config=case.config())
+    step = functools.partial(propagate_step, method=case.method(), execution=case.execution())
     if case.batch == 1:
         context, target = jax.tree.map(lambda x: x[0], (context, target))
     else:
@@ -194,7 +190,7 @@ def measure_torch(case, chunk=128):
             logits = logits.reshape(len(far), num_slots, -1)
             logits[:, 1:].masked_fill_(far[:, None], -math.inf)
             values, chosen = logits.reshape(len(far), -1).topk(case.num_neighbors, dim=-1)
-            weights = torch.softmax(values / case.config().temperature, dim=-1)
+            weights = torch.softmax(values / case.method().rule.temperature, dim=-1)
             predicted[part] = (weights[..., None] * labels[chosen]).sum(1)
 
     with torch.no_grad():

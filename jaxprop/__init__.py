@@ -4,27 +4,44 @@ Importing this loads jax, flax and einops alone. What reads files, draws or trai
 modules `jaxprop.data`, `jaxprop.evaluation` and `jaxprop.training`.
 """
 
+from jaxprop import methods
 from jaxprop.labels import decode, encode, label_values
+from jaxprop.memory import Context, Memory
 from jaxprop.models import ResNet, estimate_batch_statistics
 from jaxprop.propagation import (
-    Context,
-    PropagationConfig,
+    Propagation,
     init_context,
     propagate_step,
     propagate_video,
 )
+from jaxprop.rules.neighbors import Attention, Disk, Everywhere, Square, TopK
+from jaxprop.rules.predicted import PredictedWindow
+from jaxprop.rules.rule import Execution, Region, Rule
+from jaxprop.rules.tracked import TrackedBoxes
 
 __version__ = '0.1.0'
 
 __all__ = [
+    'Attention',
     'Context',
-    'PropagationConfig',
+    'Disk',
+    'Everywhere',
+    'Execution',
+    'Memory',
+    'PredictedWindow',
+    'Propagation',
+    'Region',
     'ResNet',
+    'Rule',
+    'Square',
+    'TopK',
+    'TrackedBoxes',
     'decode',
     'encode',
     'estimate_batch_statistics',
     'init_context',
     'label_values',
+    'methods',
     'propagate_step',
     'propagate_video',
 ]

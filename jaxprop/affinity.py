@@ -4,10 +4,12 @@ Shapes here: Q target cells, K context cells, C channels, L labels; leading axes
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.scipy.special import logsumexp
 
 
@@ -36,26 +38,6 @@ def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.einsum('...qk,...kl->...ql', weights, labels, precision=jax.lax.Precision.HIGHEST)
 
 
-def distance_mask(targets: jax.Array, context: jax.Array, radius: float, shape: str) -> jax.Array:
-    """Which context cells lie within `radius` of each target cell, strictly.
-
-    Args:
-      targets: `[Q, 2]` grid coordinates (row, column) in feature cells.
-      context: `[K, 2]`, likewise.
-      radius: in feature cells; distance < radius is inside.
-      shape: 'radius' for Euclidean distance, 'square' for the larger of the two offsets.
-
-    Returns:
-      `[Q, K]` boolean.
-    """
-    offset = targets[:, None] - context[None]
-    if shape == 'radius':
-        return jnp.sum(jnp.square(offset), axis=-1) < radius**2
-    if shape == 'square':
-        return jnp.max(jnp.abs(offset), axis=-1) < radius
-    raise ValueError(f"shape is {shape!r}; it must be 'radius' or 'square'")
-
-
 def top_k(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """`jax.lax.top_k` along a long last axis, the same to the order of ties, with less work.
 
@@ -80,9 +62,11 @@ def top_k(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 class Neighbors(NamedTuple):
     """The selected cells of each target, in one or more lists, each with its best cell first.
 
-    logits: `[..., k]`, their A / T; -inf fills up where fewer than k cells are allowed.
-    cells: `[..., k]`, their numbers. log_sums: `[...]`, the logarithm of the softmax's denominator
-    over the list's candidates, where it does not range over the selected cells.
+    Attributes:
+      logits: `[..., k]`, A / T of the cells; -inf fills up where fewer than k cells are allowed.
+      cells: `[..., k]`, their numbers.
+      log_sums: `[...]`, the logarithm of the softmax's denominator over the list's candidates; None
+        where the softmax ranges over the selected cells.
     """
 
     logits: jax.Array
@@ -90,22 +74,59 @@ class Neighbors(NamedTuple):
     log_sums: jax.Array | None
 
 
-def select_neighbors(
-    logits: jax.Array, allowed: jax.Array, num_neighbors: int, softmax: str
-) -> Neighbors:
+# The candidates over which the softmax's denominator is taken, from the logits of all cells and of
+# the allowed ones; None: the selected neighbours.
+SOFTMAX_OVER = {
+    'neighbors': None,
+    'frame': lambda logits, allowed: logits,
+    'region': lambda logits, allowed: allowed,
+}
+
+
+def select_neighbors(logits: jax.Array, allowed: jax.Array, k: int, softmax: str) -> Neighbors:
     """The k allowed cells of largest logit among K candidates.
 
     Args:
       logits: A / T, `[..., K]`.
-      allowed: the same with -inf where a restriction forbids the cell.
-      num_neighbors: k; all K cells where it is larger.
-      softmax: 'neighbors', 'frame' or 'region', see `PropagationConfig`.
+      allowed: the same with -inf where a region forbids the cell.
+      k: how many to select; all K cells where it is larger.
+      softmax: 'neighbors', 'frame' or 'region', see `jaxprop.TopK`.
     """
-    selected, cells = top_k(allowed, min(num_neighbors, allowed.shape[-1]))
-    log_sums = None
-    if softmax != 'neighbors':
-        log_sums = logsumexp(logits if softmax == 'frame' else allowed, axis=-1)
-    return Neighbors(selected, cells, log_sums)
+    selected, cells = top_k(allowed, min(k, allowed.shape[-1]))
+    over = SOFTMAX_OVER[softmax]
+    return Neighbors(
+        selected, cells, None if over is None else logsumexp(over(logits, allowed), axis=-1)
+    )
+
+
+def neighbor_weights(neighbors: Neighbors) -> jax.Array:
+    """The softmax's weight `[..., k]` of each selected cell."""
+    log_sums = neighbors.log_sums
+    if log_sums is None:
+        log_sums = logsumexp(neighbors.logits, axis=-1)
+    return jnp.exp(neighbors.logits - log_sums[..., None])
+
+
+def map_queries(function: Callable[..., Any], queries: jax.Array, chunk: int) -> Any:
+    """Applies a function to chunks of target cells, one after another, to bound memory.
+
+    Args:
+      function: of the features `[Q, C]` of a chunk and the cells' numbers `[Q]`; its results are
+        `[Q, ...]`.
+      queries: features `[N, C]` of all target cells.
+      chunk: Q.
+
+    Returns:
+      The results of all chunks together, `[N, ...]`.
+    """
+    num_queries = len(queries)
+    chunk = min(chunk, num_queries)
+    num_chunks = -(-num_queries // chunk)
+    # The last chunk is filled up with repeats of the last query, which are cut off again below.
+    index = jnp.minimum(jnp.arange(num_chunks * chunk), num_queries - 1)
+    index = index.reshape(num_chunks, chunk)
+    results = jax.lax.map(lambda i: function(queries[i], i), index)
+    return jax.tree.map(lambda x: rearrange(x, 'c q ... -> (c q) ...')[:num_queries], results)
 
 
 def expected_coordinates(weights: jax.Array, coordinates: jax.Array) -> jax.Array:

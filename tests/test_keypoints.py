@@ -7,7 +7,8 @@ import pytest
 
 from jaxprop import labels
 from jaxprop.keypoints import cell_size, decode_keypoints, encode_keypoints
-from jaxprop.propagation import PropagationConfig, propagate_video
+from jaxprop.methods import from_settings
+from jaxprop.propagation import propagate_video
 
 GRID = (12, 16)
 CELL = (6.0, 8.0)
@@ -120,9 +121,9 @@ def test_joints_follow_features_that_move():
     features = np.random.default_rng(2).normal(size=(*GRID, 8))
     video = np.stack([np.roll(features, (step, step), (0, 1)) for step in range(4)])
     start = np.array([[32.0, 24.0], [61.0, 20.0], [80.0, 30.0], [np.nan, np.nan]])
-    config = PropagationConfig(num_neighbors=1, num_context=2, radius=4)
+    config = from_settings(num_neighbors=1, num_context=2, radius=4)
     video = jnp.asarray(video, jnp.float32)
-    maps = propagate_video(video, encode(start, GRID, CELL), config=config)
+    maps = propagate_video(video, encode(start, GRID, CELL), method=config)
     tracks = decode_keypoints(maps, CELL)
     steps = np.arange(4)[:, None, None] * np.array([8.0, 6.0])
     np.testing.assert_allclose(tracks, tracks[0] + steps, atol=1e-3)

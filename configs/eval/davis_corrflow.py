@@ -5,7 +5,9 @@ multiples of 8 pixels, averages the numbers of classes, and takes the class of e
 goes on; here frames are resized, labels are the nearest pixels', and classes are those of cells.
 """
 
-from . import davis_crw
+from jaxprop import methods
+
+from . import davis_crw, synthetic
 
 
 def get_config():
@@ -14,17 +16,6 @@ def get_config():
     config.title = "DAVIS, CorrFlow's factors"
     config.network.update(name='untrained', max_pool=False)  # Four pixels to a cell.
     config.input.update(multiple=8, color='rgb_unit')
-    config.propagation.update(
-        temperature=1.0,
-        num_neighbors=None,
-        num_context=1,
-        keep_first=False,
-        padding='mask',
-        restriction='square',
-        radius=7.0,
-        softmax='region',
-        normalize_features=False,
-        feedback='hard',
-    )
+    config.propagation = synthetic.propagation(methods.corrflow())
     config.labels.update(encode='nearest', decode_at='input')
     return config

@@ -5,7 +5,9 @@ all three channels of Lab, and ends in a 3x3 convolution to 64 channels; the rel
 class of each pixel before it goes on, here it is that of each cell.
 """
 
-from . import davis_corrflow
+from jaxprop import methods
+
+from . import davis_corrflow, synthetic
 
 
 def get_config():
@@ -13,15 +15,6 @@ def get_config():
     config.name = 'davis_mast'
     config.title = "DAVIS, MAST's factors"
     config.input.update(multiple=1, color='rgb')
-    config.propagation.update(
-        num_context=3,
-        context_step=2,
-        keep_first=True,
-        kept_frames=(5,),
-        restriction='predicted',
-        radius=13.0,
-        restrict_first=True,
-        as_released=('zero_outside', 'shared_offset'),
-    )
+    config.propagation = synthetic.propagation(methods.mast())
     config.labels.update(decode_at='frame')
     return config

@@ -3,7 +3,9 @@
 The released network ends in a 1x1 convolution to 512 channels, by whose root it scales affinities.
 """
 
-from . import davis_crw
+from jaxprop import methods
+
+from . import davis_crw, synthetic
 
 
 def get_config():
@@ -12,14 +14,6 @@ def get_config():
     config.title = "DAVIS, TimeCycle's factors"
     config.network.update(name='untrained', depth=50)
     config.input.update(resize='square', size=320)
-    config.propagation.update(
-        aggregation='per_frame',
-        softmax='frame',
-        temperature=512**-0.5,
-        num_neighbors=5,
-        num_context=7,
-        restriction='none',
-        feedback='min_max',
-    )
+    config.propagation = synthetic.propagation(methods.timecycle())
     config.labels.update(decode_at='input')
     return config

@@ -1,6 +1,8 @@
 """DAVIS with the factors of UVC's released code without its boxes (Li et al., NeurIPS 2019)."""
 
-from . import davis_crw
+from jaxprop import methods
+
+from . import davis_crw, synthetic
 
 
 def get_config():
@@ -11,15 +13,6 @@ def get_config():
     config.input.update(
         resize='short_side', size=480, multiple=64, floored='long', color='lightness'
     )
-    config.propagation.update(
-        aggregation='per_frame',
-        softmax='frame',
-        temperature=1.0,
-        num_neighbors=5,
-        num_context=7,
-        padding='mask',
-        restriction='none',
-        normalize_features=False,
-    )
+    config.propagation = synthetic.propagation(methods.uvc())
     config.labels.update(encode='nearest', min_max=True, decode_at='input')
     return config

@@ -1,13 +1,13 @@
 """DAVIS with the factors of UVC's released code and its boxes (Li et al., NeurIPS 2019)."""
 
-from . import davis_uvc
+from jaxprop import methods
+
+from . import davis_uvc, synthetic
 
 
 def get_config():
     config = davis_uvc.get_config()
     config.name = 'davis_uvc_track'
     config.title = "DAVIS, UVC's factors with its boxes"
-    config.propagation.update(
-        restriction='track', restrict_first=True, as_released=('signed_stop', 'corner_cells')
-    )
+    config.propagation = synthetic.propagation(methods.uvc_tracked())
     return config

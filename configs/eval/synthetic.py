@@ -1,7 +1,11 @@
 """The embedded default: rendered videos with exact ground truth, CRW's factors."""
 
-from ml_collections import ConfigDict
+import dataclasses
+
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
+
+from jaxprop import Execution, methods
 
 
 def get_config():
@@ -30,23 +34,21 @@ def get_config():
                 'upsample': 1.0,
                 'color': placeholder(str),  # What the network was trained to see.
             },
-            'propagation': {
-                'aggregation': 'overall',
-                'temperature': 0.05,
-                'num_neighbors': 10,
-                'num_context': 20,
-                'keep_first': True,
-                'padding': 'repeat_first',
-                'restriction': 'radius',
-                'radius': 12.0,
-                'restrict_first': False,
-                'softmax': 'neighbors',
-                'normalize_features': True,
-                'feedback': 'soft',
-            },
+            'propagation': propagation(methods.crw()),
             'labels': {'encode': 'bilinear', 'min_max': False, 'decode_at': 'frame'},
             'feature_batch': 4,
             'batch': {'videos_per_device': 1},
             'report_frames': 40,
         }
     )
+
+
+def propagation(method):
+    """The factors of a method by their flat names, see `jaxprop.methods.from_settings`.
+
+    `num_neighbors` may be set to a number or to none, `implementation` and `query_chunk` say how
+    the same result is computed.
+    """
+    section = {**methods.settings(method), **dataclasses.asdict(Execution())}
+    section['num_neighbors'] = FieldReference(section['num_neighbors'], field_type=object)
+    return ConfigDict(section)

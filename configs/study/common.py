@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from jaxprop import methods
+
 from ..eval import davis_imagenet, davis_uvc, jhmdb_crw, vip_crw
 
 # Where the study chose its temperatures, k, n and localization: Figure 4 and its tables.
@@ -123,6 +125,7 @@ def released(
     short side of 480 too, and the radius around a target cell.
     """
     left_out = {'network.name', 'network.seed', 'input.upsample'}
+    left_out |= {f'propagation.{name}' for name in methods.EXECUTION}
     if config.input.resize != 'square':
         left_out |= {'input.resize', 'input.size'}
     if config.propagation.restriction not in ('square', 'predicted'):
@@ -225,8 +228,6 @@ def _base(config, name, title):
     config.name, config.title = name, title
     # An own network is what its card says, the published cells say what theirs are.
     config.network.update(dict.fromkeys(('depth', 'output', 'strides', 'max_pool', 'padding')))
-    # So that cells can change them.
-    config.propagation.update(context_step=1, kept_frames=(), as_released=())
     return config
 
 

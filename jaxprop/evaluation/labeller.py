@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxprop import methods
 from jaxprop.data.inputs import InputConfig
 from jaxprop.evaluation import targets
 from jaxprop.evaluation.features import FeatureSource, Network, NetworkFeatures, load_network
-from jaxprop.evaluation.stream import Video, uses_boxes
+from jaxprop.evaluation.stream import Video
 from jaxprop.evaluation.targets import MaskTarget, Sizes, Target
 from jaxprop.keypoints import cell_size
-from jaxprop.propagation import PropagationConfig
+from jaxprop.propagation import Propagation
+from jaxprop.rules.rule import Execution
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,11 +25,13 @@ class Labeller:
       source: gives the features of their frames.
       propagation: carries soft labels by these features.
       target: makes soft labels of a first frame, and predictions of soft labels.
+      execution: how the propagation is computed; it is no factor.
     """
 
     source: FeatureSource
-    propagation: PropagationConfig
+    propagation: Propagation
     target: Target = MaskTarget()
+    execution: Execution = Execution()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], network: Network | None = None) -> 'Labeller':
@@ -38,14 +42,15 @@ class Labeller:
         seen = size.pop('color') or network.color
         return cls(
             NetworkFeatures(network, InputConfig(**size), seen, config['feature_batch']),
-            PropagationConfig(**config['propagation']),
+            methods.from_settings(**config['propagation']),
             targets.from_config(config),
+            methods.execution_from_settings(**config['propagation']),
         )
 
     def settings(self) -> dict[str, Any]:
         """Every factor by name, as plain values for JSON."""
         return {
-            'propagation': dataclasses.asdict(self.propagation),
+            'propagation': methods.settings(self.propagation),
             **self.source.settings(),
             **self.target.settings(),
             'feature_batch': self.source.batch,
@@ -103,10 +108,10 @@ def start_video(
     target, values, num_labels = labeller.target, plan.values, plan.num_labels
     soft = np.zeros((*plan.sizes.grid, num_labels), np.float32)
     soft[..., : values.size] = target.encode(first, values, plan.sizes)
-    boxes = None
-    if uses_boxes(labeller.propagation) and target.has_boxes:
-        boxes = np.zeros((num_labels, 4), np.int32)
-        boxes[: values.size] = target.boxes(first, values, plan.sizes)
+    entry, ids = None, target.ids(first, plan.sizes.seen)
+    if ids is not None:
+        rule = labeller.propagation.rule
+        entry = rule.init_from_ids(ids, values, plan.sizes.grid, num_labels)
     padded = np.zeros(num_labels, np.int32)
     padded[: values.size] = values
-    return Video(name, target.given(first), soft, padded, boxes, variables)
+    return Video(name, target.given(first), soft, padded, entry, variables)

@@ -61,7 +61,14 @@ def label_frames(
     source, frames = labeller.source, iter(frames)
     plan = plan_video(first_ids, first_ids.shape, labeller)
     video = start_video('the video', first_ids, plan, labeller, variables)
-    stream = Stream(source, labeller.propagation, labeller.target, plan.sizes, plan.num_labels)
+    stream = Stream(
+        source,
+        labeller.propagation,
+        labeller.target,
+        plan.sizes,
+        plan.num_labels,
+        execution=labeller.execution,
+    )
     failed = None
     while failed is None:
         try:
@@ -173,7 +180,12 @@ def evaluate(
         'skipped': skipped,
         'unscored': unscored,
         'network': {'trained': labeller.source.trained, **labeller.source.description},
-        'settings': {**settings, 'videos_per_device': videos_per_device},
+        # How it was computed is recorded, but a run may go on with another way.
+        'settings': {
+            **settings,
+            'execution': dataclasses.asdict(labeller.execution),
+            'videos_per_device': videos_per_device,
+        },
         'provenance': provenance(),
         'timing': {
             'this run, seconds': round(time.time() - started, 1),
@@ -258,6 +270,7 @@ def label_sequences(
                     labeller.target,
                     sizes,
                     num_labels,
+                    execution=labeller.execution,
                     num_rows=num_rows,
                     num_devices=num_devices,
                     first_device=device or 0,

@@ -22,7 +22,8 @@ import numpy as np
 from jaxprop import parallel
 from jaxprop.evaluation.features import FeatureSource, extract_each, stack, stack_frames
 from jaxprop.evaluation.targets import Sizes, Target
-from jaxprop.propagation import PropagationConfig, init_context, propagate_step
+from jaxprop.propagation import Propagation, init_context, propagate_step
+from jaxprop.rules.rule import Execution
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +35,8 @@ class Video:
       given: the prediction of the first frame: what was given.
       labels: soft labels of the first frame, float32 `[H, W, L]`.
       values: what the labels stand for, int32 `[L]`. Padding labels stand for the background.
-      boxes: of the labels in the first frame, int32 `[L, 4]`, see `uses_boxes`; or None.
+      entry: what the rule keeps of the first frame, where its label map says more than soft labels,
+        see `Rule.init_from_ids`; else None.
       variables: of the network, in place of its own; None for these.
     """
 
@@ -42,7 +44,7 @@ class Video:
     given: Any
     labels: np.ndarray
     values: np.ndarray
-    boxes: np.ndarray | None = None
+    entry: Any = None
     variables: Mapping[str, Any] | None = None
 
 
@@ -89,11 +91,12 @@ class Stream:
     def __init__(
         self,
         source: FeatureSource,
-        propagation: PropagationConfig,
+        propagation: Propagation,
         target: Target,
         sizes: Sizes,
         num_labels: int,
         *,
+        execution: Execution = Execution(),
         num_rows: int = 1,
         num_devices: int = 1,
         first_device: int = 0,
@@ -102,16 +105,18 @@ class Stream:
 
         Args:
           source: of the arrays that are pushed.
-          propagation: the factors of propagation.
+          propagation: the method.
           target: what labels stand for.
           sizes: of every video.
           num_labels: L, of every video.
+          execution: how the propagation is computed.
           num_rows: how many rows of D videos take turns.
           num_devices: D, of this process's devices.
           first_device: the number of the first one of the devices.
         """
         self.source, self.network, self.propagation = source, source.network, propagation
         self.target, self.sizes, self.num_labels = target, sizes, num_labels
+        self.execution = execution
         self.num_devices = num_devices
         self.put = functools.partial(parallel.put, first=first_device)
         map_devices = functools.partial(
@@ -119,7 +124,7 @@ class Stream:
         )
         self.extract = map_devices(extract_each, static=(0, 1))
         self.start = map_devices(_start, static=(0,), donate=(1,))
-        self.advance = map_devices(_advance, static=(0, 1, 2), donate=(3,))
+        self.advance = map_devices(_advance, static=(0, 1, 2, 3), donate=(4,))
         variables = None
         if self.network is not None:
             variables = self.put(stack([self.network.variables] * num_devices))
@@ -155,6 +160,7 @@ class Stream:
             if goes_on:
                 row.context, predictions = self.advance(
                     self.propagation,
+                    self.execution,
                     self.target,
                     self.sizes,
                     row.context,
@@ -199,21 +205,20 @@ class Stream:
     def _begin(self, row, first, features, goes_on):
         """Starts the videos of the devices in `first`; where others go on, their context stays."""
         labels = np.zeros((*features.shape[:3], self.num_labels), np.float32)
-        boxes = None
-        if row.playing[first[0]].boxes is not None:
-            boxes = np.zeros((self.num_devices, self.num_labels, 4), np.int32)
         for device in first:
             video = row.playing[device]
             row.values[device], labels[device] = video.values, video.labels
-            if boxes is not None:
-                boxes[device] = video.boxes
+        # Devices whose video does not begin now get the first one's entry, which is not used.
+        some = row.playing[first[0]].entry
+        entries = [row.playing[d].entry if d in first else some for d in range(self.num_devices)]
+        entry = None if some is None else stack(entries)
         row.device_values = self.put(row.values.copy())
         is_first = np.isin(np.arange(self.num_devices), first)
         row.context, finite = self.start(
             self.propagation,
             row.context if goes_on else None,
             features,
-            *self.put((labels, is_first, boxes)),
+            *self.put((labels, is_first, entry)),
         )
         finite = np.asarray(finite)
         for device in first:
@@ -224,24 +229,19 @@ class Stream:
                 )
 
 
-def uses_boxes(propagation: PropagationConfig) -> bool:
-    """Whether the propagation wants the boxes of a video's labels in the first frame."""
-    return propagation.restriction == 'track'
-
-
-def _advance(propagation, target, sizes, context, features, values):
+def _advance(propagation, execution, target, sizes, context, features, values):
     """One frame: the new context, and the prediction."""
-    context, label = propagate_step(context, features, config=propagation)
+    context, label = propagate_step(context, features, propagation, execution=execution)
     return context, target.decode(label, values, sizes)
 
 
-def _start(propagation, context, features, first_label, is_first, boxes=None):
+def _start(propagation, context, features, first_label, is_first, entry=None):
     """The context of a video that begins; `context`, if there is one, where none does.
 
     Returns:
       The context, and whether the features are finite.
     """
-    new = init_context(features, first_label, config=propagation, boxes=boxes)
+    new = init_context(features, first_label, propagation, entry=entry)
     if context is not None:
         new = jax.tree.map(lambda a, b: jnp.where(is_first, a, b), new, context)
     return new, jnp.all(jnp.isfinite(features))

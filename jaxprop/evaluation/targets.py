@@ -8,9 +8,7 @@ A target is a frozen dataclass, so that it can be a static argument of a compile
     decode(label, values, sizes)    the prediction of soft labels `[H, W, L]` with these ids `[L]`;
                                     can be compiled
     given(first)                    the prediction of the first frame itself: what was given
-    has_boxes                       whether the first frame shows where labels are to the pixel
-    boxes(first, values, sizes)     then their boxes `[l, 4]` in cells; soft labels show them less
-                                    exactly
+    ids(first, seen)                the first frame as a label map, where it is one; else None
     settings()                      its settings by the name of a config's section, to be recorded
 
 where `first` is what the first frame is labelled with, and `seen` the size of the network's input.
@@ -22,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxprop import keypoints, labels, regions
+from jaxprop import keypoints, labels
 from jaxprop.data.vip import resize_ids
 
 
@@ -71,7 +69,6 @@ class MaskTarget:
     decode_at: str = 'frame'
     resize_first: str | None = None
     keep_soft: bool = False
-    has_boxes = True
 
     def __post_init__(self):
         if self.decode_at not in ('frame', 'input'):
@@ -88,24 +85,13 @@ class MaskTarget:
         return {'labels': settings}
 
     def values(self, first, seen):
-        return labels.label_values(self._resized(first, seen))
+        return labels.label_values(self.ids(first, seen))
 
     def num_labels(self, values):
         return padded_labels(values.size)
 
     def encode(self, first, values, sizes):
-        return labels.encode(self._resized(first, sizes.seen), values, sizes.grid, self.encode_by)
-
-    def boxes(self, first, values, sizes):
-        ids = self._resized(first, sizes.seen)
-        # The nearest pixels, at the size of a network's input that such a grid comes from.
-        rows, columns = (
-            labels.resize_matrix(side, regions.STRIDE * cells, 'nearest').argmax(axis=1)
-            for side, cells in zip(ids.shape, sizes.grid)
-        )
-        ids = np.asarray(ids)[rows][:, columns]
-        classes = np.where(np.isin(ids, values), np.searchsorted(values, ids), 0)
-        return np.asarray(regions.first_boxes(classes, values.size))
+        return labels.encode(self.ids(first, sizes.seen), values, sizes.grid, self.encode_by)
 
     def decode(self, label, values, sizes):
         decode_size = sizes.seen if self.decode_at == 'input' else None
@@ -116,8 +102,8 @@ class MaskTarget:
         ids = np.asarray(first, np.int32)
         return (ids, None, None) if self.keep_soft else ids
 
-    def _resized(self, ids, seen):
-        return ids if self.resize_first is None else resize_ids(ids, seen, self.resize_first)
+    def ids(self, first, seen):
+        return first if self.resize_first is None else resize_ids(first, seen, self.resize_first)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +123,6 @@ class KeypointTarget:
     sigma: float = 0.5
     num_cells: int = 3
     at: str = 'grid'
-    has_boxes = False
 
     def __post_init__(self):
         if self.encode_by not in keypoints.METHODS:
@@ -177,6 +162,9 @@ class KeypointTarget:
 
     def given(self, first):
         return np.asarray(first, np.float32)
+
+    def ids(self, first, seen):
+        return None
 
 
 Target = MaskTarget | KeypointTarget

@@ -18,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxprop import parallel, tasks
+from jaxprop import methods, parallel, tasks
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.features import KeptFeatures
 from jaxprop.report import tables
@@ -53,6 +53,11 @@ class Cell:
     def folder(self) -> str:
         """Of its results; the same for cells of the same settings."""
         factors = {name: self.config[name] for name in _FACTORS if name in self.config}
+        factors['propagation'] = {
+            name: value
+            for name, value in factors['propagation'].items()
+            if name not in methods.EXECUTION
+        }
         digest = hashlib.sha256(json.dumps(factors, sort_keys=True).encode()).hexdigest()
         return f'cells/{_stem(self.config["network"]["name"])}-{digest[:12]}'
 

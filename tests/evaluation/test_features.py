@@ -18,8 +18,8 @@ from jaxprop.data.inputs import InputConfig
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
+from jaxprop.methods import from_settings
 from jaxprop.models import VGG16, ResNet
-from jaxprop.propagation import PropagationConfig
 
 
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
@@ -149,7 +149,7 @@ def test_variables_without_batch_statistics_are_taken_as_they_are():
     source = sources.NetworkFeatures(network)
     assert source.variables(sequence) is variables and source.open(sequence).variables is None
     assert source.grid(sequence.size) == (16, 20)
-    labeller = runner.Labeller(source, PropagationConfig(num_context=1, num_neighbors=2, radius=2))
+    labeller = runner.Labeller(source, from_settings(num_context=1, num_neighbors=2, radius=2))
     frames = (sequence.read_frame(t) for t in range(3))
     found = list(runner.label_frames(frames, sequence.read_label(0), labeller))
     assert len(found) == 3 and found[2].shape == (64, 80)

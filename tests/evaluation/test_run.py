@@ -16,11 +16,12 @@ from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.targets import MaskTarget
+from jaxprop.methods import from_settings
 from jaxprop.metrics import davis
-from jaxprop.propagation import PropagationConfig, propagate_video
+from jaxprop.propagation import propagate_video
 from jaxprop.tasks.objects import Objects
 
-CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=4)
+CONFIG = from_settings(num_context=2, num_neighbors=3, radius=4)
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +62,7 @@ def test_masks_are_those_of_the_pure_functions(sequences, labeller, finished):
     first = sequence.read_label(0)
     values = labels.label_values(first)
     soft = propagate_video(
-        features, labels.encode(first, values, features.shape[1:3]), config=CONFIG
+        features, labels.encode(first, values, features.shape[1:3]), method=CONFIG
     )
     for t in range(1, sequence.num_frames):
         written = read_mask(output / 'masks' / sequence.name / f'{sequence.frame_names[t]}.png')
@@ -118,7 +119,9 @@ def test_goes_on_where_it_stopped(sequences, labeller, finished, tmp_path):
 
 
 def test_refuses_a_folder_of_other_settings(sequences, labeller, finished):
-    other = dataclasses.replace(labeller, propagation=dataclasses.replace(CONFIG, num_neighbors=2))
+    other = dataclasses.replace(
+        labeller, propagation=from_settings(num_context=2, num_neighbors=2, radius=4)
+    )
     with pytest.raises(ValueError, match='propagation.num_neighbors'):
         run(sequences, other, finished[0])
 

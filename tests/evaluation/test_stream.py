@@ -14,18 +14,20 @@ import jax
 import numpy as np
 import pytest
 
-from jaxprop import labels, regions
+from jaxprop import labels
 from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation import targets
 from jaxprop.evaluation.features import extract_features
-from jaxprop.propagation import PropagationConfig, init_context, propagate_step
+from jaxprop.methods import from_settings
+from jaxprop.propagation import init_context, propagate_step
+from jaxprop.rules import tracked
 from jaxprop.tasks.objects import Objects
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=3)
+CONFIG = from_settings(num_context=2, num_neighbors=3, radius=3)
 
 
 def sequences():
@@ -177,7 +179,7 @@ def test_labels_of_padding_never_win(min_max):
 def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
     """Single pixels far from their objects count, which soft labels do not show."""
     sequence = sequences()[1]
-    config = PropagationConfig(
+    config = from_settings(
         aggregation='per_frame',
         num_neighbors=3,
         num_context=2,
@@ -202,12 +204,12 @@ def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
     values = labels.label_values(ids)
     # A cell is four pixels here, and boxes are of labels with eight.
     classes = np.searchsorted(values, ids).repeat(2, axis=0).repeat(2, axis=1)
-    exact = regions.first_boxes(classes, values.size)
-    step = jax.jit(functools.partial(propagate_step, config=config))
+    exact = tracked.first_boxes(classes, values.size)
+    step = jax.jit(functools.partial(propagate_step, method=config))
 
-    def label(boxes):
+    def label(entry):
         context = init_context(
-            features[0], labels.encode(ids, values, (16, 20)), config=config, boxes=boxes
+            features[0], labels.encode(ids, values, (16, 20)), method=config, entry=entry
         )
         predictions = [ids]
         for frame in features[1:]:

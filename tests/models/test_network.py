@@ -16,10 +16,10 @@ from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
+from jaxprop.methods import from_settings
 from jaxprop.models import estimate_batch_statistics, find_network
 from jaxprop.models.heads import make_head
 from jaxprop.models.network import replace_attributes
-from jaxprop.propagation import PropagationConfig
 from jaxprop.training import loop, setup
 from jaxprop.training.state import create_state
 
@@ -81,7 +81,7 @@ def test_an_untrained_network_of_a_new_file(patchnet):
     assert type(network.model) is patchnet and network.description['patch'] == 4
     [sequence] = synthetic_sequences(num_sequences=1, num_frames=3, size=(64, 80))
     labeller = runner.Labeller(
-        network, PropagationConfig(num_context=2, num_neighbors=3, restriction='none')
+        network, from_settings(num_context=2, num_neighbors=3, restriction='none')
     )
     variables = sources.video_variables(sequence.read_frame, 3, labeller)
     assert variables is network.variables

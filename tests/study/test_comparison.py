@@ -20,8 +20,8 @@ from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.targets import KeypointTarget
+from jaxprop.methods import from_settings
 from jaxprop.metrics import davis
-from jaxprop.propagation import PropagationConfig
 from jaxprop.report import pictures
 from jaxprop.study.comparison import compare
 from jaxprop.tasks.joints import Joints
@@ -30,7 +30,7 @@ from jaxprop.tasks.vip import Parts
 from tests.layouts import write_jhmdb, write_vip
 from tests.report.test_page import Page
 
-CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=4)
+CONFIG = from_settings(num_context=2, num_neighbors=3, radius=4)
 SECOND = 'a <i>"b"</i> & c'
 
 

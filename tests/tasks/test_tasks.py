@@ -14,7 +14,7 @@ from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.targets import KeypointTarget
-from jaxprop.propagation import PropagationConfig
+from jaxprop.methods import from_settings
 from jaxprop.study import comparison
 from jaxprop.tasks.joints import Joints
 from jaxprop.tasks.objects import Objects
@@ -77,7 +77,7 @@ def open_task(measure, *, num_frames):
 def labeller():
     network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     source = sources.NetworkFeatures(dataclasses.replace(network, trained=True))
-    return runner.Labeller(source, PropagationConfig(num_context=2, num_neighbors=3, radius=3))
+    return runner.Labeller(source, from_settings(num_context=2, num_neighbors=3, radius=3))
 
 
 def test_a_task_in_one_new_module_is_found(labeller, tmp_path, monkeypatch):

@@ -17,14 +17,15 @@ from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.targets import KeypointTarget, MaskTarget, Sizes
+from jaxprop.methods import from_settings
 from jaxprop.metrics import parts, pck
-from jaxprop.propagation import PropagationConfig, propagate_video
+from jaxprop.propagation import propagate_video
 from jaxprop.tasks.joints import Joints
 from jaxprop.tasks.vip import Instances, Parts
 from tests.layouts import write_jhmdb, write_vip
 from tests.support import shared
 
-CONFIG = PropagationConfig(num_context=2, num_neighbors=3, radius=6)
+CONFIG = from_settings(num_context=2, num_neighbors=3, radius=6)
 INPUT = InputConfig(size=96, resize='short_side')  # One size for all: 96 x 128, cells 4 x 4.
 NUM_FRAMES = 8
 
@@ -91,7 +92,7 @@ def test_joints_are_those_of_the_pure_functions(follower, clip, finished):
     )
     cell = keypoints.cell_size((240, 320), (96, 128), 4)
     soft = propagate_video(
-        features, keypoints.encode_keypoints(clip.positions[0], (24, 32), cell), config=CONFIG
+        features, keypoints.encode_keypoints(clip.positions[0], (24, 32), cell), method=CONFIG
     )
     expected = np.asarray(keypoints.decode_keypoints(soft, cell))
     found = positions_of(finished[0], clip.name)

@@ -1,29 +1,168 @@
-"""Restrictions that follow the video: boxes of classes, and windows at predicted places.
+"""Labels copied within boxes that follow each class through the video, as UVC releases it.
+
+Each class has a box in each frame. In a context frame a class is copied from the cells of its box
+there alone, and only to the target cells of its box in the target frame, which is predicted from
+the frame before. After a frame has been labelled its boxes are found anew in its label map.
 
 Coordinates are (row, column). A box is (top, left, bottom, right), whole numbers of cells, half
 open; a class without a box has an empty one of zeros. The background's box is the whole grid.
 
+Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS 2019,
+as released.
+
 Shapes: H, W feature cells, N = H * W, C channels, L labels, M context slots, 8 H x 8 W pixels.
 """
 
-import math
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from jaxprop import affinity, geometry
+from jaxprop import affinity, geometry, labels
+from jaxprop.memory import ContextFrames, Memory
+from jaxprop.rules.neighbors import check_choice, check_temperature
+from jaxprop.rules.rule import Execution, Rule
 
-# Of UVC's boxes: pixels to a cell, the kernel's width, when a shift is over, and how many are made.
-STRIDE = 8
-_SIGMA = 4.0
-_SMALLEST_MOVE = 0.1
-_SHIFTS = 200
+STRIDE = 8  # Pixels to a cell.
+_SIGMA = 4.0  # The width of mean shift's kernel, in pixels or cells.
+_SMALLEST_MOVE = 0.1  # Mean shift is over with a smaller move.
+_SHIFTS = 200  # The number of shifts that are made at most.
 
-# Of MAST's windows: frames further away than this are searched, in steps of at most so many cells.
-SEARCH_GAP = 15
-_LARGEST_STEP = 4
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackedBoxes(Rule):
+    """Copies each class from its box in each context frame into its box in the target frame.
+
+    One selection of k cells in each context frame; the labels of the frames are averaged. Where a
+    class of the video is lost in a context frame, that frame is searched without boxes, but for
+    frame 0. The memory must keep frame 0.
+
+    Attributes:
+      k: how many neighbours a target cell has in a context frame.
+      temperature: T in softmax(A / T).
+      softmax: where the softmax's denominator is taken, see `jaxprop.TopK`; 'region' is the box.
+      stop: when mean shift ends. 'absolute': with a small sum of the absolute components of a
+        move; 'signed': with a small sum of the components, thus with any move up or to the left,
+        an error of the released code that published numbers have in them.
+      cells: where cell i of n lies. 'center': i + 1/2; 'corner': i n / (n - 1), another one.
+
+    Raises:
+      ValueError: a value out of its range.
+    """
+
+    k: int = 5
+    temperature: float = 1.0
+    softmax: str = 'frame'
+    stop: str = 'absolute'
+    cells: str = 'center'
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise ValueError(f'k (num_neighbors) is {self.k}; it must be at least 1')
+        check_temperature(self.temperature)
+        check_choice('softmax', self.softmax, affinity.SOFTMAX_OVER)
+        check_choice('stop', self.stop, _MOVE_LENGTH)
+        check_choice('cells', self.cells, _CELL_COORDINATES)
+
+    def check(self, memory: Memory) -> None:
+        if not memory.keep_first or memory.num_frames < 1:
+            raise ValueError(
+                'TrackedBoxes needs a memory with keep_first=True and num_frames (num_context) of '
+                f'at least 1; this is {memory}'
+            )
+
+    def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
+        super().check_grid(grid, memory, execution)
+        if self.k > grid[0] * grid[1]:
+            raise ValueError(
+                f'k (num_neighbors) is {self.k}, but a frame has {grid[0] * grid[1]} cells; use '
+                'fewer'
+            )
+
+    def init(self, features: jax.Array, label: jax.Array) -> jax.Array:
+        return first_boxes(_pixel_classes(label), label.shape[-1])
+
+    def init_from_ids(
+        self, ids: np.ndarray, values: np.ndarray, grid: tuple[int, int], num_labels: int
+    ) -> jax.Array:
+        # The nearest pixels, at the size of a network's input that has such a grid.
+        rows, columns = (
+            labels.resize_matrix(side, STRIDE * cells, 'nearest').argmax(axis=1)
+            for side, cells in zip(ids.shape, grid)
+        )
+        ids = np.asarray(ids)[rows][:, columns]
+        classes = np.where(np.isin(ids, values), np.searchsorted(values, ids), 0)
+        return first_boxes(jnp.asarray(classes), num_labels)
+
+    def entry(self, context: ContextFrames, features: jax.Array, label: jax.Array) -> jax.Array:
+        before = context.entries[_latest(context)]
+        return next_boxes(_pixel_classes(label), before, self.stop)
+
+    def label(self, context: ContextFrames, features: jax.Array, execution: Execution) -> jax.Array:
+        grid, boxes = context.grid, context.entries
+        queries = rearrange(features, 'h w c -> (h w) c')
+        frames = rearrange(context.features, 'm h w c -> m (h w) c')
+        soft = rearrange(context.labels, 'm h w l -> m (h w) l')
+
+        # Where does each cell of the frame before go to?
+        before = _latest(context)
+        coordinates = _CELL_COORDINATES[self.cells](grid)
+
+        def follow(cell, _):
+            weights = jax.nn.softmax(affinity.affinity(cell, queries) / self.temperature)
+            return affinity.expected_coordinates(weights, coordinates)
+
+        goes_to = affinity.map_queries(follow, frames[before], execution.query_chunk)
+        # The boxes of the target frame.
+        target = target_boxes(goes_to, labels.harden(soft[before]), boxes[before], grid, self.stop)
+        # Where boxes are of no use, classes come from everywhere; but from frame 0 they never do.
+        is_free = is_lost(soft, boxes, target).at[0].set(False)
+
+        def copy_slot(slot):
+            frame = frames[slot]
+            sources = inside(boxes[slot], grid) | is_free[slot]
+            has_source = jnp.any(sources, axis=-1, keepdims=True)
+            targets = (inside(target, grid) | is_free[slot]) & has_source
+            # A softmax over nothing would be NaN, in gradients too.
+            sources |= ~has_source
+
+            def copy(query, index):
+                logits = affinity.affinity(query, frame) / self.temperature
+
+                def copy_class(source_target_label):
+                    source, is_target, label = source_target_label
+                    allowed = jnp.where(source, logits, -jnp.inf)
+                    found = affinity.select_neighbors(logits, allowed, self.k, self.softmax)
+                    weights = affinity.neighbor_weights(found)
+                    copied = jnp.sum(weights * label[found.cells], axis=-1)
+                    return jnp.where(is_target[index], copied, 0)
+
+                return jax.lax.map(copy_class, (sources, targets, soft[slot].T)).T
+
+            return affinity.map_queries(copy, queries, execution.query_chunk)
+
+        # Each class from its box in each context frame into its box in the target frame.
+        copied = jax.lax.map(copy_slot, jnp.arange(context.num_slots))
+        shares = context.valid / jnp.sum(context.valid)
+        label = jnp.einsum('m,mnl->nl', shares, copied)
+        return rearrange(label, '(h w) l -> h w l', h=grid[0])
+
+
+def _latest(context):
+    """The slot of the frame before the target frame."""
+    return context.num_kept + jnp.argmax(context.numbers[context.num_kept :])
+
+
+def _pixel_classes(label):
+    """The class of each pixel, `[8 H, 8 W]`, of a soft label `[H, W, L]`, as UVC decides it."""
+    height, width, num_labels = label.shape
+    # Rounding while upsampling would make a constant class vary, see `labels.decode`.
+    label = jnp.where(jnp.ptp(label, axis=(0, 1)) == 0, 0, label)
+    size = height * STRIDE, width * STRIDE, num_labels
+    label = jax.image.resize(label, size, 'linear')
+    return jnp.argmax(labels.min_max_normalize(label), axis=-1)
 
 
 def first_boxes(classes: jax.Array, num_labels: int) -> jax.Array:
@@ -59,7 +198,7 @@ def first_boxes(classes: jax.Array, num_labels: int) -> jax.Array:
     return _complete(_expand(boxes, 3, size) // STRIDE, present, size // STRIDE)
 
 
-def next_boxes(classes: jax.Array, before: jax.Array, signed_stop: bool = False) -> jax.Array:
+def next_boxes(classes: jax.Array, before: jax.Array, stop: str = 'absolute') -> jax.Array:
     """The box of each class in a frame that has been labelled, see `_box_around`.
 
     Its middle is found by mean shift within 20 pixels over the class's pixels, it is 0.3 times
@@ -68,7 +207,7 @@ def next_boxes(classes: jax.Array, before: jax.Array, signed_stop: bool = False)
     Args:
       classes: `[8 H, 8 W]`, the number of each pixel's class.
       before: boxes `[L, 4]` of the frame before.
-      signed_stop: see `PropagationConfig.as_released`.
+      stop: see `TrackedBoxes`.
 
     Returns:
       int32 boxes `[L, 4]`.
@@ -95,7 +234,7 @@ def next_boxes(classes: jax.Array, before: jax.Array, signed_stop: bool = False)
             points = corner + jnp.asarray(np.indices(side).reshape(2, -1).T)
             return points, jax.lax.dynamic_slice(is_label, corner, side).reshape(-1)
 
-        center = _mean_shift(start, neighbors, bandwidth, signed_stop)
+        center = _mean_shift(start, neighbors, bandwidth, stop)
         spread = (
             jnp.stack(
                 [
@@ -117,7 +256,7 @@ def target_boxes(
     label: jax.Array,
     before: jax.Array,
     size: tuple[int, int],
-    signed_stop: bool = False,
+    stop: str = 'absolute',
 ) -> jax.Array:
     """The box of each class in a frame that has not been labelled yet, from the frame before.
 
@@ -130,7 +269,7 @@ def target_boxes(
       label: one-hot `[N, L]` of the frame before.
       before: boxes `[L, 4]` of the frame before.
       size: (H, W).
-      signed_stop: see `PropagationConfig.as_released`.
+      stop: see `TrackedBoxes`.
 
     Returns:
       int32 boxes `[L, 4]`.
@@ -144,7 +283,7 @@ def target_boxes(
         mean = jnp.sum(jnp.where(is_label[:, None], coordinates, 0), axis=0) / total
         distances = jnp.sum(jnp.square(coordinates - mean), axis=-1)
         start = coordinates[_nearest(distances, is_label)]
-        center = _mean_shift(start, lambda _: (coordinates, is_label), 5, signed_stop)
+        center = _mean_shift(start, lambda _: (coordinates, is_label), 5, stop)
         deviations = jnp.where(is_label[:, None], jnp.abs(coordinates - center), 0)
         return _box_around(center, jnp.sum(deviations, axis=0) / total, size), total >= 2
 
@@ -154,13 +293,13 @@ def target_boxes(
 
 
 def is_lost(labels: jax.Array, sources: jax.Array, target: jax.Array) -> jax.Array:
-    """Whether boxes are of no use for a context frame: some class of the video has vanished.
+    """Marks the context frames for which boxes are of no use, since a class was lost.
 
-    Its labels sum to less than 3, or its box there or in the target frame has a side below 3 cells.
+    A class is lost where its soft labels sum to less than 3, or where its box in the context frame
+    or in the target frame has a side below 3 cells. Classes absent from frame 0 are ignored.
 
     Args:
-      labels: `[M, N, L]`; classes that the first of these frames, the video's first, does not have
-        do not matter.
+      labels: `[M, N, L]`; `labels[0]` must be frame 0's.
       sources: boxes `[M, L, 4]` of the context frames.
       target: boxes `[L, 4]`.
 
@@ -194,16 +333,22 @@ def center_cells(size: tuple[int, int]) -> np.ndarray:
     return geometry.cell_centers(*size).reshape(-1, 2)
 
 
+# How long a move of mean shift counts as.
+_MOVE_LENGTH = {'absolute': lambda step: jnp.sum(jnp.abs(step)), 'signed': jnp.sum}
+_CELL_COORDINATES = {'center': center_cells, 'corner': corner_cells}
+
+
 def _nearest(squared, counts):
     """The number of the nearest of the points that count; the first one of those equally near.
 
-    Of two points both are always equally near to their mean: rounding must not choose.
+    Two points are always equally far from their mean. The tolerance makes the first one win, so
+    that rounding does not decide.
     """
     squared = jnp.where(counts, squared, jnp.inf)
     return jnp.argmax(squared <= jnp.min(squared) + 1e-3)
 
 
-def _mean_shift(start, neighbors, bandwidth, signed_stop):
+def _mean_shift(start, neighbors, bandwidth, stop):
     """A place of high density: from `start` on, again and again, the weighted mean of neighbours.
 
     Weights are exp(-d^2 / (2 4^2)) for distances d up to the bandwidth. It ends with a move of
@@ -225,7 +370,7 @@ def _mean_shift(start, neighbors, bandwidth, signed_stop):
         total = jnp.sum(weights)
         moved = jnp.sum(weights[:, None] * points, axis=0) / jnp.where(total > 0, total, 1)
         step = moved - center
-        length = jnp.sum(step if signed_stop else jnp.abs(step))
+        length = _MOVE_LENGTH[stop](step)
         return jnp.where(is_over, center, moved), is_over | (length < _SMALLEST_MOVE)
 
     center, _ = jax.lax.fori_loop(0, _SHIFTS, move, (start, jnp.asarray(False)))
@@ -267,129 +412,3 @@ def _complete(boxes, present, size):
 
 def _is_empty(boxes):
     return jnp.all(boxes == 0, axis=-1)
-
-
-def search_steps(gaps: jax.Array) -> jax.Array:
-    """How coarsely a context frame so many frames away is searched, in cells; 0: not at all.
-
-    min(4, gap // 15 + 1) for gaps above 15. Source: Lai et al., CVPR 2020, as released.
-    """
-    return jnp.where(gaps > SEARCH_GAP, jnp.minimum(_LARGEST_STEP, gaps // SEARCH_GAP + 1), 0)
-
-
-def predict_offsets(
-    queries: jax.Array, cells: jax.Array, frame: jax.Array, step: jax.Array, config
-) -> jax.Array:
-    """Where cells come from, roughly: the mean offset under a softmax over a coarse window.
-
-    o = q sum_d softmax_d(<g_j, f_{j + q d}> / T) d, d in the square of `config.radius`.
-
-    Args:
-      queries: features `[Q, C]` of target cells.
-      cells: `[Q, 2]`, where these are.
-      frame: features `[H, W, C]` of the context frame.
-      step: q, in cells.
-      config: the factors.
-
-    Returns:
-      `[Q, 2]`, in cells, fractions too.
-
-    Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020,
-    section 3.3.
-    """
-    offsets = _square(config.radius)
-    places = cells[:, None] + step * offsets
-    logits = _affinities(queries, frame, places) / config.temperature
-    outside = ~_is_inside(places, frame)
-    logits = jnp.where(outside, 0 if 'zero_outside' in config.as_released else -jnp.inf, logits)
-    return step * affinity.soft_copy(jax.nn.softmax(logits), offsets.astype(np.float32))
-
-
-def attend_predicted(
-    queries: jax.Array,
-    cells: jax.Array,
-    frame: jax.Array,
-    label: jax.Array,
-    offset: jax.Array,
-    label_offset: jax.Array,
-    config,
-) -> tuple[jax.Array, jax.Array]:
-    """Attention of target cells to windows of a context frame around places between its cells.
-
-    Features and labels there are interpolated bilinearly. Outside the frame there is nothing.
-
-    Args:
-      queries: features `[Q, C]` of target cells.
-      cells: `[Q, 2]`, where these are.
-      frame: features `[H, W, C]` of the context frame.
-      label: its labels `[H, W, L]`.
-      offset: `[Q, 2]`, from each target cell to the middle of its window, in cells.
-      label_offset: `[Q, 2]`, the same for the labels.
-      config: the factors.
-
-    Returns:
-      The logarithms of the softmax's denominators, `[Q]`, and the labels, `[Q, L]`.
-
-    Source: Lai et al., CVPR 2020, section 3.3.
-    """
-    as_zeros = 'zero_outside' in config.as_released
-    offsets = _square(config.radius)
-    side = math.isqrt(len(offsets))
-    corners, fraction = _corners(cells, offset, config.radius)
-    # Affinities are linear in features: interpolated they are those of interpolated features.
-    values = _affinities(queries, frame, corners)
-    if as_zeros:
-        values = jnp.where(_is_inside(corners, frame), values, 0)
-    logits = _interpolate(values.reshape(-1, side + 1, side + 1), fraction) / config.temperature
-    logits = logits.reshape(len(queries), -1)
-    if not as_zeros:
-        nearest = jnp.round(cells[:, None] + offset[:, None] + offsets).astype(jnp.int32)
-        logits = jnp.where(_is_inside(nearest, frame), logits, -jnp.inf)
-    log_sums = jax.nn.logsumexp(logits, axis=-1)
-    weights = jnp.exp(logits - log_sums[:, None])
-
-    corners, fraction = _corners(cells, label_offset, config.radius)
-    # The transpose of interpolation: what each cell gives to the places around it.
-    weights = jax.linear_transpose(
-        lambda x: _interpolate(x, fraction), values.reshape(-1, side + 1, side + 1)
-    )(weights.reshape(-1, side, side))[0].reshape(len(queries), -1)
-    if as_zeros:
-        weights = jnp.where(_is_inside(corners, frame), weights, 0)
-    copied = _take(label, corners)
-    return log_sums, affinity.soft_copy(weights[:, None], copied)[:, 0]
-
-
-def _square(radius):
-    """Offsets `[P, 2]` with both sides below the radius."""
-    reach = math.ceil(radius) - 1
-    return np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
-
-
-def _corners(cells, offset, radius):
-    """The cells `[Q, P, 2]` around all places of a window, and where between them, `[Q, 2]`."""
-    whole = jnp.floor(offset)
-    reach = math.ceil(radius) - 1
-    around = np.mgrid[-reach : reach + 2, -reach : reach + 2].reshape(2, -1).T
-    return (cells + whole.astype(jnp.int32))[:, None] + around, offset - whole
-
-
-def _interpolate(values, fraction):
-    """Between neighbouring rows and columns: `[Q, h + 1, w + 1]` -> `[Q, h, w]`."""
-    row, column = rearrange(fraction, 'q side -> side q 1 1')
-    values = (1 - row) * values[:, :-1] + row * values[:, 1:]
-    return (1 - column) * values[:, :, :-1] + column * values[:, :, 1:]
-
-
-def _affinities(queries, frame, places):
-    """`[Q, P]`: <g, f> of queries `[Q, C]` with the cells at `[Q, P, 2]`."""
-    return affinity.affinity(queries[:, None], _take(frame, places))[:, 0]
-
-
-def _take(frame, places):
-    """What a frame `[H, W, any]` has at cells `[..., 2]`; of those outside it, the nearest one."""
-    row, column = (jnp.clip(places[..., axis], 0, frame.shape[axis] - 1) for axis in (0, 1))
-    return frame[row, column]
-
-
-def _is_inside(places, frame):
-    return jnp.all((places >= 0) & (places < np.array(frame.shape[:2])), axis=-1)

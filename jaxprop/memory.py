@@ -1,0 +1,248 @@
+"""What propagation remembers of a video: a fixed number of context frames, in slots.
+
+The slots are the kept frames, frame 0 first, and then a ring buffer of the latest frames. Their
+number is fixed, so one compiled program serves a video of any length in constant memory.
+
+Shapes: H, W feature cells, C channels, L labels, S slots that are stored, M slots that are read.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PADDINGS = ('repeat_first', 'first_once', 'mask')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Which frames are context for a target frame.
+
+    Attributes:
+      num_frames: n, how many of the latest frames are context, beside the kept ones.
+      step: of the latest frames every so many-th one is context, the latest one first.
+      keep_first: frame 0 stays context for the whole video. Without it frame 0 is a frame of the
+        queue like any other.
+      kept_frames: numbers of later frames that stay context as well.
+      padding: what fills the queue's empty slots while a video starts. 'repeat_first': copies of
+        frame 0, which compete in the selection and count in an average; 'first_once': one copy of
+        frame 0, beside the kept one; 'mask': nothing.
+
+    Raises:
+      ValueError: no frame would be context, or a value is out of its range.
+    """
+
+    num_frames: int = 20
+    step: int = 1
+    keep_first: bool = True
+    kept_frames: tuple[int, ...] = ()
+    padding: str = 'repeat_first'
+
+    def __post_init__(self):
+        # A list, as JSON has it, would not be hashable.
+        object.__setattr__(self, 'kept_frames', tuple(self.kept_frames))
+        if self.padding not in PADDINGS:
+            raise ValueError(
+                f'padding is {self.padding!r}; it must be one of {", ".join(PADDINGS)}'
+            )
+        if self.num_frames < 0 or self.num_slots < 1:
+            raise ValueError(
+                f'num_frames is {self.num_frames} with keep_first={self.keep_first}; '
+                'at least one context frame is needed'
+            )
+        if self.step < 1:
+            raise ValueError(f'step is {self.step}; it must be at least 1')
+        kept = self.kept_frames
+        if len(set(kept)) < len(kept) or min(kept, default=1) < 1:
+            raise ValueError(
+                f'kept_frames is {kept}; they must be different numbers from 1 on '
+                '(keep_first keeps frame 0)'
+            )
+
+    @property
+    def num_kept(self) -> int:
+        """How many leading slots hold kept frames; the queue comes after them."""
+        return self.keep_first + len(self.kept_frames)
+
+    @property
+    def num_slots(self) -> int:
+        """M, the number of context frames of a target frame."""
+        return self.num_kept + self.num_frames
+
+    @property
+    def queue_length(self) -> int:
+        """How many of the latest frames are stored; with `step` more than are read."""
+        return (self.num_frames - 1) * self.step + 1 if self.num_frames else 0
+
+
+class Context(NamedTuple):
+    """The stored frames of one video: the state that goes from step to step.
+
+    Attributes:
+      features: `[S, H, W, C]`, normalised if the method says so.
+      labels: `[S, H, W, L]`.
+      valid: `[S]` boolean; False for slots that hold nothing yet.
+      time: the number of frames seen so far, an int32 scalar.
+      entries: what the rule keeps of each frame, arrays `[S, ...]`; () for most rules.
+    """
+
+    features: jax.Array
+    labels: jax.Array
+    valid: jax.Array
+    time: jax.Array
+    entries: Any = ()
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=('features', 'labels', 'valid', 'numbers', 'time', 'entries'),
+    meta_fields=('keep_first', 'num_kept'),
+)
+@dataclasses.dataclass(frozen=True)
+class ContextFrames:
+    """The M context frames of one target frame, as a rule reads them.
+
+    Attributes:
+      features: `[M, H, W, C]`.
+      labels: `[M, H, W, L]`.
+      valid: `[M]` boolean; the others hold frame 0, finite values that must get no weight.
+      numbers: `[M]` int32, each frame's number in the video.
+      time: the target frame's number.
+      entries: what the rule keeps of each frame, arrays `[M, ...]`.
+      keep_first: whether slot 0 is the kept frame 0. Static.
+      num_kept: how many leading slots hold kept frames. Static.
+    """
+
+    features: jax.Array
+    labels: jax.Array
+    valid: jax.Array
+    numbers: jax.Array
+    time: jax.Array
+    entries: Any
+    keep_first: bool
+    num_kept: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.features.shape[1:3]
+
+    @property
+    def num_slots(self) -> int:
+        """M."""
+        return self.features.shape[0]
+
+
+def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ()) -> Context:
+    """The context after frame 0.
+
+    Args:
+      memory: which frames are remembered.
+      features: `[H, W, C]` of frame 0.
+      label: `[H, W, L]` of frame 0.
+      entry: what the rule keeps of frame 0.
+    """
+    num_stored = memory.num_kept + memory.queue_length
+    valid = np.ones(num_stored, bool)
+    valid[int(memory.keep_first) : memory.num_kept] = False
+    if memory.padding != 'repeat_first':
+        valid[int(memory.keep_first) :] = False
+        if memory.num_frames and (memory.padding == 'first_once' or not memory.keep_first):
+            # Pushes go round from the queue's first slot, so its last slot holds its oldest frame.
+            valid[-1] = True
+
+    # Slots that are not valid hold frame 0 too: finite values whose weight is zero.
+    def fill(frame):
+        return jnp.broadcast_to(frame, (num_stored, *frame.shape))
+
+    # Labels come from the features of the frames that follow: inside `jax.shard_map` both must
+    # vary over the same devices from the start.
+    label = vary_like(label, features)
+    entry = jax.tree.map(lambda x: vary_like(x, features, label), entry)
+    return Context(
+        fill(features),
+        fill(label),
+        jnp.asarray(valid),
+        jnp.ones((), jnp.int32),
+        jax.tree.map(fill, entry),
+    )
+
+
+def push(
+    memory: Memory, context: Context, features: jax.Array, label: jax.Array, entry: Any = ()
+) -> Context:
+    """The context with one more frame, which takes the place of the oldest one in the queue.
+
+    Args:
+      memory: as for `init`.
+      context: the stored frames.
+      features: `[H, W, C]` of the frame.
+      label: `[H, W, L]`.
+      entry: what the rule keeps of it.
+    """
+
+    def take(stored, frame):
+        for slot, number in enumerate(memory.kept_frames, int(memory.keep_first)):
+            stored = stored.at[slot].set(jnp.where(context.time == number, frame, stored[slot]))
+        if memory.num_frames:
+            stored = stored.at[_latest(memory, context.time + 1)].set(frame)
+        return stored
+
+    features, label, valid, entries = jax.tree.map(
+        take,
+        (context.features, context.labels, context.valid, context.entries),
+        (features, label, True, entry),
+    )
+    return Context(features, label, valid, context.time + 1, entries)
+
+
+def read(memory: Memory, context: Context) -> ContextFrames:
+    """The context frames of the next frame, with their numbers in the video."""
+    ages = np.arange(0, memory.queue_length, memory.step)
+    stored = (context.features, context.labels, context.valid, context.entries)
+    if memory.step > 1:
+        # Only some of the stored frames are context, the latest first.
+        queued = memory.num_kept + (context.time - 2 - ages) % memory.queue_length
+        used = jnp.concatenate([jnp.arange(memory.num_kept), queued])
+        stored = jax.tree.map(lambda held: held[used], stored)
+    else:
+        # In the order of the slots, which go round.
+        ages = (context.time - 2 - ages) % max(memory.queue_length, 1)
+    features, labels, valid, entries = stored
+    queued = jnp.maximum(context.time - 1 - ages, 0)
+    if memory.kept_frames:
+        # A kept frame that is still in the queue counts once.
+        is_twice = jnp.any(queued[:, None] == np.array(memory.kept_frames), axis=-1)
+        valid = valid.at[memory.num_kept :].set(valid[memory.num_kept :] & ~is_twice)
+    kept = (0,) * memory.keep_first + memory.kept_frames
+    numbers = jnp.concatenate([jnp.array(kept, jnp.int32), queued])
+    return ContextFrames(
+        features,
+        labels,
+        valid,
+        numbers,
+        context.time,
+        entries,
+        memory.keep_first,
+        memory.num_kept,
+    )
+
+
+def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
+    """Returns the same array, marked as different on the devices on which the others are.
+
+    An array that a loop carries, or that a branch returns, must say from the start over which
+    devices it varies inside `jax.shard_map`, and to which mesh it belongs where sharding is part of
+    the type. Elsewhere this does nothing.
+    """
+    never = functools.reduce(jnp.logical_and, (x[(0,) * x.ndim] != 0 for x in others)) & False
+    # Both choices are equal; that they are computed from the others is what marks the result.
+    return jnp.where(never, array + never.astype(array.dtype), array)
+
+
+def _latest(memory, time):
+    """The slot of the latest frame when so many have been seen; frame 0's at first."""
+    return memory.num_kept + (time - 2) % memory.queue_length

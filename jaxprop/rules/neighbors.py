@@ -1,0 +1,422 @@
+"""Labels copied from nearest neighbours, or by attention over all cells of a region.
+
+For a target cell j with features g_j, and context cells i with features f_i and soft labels y_i,
+
+    z_j = sum_{i in K(j)} exp(a_ij / T - Z_j) y_i,        a_ij = <f_i, g_j>,
+
+K(j) the k context cells of largest affinity among those that the region allows (`TopK`), or all of
+these (`Attention`), Z_j the logarithm of the softmax's denominator.
+
+Source: McKee et al., "Transfer of Representations to Video Label Propagation: Implementation
+Factors Matter", BMVC 2022, Algorithm 1 and section 3.
+
+Shapes: H, W feature cells, N = H * W, C channels, L labels, M context slots.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jax.scipy.special import logsumexp
+
+from jaxprop import affinity
+from jaxprop.memory import ContextFrames, Memory, vary_like
+from jaxprop.rules import windowed
+from jaxprop.rules.rule import Execution, Region, Rule
+
+AGGREGATIONS = ('overall', 'per_frame')
+
+
+# Regions.
+
+
+@dataclasses.dataclass(frozen=True)
+class Everywhere:
+    """Every cell of a context frame is allowed."""
+
+    bind_first = False
+    reach = None
+
+    def allows(self, offsets: jax.Array) -> jax.Array:
+        return jnp.ones(offsets.shape[:-1], bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """Cells at a Euclidean distance below the radius from the target cell.
+
+    Attributes:
+      radius: in feature cells.
+      bind_first: whether the kept frame 0 is restricted as well.
+
+    Raises:
+      ValueError: the radius is below 1 or not finite.
+    """
+
+    radius: float = 12.0
+    bind_first: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self):
+        check_radius(self.radius)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        return (math.ceil(self.radius) - 1,) * 2
+
+    def allows(self, offsets: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(offsets), axis=-1) < self.radius**2
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    """Cells whose row and column are both less than the radius away from the target cell.
+
+    Attributes:
+      radius: in feature cells.
+      bind_first: whether the kept frame 0 is restricted as well.
+
+    Raises:
+      ValueError: the radius is below 1 or not finite.
+    """
+
+    radius: float = 12.0
+    bind_first: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self):
+        check_radius(self.radius)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        return (math.ceil(self.radius) - 1,) * 2
+
+    def allows(self, offsets: jax.Array) -> jax.Array:
+        return jnp.max(jnp.abs(offsets), axis=-1) < self.radius
+
+
+def check_radius(radius: float) -> None:
+    """Raises ValueError for a radius that no region can have."""
+    if not (radius >= 1 and math.isfinite(radius)):
+        raise ValueError(
+            f'radius is {radius}; it must be finite and at least 1 feature cell; '
+            "without a restriction take Everywhere() (restriction='none')"
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError for a temperature that no softmax can have."""
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f'temperature is {temperature}; it must be positive and finite')
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """Raises ValueError for a value that is not among the known ones."""
+    if value not in known:
+        raise ValueError(f'{name} is {value!r}; it must be one of {", ".join(known)}')
+
+
+# Rules.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TopK(Rule):
+    """Copies the labels of the k context cells that are most alike.
+
+    Attributes:
+      k: how many neighbours a target cell has.
+      temperature: T in softmax(A / T).
+      region: which context cells are allowed: `Everywhere`, `Disk`, `Square`, or one of your own.
+      aggregation: 'overall': one selection of k cells over all context frames together;
+        'per_frame': one selection in each context frame, the resulting labels averaged.
+      softmax: where the softmax's denominator is taken. 'neighbors': over the k selected cells;
+        'frame': over all cells of the context frame (of all context frames with 'overall'), before
+        restriction and selection, the selected weights not renormalised; 'region': over the
+        allowed cells, before selection.
+
+    Raises:
+      ValueError: a value out of its range.
+    """
+
+    k: int = 10
+    temperature: float = 0.05
+    region: Region = Disk()
+    aggregation: str = 'overall'
+    softmax: str = 'neighbors'
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise ValueError(
+                f'k is {self.k}; it must be at least 1; for all cells take Attention '
+                '(num_neighbors=none)'
+            )
+        check_temperature(self.temperature)
+        check_choice('aggregation', self.aggregation, AGGREGATIONS)
+        check_choice('softmax', self.softmax, affinity.SOFTMAX_OVER)
+
+    def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
+        windowed.check(self.region, self.softmax, execution)
+        num_candidates = self._num_candidates(grid, memory)
+        if self.k > num_candidates:
+            raise ValueError(
+                f'k (num_neighbors) is {self.k}, but a cell has at most {num_candidates} '
+                f'candidates on a grid of {grid[0]}x{grid[1]} with these settings; use fewer, or '
+                'Attention (num_neighbors=none) for all of them'
+            )
+
+    def label(self, context: ContextFrames, features: jax.Array, execution: Execution) -> jax.Array:
+        cells, weights = self.matches(context, features, execution)
+        labels = rearrange(context.labels, 'm h w l -> (m h w) l')
+        label = jnp.sum(weights[..., None] * labels[cells], axis=1)
+        return rearrange(label, '(h w) l -> h w l', h=context.grid[0])
+
+    def matches(
+        self, context: ContextFrames, features: jax.Array, execution: Execution = Execution()
+    ) -> tuple[jax.Array, jax.Array]:
+        """The context cells that each target cell is labelled from, and their weights.
+
+        Args:
+          context: the context frames.
+          features: `[H, W, C]` of the target frame.
+          execution: how this is computed.
+
+        Returns:
+          The cells' numbers, slot * N + cell, and their weights in the sum, `[N, K]` each: K is k,
+          or M k where each frame is searched for itself.
+        """
+        per_frame = self.aggregation == 'per_frame'
+        # A slot that is not valid can't be selected; in an average over frames it gets no share.
+        searched = context.valid | per_frame
+        parts = []
+        for slots, is_bound in _bound_and_free(context, self.region):
+            if is_bound and windowed.is_used(context.grid, self.region, self.softmax, execution):
+                group = windowed.group_size(len(slots))
+                search = functools.partial(
+                    windowed.search,
+                    features,
+                    context.features,
+                    searched,
+                    num_frames=group,
+                    per_frame=per_frame,
+                    region=self.region,
+                    k=self.k,
+                    temperature=self.temperature,
+                    softmax=self.softmax,
+                )
+            else:
+                group = 1
+                search = functools.partial(
+                    self._search_frame, context.features, features, searched, is_bound, execution
+                )
+            parts.append(_search_slots(search, slots, group, context, features, searched))
+        return (_per_frame if per_frame else _overall)(parts, self.k, context.valid)
+
+    def _search_frame(self, frames, features, valid, is_bound, execution, slot):
+        """`Neighbors` `[1, N, k]` of all target cells in one slot, by dense affinities."""
+        grid = features.shape[:2]
+        frame = rearrange(frames[slot], 'h w c -> (h w) c')
+
+        def search(query, index):
+            logits = affinity.affinity(query, frame) / self.temperature
+            logits = jnp.where(valid[slot], logits, -jnp.inf)
+            allowed = _restrict(logits, index, grid, self.region) if is_bound else logits
+            found = affinity.select_neighbors(logits, allowed, self.k, self.softmax)
+            return found._replace(cells=found.cells + slot * len(frame))
+
+        queries = rearrange(features, 'h w c -> (h w) c')
+        found = affinity.map_queries(search, queries, execution.query_chunk)
+        return jax.tree.map(lambda x: x[None], found)
+
+    def _num_candidates(self, grid, memory):
+        """How many context cells the cell with most of them can choose from."""
+        num_cells = math.prod(grid)
+        in_region = _largest_region(grid, self.region)
+        num_free = _num_free(memory.keep_first, memory.num_slots, self.region)
+        if self.aggregation == 'overall':
+            return num_free * num_cells + (memory.num_slots - num_free) * in_region
+        return num_cells if memory.num_frames == 0 and num_free else in_region
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attention(Rule):
+    """Copies the labels of all context cells that the region allows.
+
+    Attributes:
+      temperature: T in softmax(A / T).
+      region: which context cells are allowed: `Everywhere`, `Disk`, `Square`, or one of your own.
+      aggregation: 'overall': one softmax over all context frames together; 'per_frame': one for
+        each context frame, the resulting labels averaged.
+      softmax: 'region': over the allowed cells; 'frame': over all cells, before restriction.
+
+    Raises:
+      ValueError: a value out of its range.
+    """
+
+    temperature: float = 0.05
+    region: Region = Disk()
+    aggregation: str = 'overall'
+    softmax: str = 'region'
+
+    def __post_init__(self):
+        check_temperature(self.temperature)
+        check_choice('aggregation', self.aggregation, AGGREGATIONS)
+        check_choice('softmax', self.softmax, ('region', 'frame'))
+
+    def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
+        windowed.check(self.region, self.softmax, execution)
+
+    def label(self, context: ContextFrames, features: jax.Array, execution: Execution) -> jax.Array:
+        grid = context.grid
+        queries = rearrange(features, 'h w c -> (h w) c')
+        over = affinity.SOFTMAX_OVER[self.softmax]
+
+        def attend_slot(slot, is_bound):
+            frame, label = context.features[slot], context.labels[slot]
+            if is_bound and windowed.is_used(grid, self.region, self.softmax, execution):
+                return windowed.attend(
+                    features, frame, label, region=self.region, temperature=self.temperature
+                )
+            frame, label = (rearrange(x, 'h w c -> (h w) c') for x in (frame, label))
+
+            def attend(query, index):
+                logits = affinity.affinity(query, frame) / self.temperature
+                allowed = _restrict(logits, index, grid, self.region) if is_bound else logits
+                log_sums = logsumexp(over(logits, allowed), axis=-1)
+                return log_sums, affinity.soft_copy(jnp.exp(allowed - log_sums[:, None]), label)
+
+            return affinity.map_queries(attend, queries, execution.query_chunk)
+
+        parts = [
+            jax.lax.map(functools.partial(attend_slot, is_bound=is_bound), jnp.asarray(slots))
+            for slots, is_bound in _bound_and_free(context, self.region)
+        ]
+        log_sums, copied = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
+        label = combine_slots(log_sums, copied, context.valid, self.aggregation)
+        return rearrange(label, '(h w) l -> h w l', h=grid[0])
+
+
+def combine_slots(
+    log_sums: jax.Array, labels: jax.Array, valid: jax.Array, aggregation: str
+) -> jax.Array:
+    """One label of those that attention copied from each context slot.
+
+    Args:
+      log_sums: `[M, N]`, the logarithms of each slot's denominators.
+      labels: `[M, N, L]`, what was copied from each slot.
+      valid: `[M]`; the other slots get no share.
+      aggregation: 'overall' or 'per_frame'.
+
+    Returns:
+      `[N, L]`.
+    """
+    if aggregation == 'overall':
+        shares = jax.nn.softmax(log_sums, axis=0, where=valid[:, None])
+    else:
+        shares = jnp.broadcast_to((valid / jnp.sum(valid))[:, None], log_sums.shape)
+    return jnp.einsum('mn,mnl->nl', shares, labels)
+
+
+def _num_free(keep_first, num_slots, region):
+    """How many leading slots the region does not bind: 0, 1 or all of them."""
+    if region.reach is None:
+        return num_slots
+    return int(keep_first and not region.bind_first)
+
+
+def _bound_and_free(context, region):
+    """The numbers of the slots that the region leaves free, and of those that it binds."""
+    num_free = _num_free(context.keep_first, context.num_slots, region)
+    slots = np.arange(context.num_slots)
+    parts = (slots[:num_free], False), (slots[num_free:], True)
+    return [(numbers, is_bound) for numbers, is_bound in parts if numbers.size]
+
+
+def _restrict(logits, index, grid, region):
+    """Logits `[Q, N]` of the targets with these numbers, with -inf where the region forbids."""
+    targets = jnp.stack([index // grid[1], index % grid[1]], axis=-1)
+    cells = jnp.asarray(np.indices(grid).reshape(2, -1).T)
+    return jnp.where(region.allows(targets[:, None] - cells[None]), logits, -jnp.inf)
+
+
+def _largest_region(grid, region):
+    """How many cells of a grid the region allows at most."""
+    if region.reach is None:
+        return math.prod(grid)
+    rows, columns = (
+        np.arange(-min(reach, side // 2), min(reach, (side - 1) // 2) + 1)
+        for reach, side in zip(region.reach, grid)
+    )
+    offsets = np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1)
+    with jax.ensure_compile_time_eval():
+        return int(jnp.sum(region.allows(jnp.asarray(offsets))))
+
+
+def _search_slots(search, slots, size, context, features, valid):
+    """`Neighbors` from `search(first slot)` of groups of slots, their lists one after another.
+
+    Early in a video most slots are copies of frame 0. If this group and the previous one hold only
+    such copies, the previous group's result is reused, its cell numbers shifted. Groups are scanned
+    one at a time, so peak memory is that of one group plus the result lists.
+    """
+    groups = slots.reshape(-1, size)
+    # Which groups hold the same frames as the one before?
+    is_first = jnp.all(context.numbers[groups] == 0, axis=-1)
+    is_searched = valid[groups]
+    same_validity = jnp.all(is_searched[1:] == is_searched[:-1], axis=-1)
+    is_repeat = is_first[1:] & is_first[:-1] & same_validity
+    is_repeat = jnp.concatenate([jnp.zeros(1, bool), is_repeat])
+    shift = size * math.prod(context.grid)
+
+    def step(before, group):
+        first, is_repeat = group
+        found = jax.lax.cond(
+            is_repeat,
+            lambda: before._replace(cells=before.cells + shift),
+            lambda: search(first),
+        )
+        return found, found
+
+    nothing = jax.tree.map(
+        lambda x: vary_like(jnp.zeros(x.shape, x.dtype), features, context.features, valid),
+        jax.eval_shape(search, slots[0]),
+    )
+    _, found = jax.lax.scan(step, nothing, (jnp.asarray(groups[:, 0]), is_repeat))
+    return jax.tree.map(lambda x: rearrange(x, 'g l ... -> (g l) ...'), found)
+
+
+def _overall(parts, k, valid):
+    """The k best cells `[N, k]` of all lists together, and their weights.
+
+    Args:
+      parts: `Neighbors` `[m, N, k]`, cells numbered through all slots.
+      k: how many cells are selected.
+      valid: not used: slots that are not valid have not been searched.
+    """
+    del valid
+    logits, cells = (
+        jnp.concatenate([rearrange(x, 'm n k -> n (m k)') for x in lists], axis=-1)
+        for lists in ([part.logits for part in parts], [part.cells for part in parts])
+    )
+    logits, order = jax.lax.top_k(logits, k)
+    cells = jnp.take_along_axis(cells, order, axis=-1)
+    log_sums = None
+    if parts[0].log_sums is not None:
+        log_sums = logsumexp(jnp.concatenate([part.log_sums for part in parts]), axis=0)
+    return cells, affinity.neighbor_weights(affinity.Neighbors(logits, cells, log_sums))
+
+
+def _per_frame(parts, k, valid):
+    """The k best cells of each slot, `[N, M k]`, and their weights; valid slots share equally.
+
+    Args:
+      parts: `Neighbors` `[m, N, k]`, together M lists, one for each slot.
+      k: not used: each list has k cells.
+      valid: `[M]`.
+    """
+    del k
+    found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
+    weights = affinity.neighbor_weights(found) * (valid / jnp.sum(valid))[:, None, None]
+    return tuple(rearrange(x, 'm n k -> n (m k)') for x in (found.cells, weights))

@@ -1,0 +1,190 @@
+"""Neighbours in a region, without computing the affinities that the region forbids.
+
+The grid of target cells is cut into tiles. The targets of a tile can only reach the cells within
+the region's reach around it: a window, which is cut out of every context frame. One matrix product
+of the tile with its window replaces the product of the tile with the whole frame, and the selection
+sees as many values fewer. Windows that would stick out are moved inside the frame, so nothing is
+padded, and the region's mask is exact in every place.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jax.scipy.special import logsumexp
+
+from jaxprop import affinity
+from jaxprop.rules.rule import Execution, Region
+
+_TILE = 10
+
+
+def is_possible(region: Region, softmax: str) -> bool:
+    """Whether everything that a rule needs lies in windows around the target cells."""
+    return region.reach is not None and softmax != 'frame'
+
+
+def check(region: Region, softmax: str, execution: Execution) -> None:
+    """Raises ValueError where the windowed search is asked for but not possible."""
+    if execution.implementation == 'windowed' and not is_possible(region, softmax):
+        raise ValueError(
+            "implementation='windowed' needs a region of limited reach (restriction 'radius' or "
+            f"'square') and a softmax over 'neighbors' or 'region'; these are {region} and "
+            f'{softmax!r}'
+        )
+
+
+def is_used(grid: tuple[int, int], region: Region, softmax: str, execution: Execution) -> bool:
+    """Whether the windowed search is used on this grid.
+
+    Always for 'windowed'; for 'auto' where a window covers at most half of the grid.
+    """
+    if execution.implementation != 'auto' or not is_possible(region, softmax):
+        return execution.implementation == 'windowed'
+    _, window = _tile_and_window(grid, region.reach)
+    return 2 * math.prod(window) <= math.prod(grid)
+
+
+def group_size(num_frames: int) -> int:
+    """How many frames are best searched at once.
+
+    With fewer the matrix products are small, with more the lists to select from are long.
+    """
+    return next((size for size in (4, 5, 3, 2) if num_frames % size == 0), num_frames)
+
+
+def search(
+    features: jax.Array,
+    frames: jax.Array,
+    valid: jax.Array,
+    first: jax.Array | int,
+    *,
+    num_frames: int,
+    per_frame: bool,
+    region: Region,
+    k: int,
+    temperature: float,
+    softmax: str,
+) -> affinity.Neighbors:
+    """`affinity.select_neighbors` among the cells that a region allows.
+
+    Args:
+      features: `[H, W, C]` of the targets.
+      frames: `[M, H, W, C]` of the context.
+      valid: `[M]`, which of them may be selected from.
+      first: the number of the first frame to search.
+      num_frames: how many to search from there on.
+      per_frame: one list for each frame, instead of one for all of them.
+      region, k, temperature, softmax: see `jaxprop.TopK`; `is_possible` must hold.
+
+    Returns:
+      `Neighbors` `[1, N, k]` of all N = H * W targets, or `[num_frames, N, k]` with one list for
+      each frame. Cells are numbered through all M frames.
+    """
+    height, width, _ = features.shape
+    valid = jax.lax.dynamic_slice_in_dim(valid, first, num_frames)
+    num_lists = num_frames if per_frame else 1
+
+    def search_tile(queries, inside, corner, window):
+        keys = jax.lax.dynamic_slice(
+            frames, (first, *corner, 0), (num_frames, *window, frames.shape[-1])
+        )
+        # Affinities of the tile with the windows of all frames, in one product.
+        keys = rearrange(keys, 'm h w c -> (m h w) c')
+        logits = affinity.affinity(queries, keys) / temperature
+        logits = rearrange(logits, 'q (m k) -> q m k', m=num_frames)
+        allowed = jnp.where(inside[:, None] & valid[:, None], logits, -jnp.inf)
+        # One list for each group of frames among which is selected.
+        logits, allowed = (x.reshape(len(x), num_lists, -1) for x in (logits, allowed))
+        found = affinity.select_neighbors(logits, allowed, k, softmax)
+        # From places in the windows to numbers of cells.
+        candidates = found.cells + allowed.shape[-1] * jnp.arange(num_lists)[:, None]
+        frame, row, column = jnp.unravel_index(candidates, (num_frames, *window))
+        cells = ((first + frame) * height + corner[0] + row) * width + corner[1] + column
+        return found._replace(cells=cells)
+
+    found = _map_tiles(search_tile, features, region)
+    return jax.tree.map(lambda x: rearrange(x, 'n l ... -> l n ...'), found)
+
+
+def attend(
+    features: jax.Array,
+    frame: jax.Array,
+    label: jax.Array,
+    *,
+    region: Region,
+    temperature: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Attention over all cells that a region allows.
+
+    Args:
+      features: `[H, W, C]` of the targets.
+      frame: `[H, W, C]` of a context frame.
+      label: `[H, W, L]`, its soft label.
+      region, temperature: see `jaxprop.Attention`; the region must have a reach.
+
+    Returns:
+      The logarithm of the softmax's denominator `[N]`, and the label `[N, L]`.
+    """
+
+    def attend_tile(queries, inside, corner, window):
+        keys, label_there = (
+            rearrange(
+                jax.lax.dynamic_slice(x, (*corner, 0), (*window, x.shape[-1])), 'h w c -> (h w) c'
+            )
+            for x in (frame, label)
+        )
+        logits = affinity.affinity(queries, keys) / temperature
+        allowed = jnp.where(inside, logits, -jnp.inf)
+        log_sums = logsumexp(allowed, axis=-1)
+        return log_sums, affinity.soft_copy(jnp.exp(allowed - log_sums[:, None]), label_there)
+
+    return _map_tiles(attend_tile, features, region)
+
+
+def _map_tiles(function, features, region):
+    """`function` of every tile, its results' leaves `[q, ...]` put together to `[N, ...]`.
+
+    Its arguments are the tile's features `[q, C]`, which cells of its window the region allows
+    `[q, w]`, the window's upper left corner and its size.
+    """
+    *grid, channels = features.shape
+    tile, window = _tile_and_window(grid, region.reach)
+    starts, place = _tiles(grid, tile)
+    # Windows sit around their tiles, moved inside the frame.
+    corners = np.clip(starts - np.array(region.reach), 0, np.array(grid) - np.array(window))
+    tile_cells = np.indices(tile).reshape(2, -1).T
+    window_cells = np.indices(window).reshape(2, -1).T
+
+    def do_tile(start_and_corner):
+        start, corner = start_and_corner
+        queries = jax.lax.dynamic_slice(features, (*start, 0), (*tile, channels))
+        inside = region.allows((start + tile_cells)[:, None] - (corner + window_cells)[None])
+        return function(queries.reshape(-1, channels), inside, corner, window)
+
+    results = jax.lax.map(do_tile, (jnp.asarray(starts), jnp.asarray(corners, jnp.int32)))
+    return jax.tree.map(lambda x: rearrange(x, 't q ... -> (t q) ...')[place], results)
+
+
+def _tile_and_window(grid, reach):
+    tile = tuple(min(side, _TILE) for side in grid)
+    window = tuple(min(side, size + 2 * far) for side, size, far in zip(grid, tile, reach))
+    return tile, window
+
+
+def _tiles(grid, tile):
+    """Upper left cells of the tiles `[t, 2]`, and where in all tiles' cells each grid cell is.
+
+    The last tile of a row or column is moved inside the grid, overlapping the one before it.
+    """
+    rows, columns = (
+        np.minimum(np.arange(0, side, size), side - size) for side, size in zip(grid, tile)
+    )
+    starts = np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(-1, 2)
+    place = np.zeros(grid, np.int32)
+    for number, (row, column) in enumerate(starts):
+        cells = np.arange(tile[0] * tile[1]).reshape(tile) + number * tile[0] * tile[1]
+        place[row : row + tile[0], column : column + tile[1]] = cells
+    return starts.astype(np.int32), place.reshape(-1)
