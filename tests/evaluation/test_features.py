@@ -1,8 +1,5 @@
 """Networks by what a config says of them."""
 
-import functools
-import pathlib
-import sys
 import types
 
 import absl.flags
@@ -10,9 +7,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from ml_collections import config_flags
 
-from jaxprop import color
+from jaxprop import color, config_files
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
 from jaxprop.data.synthetic import synthetic_sequences
@@ -64,18 +60,14 @@ def test_refuses_an_unknown_architecture(tmp_path):
 
 
 @pytest.fixture
-def parsed(monkeypatch):
+def parsed():
     """Gives a config of configs/eval as a command line changes it."""
-    return functools.partial(parse, monkeypatch)
+    return parse
 
 
-def parse(monkeypatch, name, *flags):
-    # The settings that flags change are looked up in it.
-    monkeypatch.setattr(sys, 'argv', ['program', *flags])
+def parse(name, *flags):
     values = absl.flags.FlagValues()
-    path = pathlib.Path(__file__).resolve().parents[2] / f'configs/eval/{name}.py'
-    config_flags.DEFINE_config_file('config', str(path), flag_values=values)
-    values(sys.argv)
+    values(config_files.define_flags(['program', *flags], name, ('eval',), values))
     return values.config
 
 

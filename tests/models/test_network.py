@@ -16,7 +16,6 @@ from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
-from jaxprop.methods import from_settings
 from jaxprop.models import estimate_batch_statistics, find_network
 from jaxprop.models.heads import make_head
 from jaxprop.models.network import replace_attributes
@@ -80,10 +79,9 @@ def test_an_untrained_network_of_a_new_file(patchnet):
     network = sources.load_network('untrained', architecture='patchnet', patch=4)
     assert type(network.model) is patchnet and network.description['patch'] == 4
     [sequence] = synthetic_sequences(num_sequences=1, num_frames=3, size=(64, 80))
-    labeller = runner.Labeller(
-        network, from_settings(num_context=2, num_neighbors=3, restriction='none')
-    )
-    variables = sources.video_variables(sequence.read_frame, 3, labeller)
+    method = from_settings(num_context=2, num_neighbors=3, restriction='none')
+    labeller = runner.Labeller(sources.NetworkFeatures(network), method)
+    variables = labeller.source.variables(sequence)
     assert variables is network.variables
     frames = np.stack([sequence.read_frame(t) for t in range(3)])
     features = sources.extract_features(network.model, variables, frames, color_space='rgb')

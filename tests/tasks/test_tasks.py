@@ -198,7 +198,7 @@ def test_features_from_another_source(labeller, tmp_path):
 
     class Stored:
         network, color, description, trained = None, 'rgb', {'name': 'stored'}, True
-        stride, batch = labeller.source.stride, 4
+        stride, batch, warnings = labeller.source.stride, 4, ()
         missing = 0
 
         def settings(self):
