@@ -240,7 +240,7 @@ def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
     """
     never = functools.reduce(jnp.logical_and, (x[(0,) * x.ndim] != 0 for x in others)) & False
     # Both choices are equal; that they are computed from the others is what marks the result.
-    return jnp.where(never, array + never.astype(array.dtype), array)
+    return jnp.where(never, jnp.add(array, never.astype(array.dtype)), array)
 
 
 def _latest(memory, time):

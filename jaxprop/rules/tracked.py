@@ -21,7 +21,7 @@ import numpy as np
 from einops import rearrange
 
 from jaxprop import affinity, geometry, labels
-from jaxprop.memory import ContextFrames, Memory
+from jaxprop.memory import ContextFrames, Memory, vary_like
 from jaxprop.rules.neighbors import check_choice, check_temperature
 from jaxprop.rules.rule import Execution, Rule
 
@@ -373,7 +373,10 @@ def _mean_shift(start, neighbors, bandwidth, stop):
         length = _MOVE_LENGTH[stop](step)
         return jnp.where(is_over, center, moved), is_over | (length < _SMALLEST_MOVE)
 
-    center, _ = jax.lax.fori_loop(0, _SHIFTS, move, (start, jnp.asarray(False)))
+    points, counts = neighbors(start)
+    is_over = vary_like(jnp.asarray(False), start, points, counts)
+    start = vary_like(start, points, counts)
+    center, _ = jax.lax.fori_loop(0, _SHIFTS, move, (start, is_over))
     return center
 
 

@@ -85,7 +85,6 @@ def search(
     """
     height, width, _ = features.shape
     valid = jax.lax.dynamic_slice_in_dim(valid, first, num_frames)
-    num_lists = num_frames if per_frame else 1
 
     def search_tile(queries, inside, corner, window):
         keys = jax.lax.dynamic_slice(
@@ -97,10 +96,11 @@ def search(
         logits = rearrange(logits, 'q (m k) -> q m k', m=num_frames)
         allowed = jnp.where(inside[:, None] & valid[:, None], logits, -jnp.inf)
         # One list for each group of frames among which is selected.
-        logits, allowed = (x.reshape(len(x), num_lists, -1) for x in (logits, allowed))
+        if not per_frame:
+            logits, allowed = (rearrange(x, 'q m k -> q (m k)')[:, None] for x in (logits, allowed))
         found = affinity.select_neighbors(logits, allowed, k, softmax)
         # From places in the windows to numbers of cells.
-        candidates = found.cells + allowed.shape[-1] * jnp.arange(num_lists)[:, None]
+        candidates = found.cells + allowed.shape[-1] * jnp.arange(allowed.shape[1])[:, None]
         frame, row, column = jnp.unravel_index(candidates, (num_frames, *window))
         cells = ((first + frame) * height + corner[0] + row) * width + corner[1] + column
         return found._replace(cells=cells)

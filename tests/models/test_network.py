@@ -16,6 +16,7 @@ from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
+from jaxprop.methods import from_settings
 from jaxprop.models import estimate_batch_statistics, find_network
 from jaxprop.models.heads import make_head
 from jaxprop.models.network import replace_attributes
