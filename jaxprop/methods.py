@@ -249,6 +249,10 @@ def from_settings(**flat: Any) -> Propagation:
     values = {**given, **renamed, **dict(_RELEASED_ERRORS[error] for error in errors)}
     if issubclass(kind, Rule):
         _check_fixed(kind, given)
+        if values['k'] is None and any(field.name == 'k' for field in _fields(kind)):
+            raise ValueError(
+                f'num_neighbors is none; restriction={_restriction_name(kind)!r} needs a number'
+            )
         rule = _build(kind, values)
     else:
         values['region'] = _build(kind, values)

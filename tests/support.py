@@ -1,4 +1,4 @@
-"""What several tests need: the one way to the shared real data."""
+"""What several tests need: the reference numbers, and the one way to the shared real data."""
 
 import os
 import pathlib
@@ -8,6 +8,10 @@ import pytest
 SHARED = pathlib.Path(
     os.environ.get('JAXPROP_SHARED', pathlib.Path(__file__).resolve().parents[2] / 'shared')
 )
+
+
+# Numbers that released code gave for inputs stored beside them.
+REFERENCE = pathlib.Path(__file__).resolve().parent / 'reference'
 
 
 def shared(*parts: str) -> pathlib.Path:

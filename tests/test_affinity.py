@@ -54,46 +54,6 @@ def test_soft_copy_sums_weighted_labels():
         assert found[m, q, label] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    'shape, radius, count',
-    [
-        ('radius', 1, 1),
-        ('radius', 1.01, 5),
-        ('radius', 2, 9),
-        ('radius', 5, 69),
-        ('radius', 5.01, 81),
-        ('radius', 12, 437),
-        ('radius', 12.01, 441),
-        ('square', 1, 1),
-        ('square', 2, 9),
-        ('square', 2.5, 25),
-        ('square', 12, 529),
-        ('square', 12.5, 625),
-    ],
-)
-def test_distance_mask_counts(shape, radius, count):
-    context = np.indices((31, 31)).reshape(2, -1).T
-    mask = affinity.distance_mask(np.array([[15, 15]]), context, radius, shape)
-    assert mask.shape == (1, 31 * 31)
-    assert int(mask.sum()) == count
-
-
-@pytest.mark.parametrize('shape', ['radius', 'square'])
-def test_distance_mask_places(shape):
-    targets, context = np.array([[0, 0], [3, 1], [2, 4]]), np.indices((4, 5)).reshape(2, -1).T
-    mask = affinity.distance_mask(targets, context, 2.5, shape)
-    for q, (row, column) in enumerate(targets):
-        for k, (other_row, other_column) in enumerate(context):
-            offsets = abs(row - other_row), abs(column - other_column)
-            distance = np.hypot(*offsets) if shape == 'radius' else max(offsets)
-            assert bool(mask[q, k]) == (distance < 2.5)
-
-
-def test_distance_mask_rejects_unknown_shape():
-    with pytest.raises(ValueError, match='diamond'):
-        affinity.distance_mask(np.zeros((1, 2)), np.zeros((1, 2)), 2, 'diamond')
-
-
 # A prime length, ones that are cut into blocks, and all values asked for.
 @pytest.mark.parametrize('length, k', [(997, 5), (1000, 5), (1200, 1), (360, 20), (12, 12)])
 def test_top_k_keeps_the_order_of_ties(length, k):

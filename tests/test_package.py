@@ -46,8 +46,10 @@ def test_public_functions_compose():
     features = jax.random.normal(jax.random.key(0), (3, 5, 6, 4))
     ids = jax.random.randint(jax.random.key(1), (40, 48), 0, 3) * 7
     values = jaxprop.label_values(ids)
-    config = jaxprop.PropagationConfig(num_context=2, num_neighbors=3, radius=3)
-    soft = jaxprop.propagate_video(features, jaxprop.encode(ids, values, (5, 6)), config=config)
+    method = jaxprop.Propagation(
+        memory=jaxprop.Memory(num_frames=2), rule=jaxprop.TopK(k=3, region=jaxprop.Disk(3))
+    )
+    soft = jaxprop.propagate_video(features, jaxprop.encode(ids, values, (5, 6)), method)
     decoded = jaxprop.decode(soft[-1], values, (40, 48))
     assert decoded.shape == (40, 48)
     assert set(decoded.reshape(-1).tolist()) <= {0, 7, 14}

@@ -1,6 +1,5 @@
 """Propagation against loops in NumPy, the official numbers, and what must hold by itself."""
 
-import dataclasses
 import functools
 import itertools
 
@@ -9,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxprop import Everywhere
 from jaxprop.labels import harden, min_max_normalize
-from jaxprop.propagation import PropagationConfig, init_context, propagate_step, propagate_video
-from tests.support import shared
+from tests.flat import flat, init_context, propagate_step, propagate_video
+from tests.support import REFERENCE
 
 GRID = (5, 7)
 
@@ -34,7 +34,7 @@ def _video(num_frames=6, grid=GRID, seed=0):
 
 
 def _config(**settings):
-    return PropagationConfig(
+    return flat(
         **{'num_context': 2, 'num_neighbors': 3, 'temperature': 0.1, 'radius': 2.5, **settings}
     )
 
@@ -160,7 +160,7 @@ def _covering_settings():
 )
 def test_equals_oracle(settings):
     features, label = _video()
-    config = PropagationConfig(**settings)
+    config = flat(**settings)
     _assert_close(_propagate_by_steps(features, label, config), _oracle(features, label, config))
 
 
@@ -236,7 +236,7 @@ _OFFICIAL = {
 
 
 def _official(name, **settings):
-    reference = np.load(shared('reference', 'propagation.npz'))
+    reference = np.load(REFERENCE / 'propagation.npz')
     config = _config(num_context=3, num_neighbors=5, **_OFFICIAL[name], **settings)
     return reference['features'], reference['first_label'], reference[name], config
 
@@ -244,11 +244,11 @@ def _official(name, **settings):
 @pytest.mark.parametrize('implementation', ['dense', 'windowed'])
 @pytest.mark.parametrize('name', _OFFICIAL)
 def test_official_video(name, implementation):
+    features, label, expected, config = _official(name, implementation=implementation)
     if implementation == 'windowed' and _OFFICIAL[name].get('restriction') == 'none':
         with pytest.raises(ValueError, match='windowed'):
-            _official(name, implementation=implementation)
+            propagate_video(features, label, config=config)
         return
-    features, label, expected, config = _official(name, implementation=implementation)
     _assert_close(propagate_video(features, label, config=config), expected)
 
 
@@ -290,7 +290,7 @@ def test_official_padded_batch(name):
 def test_all_neighbors_are_attention(aggregation, most):
     features, label = _video()
     config = _config(aggregation=aggregation, restriction='none', num_neighbors=most)
-    attention = dataclasses.replace(config, num_neighbors=None)
+    attention = config.replace(num_neighbors=None)
     _assert_close(
         propagate_video(features, label, config=config),
         propagate_video(features, label, config=attention),
@@ -490,14 +490,14 @@ def test_harden_takes_the_first_of_ties():
         ({'temperature': -0.5}, 'temperature is -0.5'),
         ({'temperature': float('nan')}, 'temperature is nan'),
         ({'temperature': float('inf')}, 'temperature is inf'),
-        ({'num_neighbors': 0}, 'num_neighbors is 0'),
-        ({'num_context': -1}, 'num_context is -1'),
-        ({'num_context': 0, 'keep_first': False}, 'num_context is 0 with keep_first=False'),
+        ({'num_neighbors': 0}, 'k is 0'),
+        ({'num_context': -1}, 'num_frames is -1'),
+        ({'num_context': 0, 'keep_first': False}, 'num_frames is 0 with keep_first=False'),
         ({'radius': 0.5}, 'radius is 0.5'),
         ({'radius': float('nan'), 'restriction': 'square'}, 'radius is nan'),
         ({'radius': float('inf')}, 'radius is inf'),
         ({'query_chunk': 0}, 'query_chunk is 0'),
-        ({'context_step': 0}, 'context_step is 0'),
+        ({'context_step': 0}, '^step is 0'),
         ({'kept_frames': (5, 5)}, r'kept_frames is \(5, 5\)'),
         ({'kept_frames': (0,)}, r'kept_frames is \(0,\)'),
         ({'as_released': ('typo',)}, "as_released holds 'typo'; known: signed_stop"),
@@ -505,11 +505,11 @@ def test_harden_takes_the_first_of_ties():
 )
 def test_rejects_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        PropagationConfig(**settings)
+        flat(**settings)
 
 
 def test_radius_is_free_without_restriction():
-    assert PropagationConfig(restriction='none', radius=0).radius == 0
+    assert flat(restriction='none', radius=0).method.rule.region == Everywhere()
 
 
 # On a grid of 5 x 7 with radius 2.5 a cell in the middle has 21 candidates a frame.
@@ -532,7 +532,7 @@ def test_rejects_more_neighbors_than_candidates(settings, most):
     features, label = _video()
     init_context(features[0], label, config=_config(num_neighbors=most, **settings))
     excessive = _config(num_neighbors=most + 1, **settings)
-    message = f'num_neighbors is {most + 1}, but a cell has at most {most} .* grid of 5x7'
+    message = rf'k \(num_neighbors\) is {most + 1}, but a cell has at most {most} .* grid of 5x7'
     with pytest.raises(ValueError, match=message):
         init_context(features[0], label, config=excessive)
     with pytest.raises(ValueError, match=message):

@@ -1,14 +1,13 @@
 """Windowed propagation against the dense one: the same labels, cell by cell."""
 
-import dataclasses
 import functools
 
 import jax
 import numpy as np
 import pytest
 
-from jaxprop import windowed
-from jaxprop.propagation import PropagationConfig, propagate_video
+from jaxprop.rules import windowed
+from tests.flat import flat, propagate_video
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +25,7 @@ def _video(grid, num_frames=4, seed=0):
 
 
 def _config(**settings):
-    return PropagationConfig(
+    return flat(
         **{
             'num_context': 2,
             'num_neighbors': 5,
@@ -39,7 +38,7 @@ def _config(**settings):
 
 
 def _assert_equals_dense(features, label, config, propagate=propagate_video):
-    dense = dataclasses.replace(config, implementation='dense')
+    dense = config.replace(implementation='dense')
     found = propagate(features, label, config=config)
     np.testing.assert_allclose(found, propagate(features, label, config=dense), rtol=0, atol=1e-5)
     return found
@@ -160,29 +159,37 @@ def test_under_vmap_and_jit():
         np.testing.assert_allclose(one, propagate_video(*video, config=config), atol=1e-5)
 
 
+def _is_used(grid, config):
+    rule = config.method.rule
+    return windowed.is_used(grid, rule.region, rule.softmax, config.execution)
+
+
 def test_auto_uses_windows_where_they_are_less_work():
-    auto = PropagationConfig(num_context=2, radius=2.5)
-    assert windowed.is_used((60, 107), auto)
-    assert windowed.is_used((60, 107), PropagationConfig())
+    auto = flat(num_context=2, radius=2.5)
+    assert _is_used((60, 107), auto)
+    assert _is_used((60, 107), flat())
     # One tile's window is the whole grid.
-    assert not windowed.is_used((9, 9), auto)
-    assert windowed.is_used((60, 107), dataclasses.replace(auto, num_neighbors=None))
+    assert not _is_used((9, 9), auto)
+    assert _is_used((60, 107), auto.replace(num_neighbors=None))
     for excluded in ({'restriction': 'none'}, {'softmax': 'frame'}):
-        assert not windowed.is_used((60, 107), dataclasses.replace(auto, **excluded))
-    asked = dataclasses.replace(auto, implementation='windowed')
-    assert windowed.is_used((9, 9), asked)
-    dense = dataclasses.replace(auto, implementation='dense')
-    assert not windowed.is_used((60, 107), dense)
+        assert not _is_used((60, 107), auto.replace(**excluded))
+    asked = auto.replace(implementation='windowed')
+    assert _is_used((9, 9), asked)
+    dense = auto.replace(implementation='dense')
+    assert not _is_used((60, 107), dense)
 
 
 @pytest.mark.parametrize(
-    'settings',
+    'settings, message',
     [
-        {'restriction': 'none'},
-        {'softmax': 'frame'},
+        ({'restriction': 'none'}, r'windowed.*Everywhere\(\)'),
+        ({'softmax': 'frame'}, "windowed.*'frame'"),
+        ({'softmax': 'frame', 'num_neighbors': None}, "windowed.*'frame'"),
     ],
 )
-def test_rejects_what_needs_whole_frames(settings):
-    ((name, value),) = settings.items()
-    with pytest.raises(ValueError, match=f'windowed.*{name}={value!r}'):
-        _config(**settings)
+def test_rejects_what_needs_whole_frames(settings, message):
+    config = _config(**settings)
+    with pytest.raises(ValueError, match=message):
+        propagate_video(*_video((9, 17)), config=config)
+    with pytest.raises(ValueError, match=message):
+        config.method.rule.check_grid((9, 17), config.method.memory, config.execution)

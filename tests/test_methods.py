@@ -1,0 +1,187 @@
+"""Methods, and the flat settings that name them; DINO's against its released code."""
+
+import dataclasses
+import inspect
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxprop
+from jaxprop import methods, rules
+from tests.support import REFERENCE
+
+PUBLISHED = sorted(
+    name
+    for name, value in vars(methods).items()
+    if inspect.isfunction(value) and value.__annotations__.get('return') is jaxprop.Propagation
+    if name != 'from_settings'
+)
+
+
+def test_published_are_found():
+    assert {'crw', 'vfs', 'dino', 'uvc', 'uvc_tracked', 'timecycle', 'corrflow', 'mast'} <= set(
+        PUBLISHED
+    )
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_settings_and_back(name):
+    method = getattr(methods, name)()
+    flat = methods.settings(method)
+    assert methods.from_settings(**flat) == method
+    assert methods.from_settings(method=name) == method
+    # The other way round, and with the values of another method underneath.
+    assert methods.settings(methods.from_settings(**flat)) == flat
+    assert methods.from_settings(method='vfs', **flat) == method
+
+
+@pytest.mark.parametrize(
+    'method',
+    [
+        jaxprop.Propagation(),
+        jaxprop.Propagation(
+            memory=jaxprop.Memory(num_frames=3, step=2, keep_first=False, kept_frames=(4, 9)),
+            rule=jaxprop.Attention(
+                temperature=0.3, region=jaxprop.Everywhere(), aggregation='per_frame'
+            ),
+            normalize_features=False,
+            feedback='min_max',
+        ),
+        jaxprop.Propagation(rule=jaxprop.Attention(softmax='frame', region=jaxprop.Square(4))),
+        jaxprop.Propagation(rule=jaxprop.TrackedBoxes(k=3, softmax='neighbors', cells='corner')),
+        jaxprop.Propagation(rule=jaxprop.PredictedWindow(radius=5.0, outside='zero')),
+    ],
+    ids=lambda method: type(method.rule).__name__,
+)
+def test_settings_and_back_of_other_methods(method):
+    assert methods.from_settings(**methods.settings(method)) == method
+
+
+def test_nothing_given_is_crw():
+    assert methods.from_settings() == methods.crw() == methods.from_settings(method='')
+
+
+def test_given_values_replace_those_of_the_method():
+    method = methods.from_settings(method='crw', num_neighbors=5)
+    assert method.rule.k == 5
+    assert method == methods.crw(k=5)
+    method = methods.from_settings(method='vfs', num_context=3, radius=4, temperature=1.0)
+    assert method == methods.vfs(num_frames=3, radius=4, temperature=1.0)
+    assert (
+        methods.from_settings(method='uvc_tracked', as_released=()).rule == jaxprop.TrackedBoxes()
+    )
+
+
+@pytest.mark.parametrize('none', ['none', 'None', None])
+def test_no_number_of_neighbors_is_attention(none):
+    method = methods.from_settings(num_neighbors=none, radius=3)
+    assert method.rule == jaxprop.Attention(region=jaxprop.Disk(3))
+
+
+def test_execution():
+    flat = {'implementation': 'dense', 'query_chunk': 7}
+    execution = methods.execution_from_settings(num_neighbors=3, **flat)
+    assert execution == jaxprop.Execution(**flat)
+    assert methods.execution_from_settings() == jaxprop.Execution()
+    # How it is computed is no part of the method.
+    assert methods.from_settings(**flat) == methods.crw()
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ({'num_neighbours': 5}, "'num_neighbours'; did you mean 'num_neighbors'"),
+        ({'padings': 'mask'}, "'padings'; did you mean 'padding'"),
+        ({'restriction': 'radios'}, "restriction is 'radios'; did you mean 'radius'"),
+        ({'restriction': 'windowed'}, "restriction is 'windowed'; .*Known: .*square"),
+        ({'method': 'corflow'}, "method is 'corflow'; did you mean 'corrflow'"),
+        ({'method': 'from_settings'}, "method is 'from_settings'; .*Known: .*mast"),
+        ({'as_released': ('signed_stops',)}, "'signed_stops'; did you mean 'signed_stop'"),
+        ({'restriction': 'track', 'restrict_first': True}, "aggregation is 'overall'.*'track'"),
+    ],
+    ids=str,
+)
+def test_rejects(settings, message):
+    with pytest.raises(ValueError, match=message):
+        methods.from_settings(**settings)
+
+
+_BAND = '''
+import dataclasses
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class NarrowBand:
+    """Cells of nearly the same row.
+
+    Attributes:
+      height: how many rows away is too far.
+      bind_first: whether frame 0 is restricted too.
+    """
+
+    height: int = 2
+    bind_first: bool = False
+    reach = (100, 100)
+
+    def allows(self, offsets):
+        return jnp.abs(offsets[..., 0]) < self.height
+'''
+
+
+@pytest.fixture
+def narrow_band(tmp_path, monkeypatch):
+    """A file in the folder of rules, as a user adds one."""
+    (tmp_path / 'narrow_band.py').write_text(_BAND)
+    monkeypatch.setattr(rules, '__path__', [*rules.__path__, str(tmp_path)])
+    yield
+    sys.modules.pop('jaxprop.rules.narrow_band', None)
+    vars(rules).pop('narrow_band', None)
+
+
+@pytest.mark.usefixtures('narrow_band')
+def test_region_of_ones_own_is_found_by_name():
+    flat = {'restriction': 'narrow_band', 'restrict_first': True, 'num_neighbors': 2}
+    method = methods.from_settings(height=1, num_context=1, **flat)
+    assert dataclasses.asdict(method.rule.region) == {'height': 1, 'bind_first': True}
+    assert methods.settings(method)['restriction'] == 'narrow_band'
+    assert methods.from_settings(**methods.settings(method)) == method
+    assert methods.from_settings(**flat).rule.region.height == 2
+    assert methods.describe(method)['rule']['region'] == {
+        'kind': 'NarrowBand',
+        'height': 1,
+        'bind_first': True,
+    }
+    with pytest.raises(ValueError, match="'heigth'; did you mean 'height'"):
+        methods.from_settings(heigth=1, **flat)
+    with pytest.raises(ValueError, match="did you mean 'narrow_band'"):
+        methods.from_settings(restriction='narow_band')
+    # Labels stay in their rows.
+    features = jax.random.normal(jax.random.key(0), (3, 4, 5, 6))
+    label = jnp.zeros((4, 5, 1)).at[2].set(1)
+    labels = jaxprop.propagate_video(features, label, method)
+    np.testing.assert_allclose(labels, np.broadcast_to(label, labels.shape), atol=1e-6)
+
+
+def test_parameter_of_another_region_is_unknown():
+    with pytest.raises(ValueError, match="no setting 'height'"):
+        methods.from_settings(height=1)
+
+
+@pytest.mark.parametrize('num_frames, reach, k', [(4, 3, 5), (7, 12, 5), (2, 2, 20)])
+@pytest.mark.parametrize('implementation', ['dense', 'windowed'])
+def test_dino_as_released(num_frames, reach, k, implementation):
+    reference = np.load(REFERENCE / 'dino_propagation.npz')
+    method = methods.dino(k=k, num_frames=num_frames, reach=reach)
+    found = jaxprop.propagate_video(
+        reference['features'],
+        reference['first_label'],
+        method,
+        execution=jaxprop.Execution(implementation=implementation),
+    )
+    expected = reference[f'n{num_frames}_reach{reach}_k{k}']
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
