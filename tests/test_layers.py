@@ -1,4 +1,4 @@
-"""Who may import whom in the package, from the mathematics at the bottom to the command at the top."""
+"""Who may import whom, from the mathematics at the bottom to the command at the top."""
 
 import ast
 import pathlib

@@ -107,6 +107,15 @@ def check_radius(radius: float) -> None:
         )
 
 
+def check_k(k: int) -> None:
+    """Raises ValueError for what is no number of neighbours."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(
+            f'k (num_neighbors) is {k!r}; it must be a whole number of at least 1; for all cells '
+            'take Attention (num_neighbors=none)'
+        )
+
+
 def check_temperature(temperature: float) -> None:
     """Raises ValueError for a temperature that no softmax can have."""
     if not (temperature > 0 and math.isfinite(temperature)):
@@ -148,11 +157,7 @@ class TopK(Rule):
     softmax: str = 'neighbors'
 
     def __post_init__(self):
-        if self.k < 1:
-            raise ValueError(
-                f'k is {self.k}; it must be at least 1; for all cells take Attention '
-                '(num_neighbors=none)'
-            )
+        check_k(self.k)
         check_temperature(self.temperature)
         check_choice('aggregation', self.aggregation, AGGREGATIONS)
         check_choice('softmax', self.softmax, affinity.SOFTMAX_OVER)

@@ -22,7 +22,7 @@ from einops import rearrange
 
 from jaxprop import affinity, geometry, labels
 from jaxprop.memory import ContextFrames, Memory, vary_like
-from jaxprop.rules.neighbors import check_choice, check_temperature
+from jaxprop.rules.neighbors import check_choice, check_k, check_temperature
 from jaxprop.rules.rule import Execution, Rule
 
 STRIDE = 8  # Pixels to a cell.
@@ -59,8 +59,7 @@ class TrackedBoxes(Rule):
     cells: str = 'center'
 
     def __post_init__(self):
-        if self.k < 1:
-            raise ValueError(f'k (num_neighbors) is {self.k}; it must be at least 1')
+        check_k(self.k)
         check_temperature(self.temperature)
         check_choice('softmax', self.softmax, affinity.SOFTMAX_OVER)
         check_choice('stop', self.stop, _MOVE_LENGTH)
