@@ -490,7 +490,7 @@ def test_harden_takes_the_first_of_ties():
         ({'temperature': -0.5}, 'temperature is -0.5'),
         ({'temperature': float('nan')}, 'temperature is nan'),
         ({'temperature': float('inf')}, 'temperature is inf'),
-        ({'num_neighbors': 0}, r'k (num_neighbors) is 0'),
+        ({'num_neighbors': 0}, r'k \(num_neighbors\) is 0'),
         ({'num_context': -1}, 'num_frames is -1'),
         ({'num_context': 0, 'keep_first': False}, 'num_frames is 0 with keep_first=False'),
         ({'radius': 0.5}, 'radius is 0.5'),
