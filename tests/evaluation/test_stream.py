@@ -218,10 +218,10 @@ def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
         return np.stack(predictions)
 
     assert np.mean(found != label(exact)) < 1e-3 < 1e-2 < np.mean(found != label(None))
-    sizes = targets.Sizes((64, 80), (64, 80), (16, 20), (4.0, 4.0))
     void = np.where(ids == 0, 255, ids)
     for first in (ids, void):
-        np.testing.assert_array_equal(targets.MaskTarget().boxes(first, values, sizes), exact)
+        boxes = config.rule.init_from_ids(first, values, (16, 20), values.size)
+        np.testing.assert_array_equal(boxes, exact)
 
 
 def test_no_video_at_a_time_is_refused(tmp_path):

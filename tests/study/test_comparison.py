@@ -63,7 +63,7 @@ def runs(sequences, labeller, tmp_path_factory):
     untrained = dataclasses.replace(labeller.source.network, trained=False)
     other = runner.Labeller(
         dataclasses.replace(labeller.source, network=untrained),
-        dataclasses.replace(CONFIG, num_neighbors=1),
+        dataclasses.replace(CONFIG, rule=dataclasses.replace(CONFIG.rule, k=1)),
     )
     run(sequences[1:], other, root / SECOND)
     return [root / 'one', root / SECOND]
