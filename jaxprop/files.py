@@ -1,14 +1,74 @@
 """Files that are whole or not there, and folders that hold the results of one set of settings."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+import secrets
+import shutil
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from flax import traverse_util
+
+try:
+    import fcntl
+except ImportError:  # On Windows; there no lock is taken.
+    fcntl = None
+
+_MARK = '.partial-'
+
+
+def partial_path(path: str | os.PathLike) -> pathlib.Path:
+    """A new name beside `path`, hidden, for a file or folder while it is being written.
+
+    No other call gives the same name, in this process or another. `remove_partial` finds it.
+    """
+    path = pathlib.Path(path)
+    return path.with_name(f'.{path.stem}{_MARK}{secrets.token_hex(4)}{path.suffix}')
+
+
+def remove_partial(folder: str | os.PathLike, owned: Iterable[str] = ()) -> None:
+    """Removes what a process that was killed left half-written.
+
+    To be called while no other process writes there, see `locked`.
+
+    Args:
+      folder: that the files were written to.
+      owned: names of folders in it that are searched as well, at any depth.
+    """
+    folder, pattern = pathlib.Path(folder), f'.*{_MARK}*'
+    for path in [
+        *folder.glob(pattern),
+        *(p for name in owned for p in (folder / name).rglob(pattern)),
+    ]:
+        remove(path)
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file, or a folder with all that is in it; nothing happens if it is not there."""
+    path = pathlib.Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def move(partial: pathlib.Path, path: pathlib.Path) -> None:
+    """Renames a finished file or folder to its own name, in place of what has that name.
+
+    Its files, and then the names in its folder, reach the disk before this returns: a record that
+    is written afterwards never speaks of files that a loss of power has emptied.
+    """
+    for inner in [partial, *partial.rglob('*')] if partial.is_dir() else [partial]:
+        _sync(inner)
+    if path.is_dir():
+        remove(path)  # A folder can't be renamed over one that holds something.
+    partial.replace(path)
+    _sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -19,10 +79,10 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
+    temporary = partial_path(path)
     try:
         yield temporary
-        temporary.replace(path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,34 +105,91 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+      ValueError: it is damaged; the message names the file. OSError: it can't be read.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path}: is damaged, it is not JSON: {error}') from error
+
+
+def digest(paths: Iterable[str | os.PathLike]) -> str:
+    """SHA-256 over the names and contents of files, in hexadecimal: the identity of data.
+
+    Args:
+      paths: of files, or of folders, which stand for all files in them. The folders that lead to
+        them do not count: moved elsewhere, the data are the same.
+
+    Raises:
+      OSError: a file can't be read.
+    """
+    total = hashlib.sha256()
+    for path in map(pathlib.Path, paths):
+        inner = sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else [path]
+        for file in inner:
+            with file.open('rb') as opened:
+                content = hashlib.file_digest(opened, 'sha256').hexdigest()
+            name = os.fsencode(file.relative_to(path.parent))
+            total.update(b'%d:%s %s\n' % (len(name), name, content.encode()))
+    return total.hexdigest()
+
+
 def claim(
     path: str | os.PathLike,
     settings: Mapping[str, Any],
     changeable: Collection[str] = (),
     write: bool = True,
+    *,
+    owned: Collection[str] = (),
+    replace_damaged: bool = False,
 ) -> None:
     """Makes a folder the place of results with these settings, or refuses.
 
     Args:
       path: of the JSON file in the folder that holds the settings.
       settings: as JSON can hold them, in dicts.
-      changeable: names, 'outer/inner', that may differ from those of an earlier call.
+      changeable: names, 'outer/inner' or 'outer' for all below it, that may differ from those of an
+        earlier call.
       write: False: only check, where another process writes.
+      owned: what the results are called in the folder. Where one of these is there without settings
+        it is somebody else's, and stays.
+      replace_damaged: damaged settings count as none, where results are checked one by one.
 
     Raises:
-      ValueError: the folder holds results of other settings; the message says which differ.
+      ValueError: the folder holds results of other settings, and the message says which differ;
+        or it holds something of these names that is not known to be a result; or the settings
+        there are damaged.
     """
     path = pathlib.Path(path)
     settings = json.loads(json.dumps(_finite(settings)))
+    found = None
     if path.exists():
+        try:
+            found = read_json(path)
+            if not isinstance(found, dict):
+                raise ValueError(f'{path}: is damaged, it holds no settings')
+        except ValueError as error:
+            if not replace_damaged:
+                raise ValueError(f'{error}. Name another folder, or remove this one') from error
+            found = None
+    elif there := [name for name in owned if (path.parent / name).exists()]:
+        raise ValueError(
+            f'{path.parent} holds {", ".join(there)}, but no {path.name} of an earlier run. Name '
+            'another folder'
+        )
+    if found is not None:
         found, wanted = (
-            traverse_util.flatten_dict(values, sep='/')
-            for values in (json.loads(path.read_text()), settings)
+            traverse_util.flatten_dict(values, sep='/') for values in (found, settings)
         )
         differing = [
             f'{name} is {wanted.get(name)}, was {found.get(name)}'
             for name in sorted(found.keys() | wanted.keys())
-            if found.get(name) != wanted.get(name) and name not in changeable
+            if found.get(name) != wanted.get(name)
+            and not {name, name.split('/')[0]} & set(changeable)
         ]
         if differing:
             raise ValueError(
@@ -81,6 +198,57 @@ def claim(
             )
     if write:
         write_json(path, settings)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps other processes that call this from writing to a folder.
+
+    The folder is made where missing. The lock, the file .lock, holds the host and the process. The
+    system frees it when the process ends, however it ends.
+
+    Raises:
+      ValueError: another process holds the lock; the message says which.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / '.lock'
+    if fcntl is None:
+        yield
+        return
+    while True:
+        file = open(path, 'a+', encoding='utf-8')
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = ' '.join(file.read(200).split()) or 'another process'
+            file.close()
+            raise ValueError(
+                f'{folder} is being written by {holder}. Wait for it, or name another folder'
+            ) from error
+        # Whoever held the lock before may have removed the file meanwhile: then a new one is made.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                break
+        file.close()
+    try:
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _sync(path):
+    """Has a file, or the names in a folder, written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _finite(value):

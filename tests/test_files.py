@@ -1,11 +1,25 @@
 """Files that are whole or not there, and folders of one set of settings."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from jaxprop.files import claim, replacing, write_json
+from jaxprop.files import (
+    claim,
+    digest,
+    locked,
+    move,
+    partial_path,
+    read_json,
+    remove_partial,
+    replacing,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
@@ -51,3 +65,108 @@ def test_a_folder_is_claimed_once(tmp_path):
     other = {'data': {'root': 'there', 'size': (2, 3)}, 'steps': 5}
     claim(path, other, changeable={'data/root'})
     assert json.loads(path.read_text())['data']['root'] == 'there'
+
+
+def test_what_is_not_known_to_be_a_result_is_left_alone(tmp_path):
+    (tmp_path / 'masks').mkdir()
+    with pytest.raises(ValueError, match='holds masks, but no settings.json'):
+        claim(tmp_path / 'settings.json', {'a': 1}, owned=('masks', 'metrics.json'))
+    assert [path.name for path in tmp_path.iterdir()] == ['masks']
+    claim(tmp_path / 'settings.json', {'a': 1}, owned=('metrics.json',))
+    claim(tmp_path / 'settings.json', {'a': 1}, owned=('masks',))
+
+
+@pytest.mark.parametrize('content', ['', '{"a": ', '[1]', '"a"', '[' * 10**5])
+def test_damaged_settings_are_named_or_replaced(tmp_path, content):
+    path = tmp_path / 'settings.json'
+    path.write_text(content)
+    with pytest.raises(ValueError, match='settings.json: is damaged'):
+        claim(path, {'a': 1})
+    assert path.read_text() == content
+    claim(path, {'a': 1}, replace_damaged=True)
+    assert read_json(path) == {'a': 1}
+
+
+def test_changeable_is_a_name_or_all_below_it(tmp_path):
+    path = tmp_path / 'settings.json'
+    claim(path, {'a': 1, 'made': {'by': 'x', 'on': 1}})
+    claim(path, {'a': 1, 'made': {'by': 'y'}}, changeable=('made',))
+    with pytest.raises(ValueError, match='made/by is z, was y'):
+        claim(path, {'a': 1, 'made': {'by': 'z'}}, changeable=('a',))
+
+
+def test_digest_is_of_names_and_contents(tmp_path):
+    first, second = tmp_path / 'x' / 'a', tmp_path / 'y' / 'a'
+    for folder in (first, second):
+        (folder / 'in').mkdir(parents=True)
+        (folder / 'in' / '1').write_bytes(b'one')
+        (folder / '2').write_bytes(b'two')
+    assert digest([first]) == digest([second]) != digest([first / '2'])
+    lines = b''.join(
+        b'%d:%s %s\n' % (len(name), name, hashlib.sha256(content).hexdigest().encode())
+        for name, content in ((b'a/2', b'two'), (b'a/in/1', b'one'))
+    )
+    assert digest([first]) == hashlib.sha256(lines).hexdigest()
+    os.utime(second / '2', (1, 1))
+    assert digest([first]) == digest([second])
+    (second / '2').write_bytes(b'twO')
+    assert digest([first]) != digest([second])
+    (second / '2').rename(second / '3')
+    (second / '3').write_bytes(b'two')
+    assert digest([first]) != digest([second])
+
+
+def test_a_folder_comes_to_its_place_whole(tmp_path):
+    place = tmp_path / 'masks' / 'dog'
+    for text in ('old', 'new'):
+        partial = partial_path(place)
+        partial.mkdir(parents=True)
+        (partial / text).write_text(text)
+        move(partial, place)
+    assert [path.name for path in place.iterdir()] == ['new']
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    names = ('kept/.hidden', 'kept/a.png', 'masks/x/.b.png', 'elsewhere/.c.partial-0.png')
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    partial = [partial_path(tmp_path / name) for name in ('a.json', 'masks/x/b.png', 'masks/y')]
+    partial[0].touch()
+    partial[1].touch()
+    partial[2].mkdir()
+    (partial[2] / 'c.png').touch()
+    remove_partial(tmp_path, ('masks', 'missing'))
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if p.is_file())
+    assert left == sorted(names)
+
+
+HOLD = """
+import sys
+from jaxprop.files import locked
+with locked(sys.argv[1]):
+    print('held', flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize('end', ['exit', 'kill'])
+def test_one_process_at_a_time_writes_to_a_folder(tmp_path, end):
+    holder = subprocess.Popen(
+        [sys.executable, '-c', HOLD, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == 'held\n'
+    with pytest.raises(ValueError, match=f'is being written by process {holder.pid} on '):
+        with locked(tmp_path):
+            pass
+    if end == 'kill':
+        holder.kill()
+    holder.communicate()
+    with locked(tmp_path):
+        with pytest.raises(ValueError, match=f'process {os.getpid()} on '), locked(tmp_path):
+            pass
+    assert not list(tmp_path.iterdir())
