@@ -3,6 +3,7 @@
 A network here is a Flax module that `jaxprop.models.find_network` finds.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -115,6 +116,19 @@ def describe_pretrained(name_or_path: str | os.PathLike) -> dict[str, Any]:
       ValueError: there is no such network.
     """
     return json.loads(_find(name_or_path)[1].read_text(encoding='utf-8'))
+
+
+def weights_digest(name_or_path: str | os.PathLike) -> str:
+    """SHA-256 of a saved network's file of weights, in hexadecimal.
+
+    Args:
+      name_or_path: as for `load_pretrained`.
+
+    Raises:
+      ValueError: there is no such network.
+    """
+    with _find(name_or_path)[0].open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def list_pretrained() -> list[str]:

@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 
 from jaxprop.data.davis import davis_sequence
-from jaxprop.data.sequences import DataError, KeypointSequence
+from jaxprop.data.sequences import DataError, KeypointSequence, identity_of
 
 NUM_JOINTS = 37
 FULL_SIZE = (1080, 1920)
@@ -100,6 +100,7 @@ def badja_sequence(
         scales[index - first] = np.sqrt(np.count_nonzero(mask))
     if np.isnan(positions[0]).all():
         raise DataError(f'{path}: the first annotated frame has no visible joint')
+    own = identity_of([path])
     return KeypointSequence(
         name=name,
         num_frames=num_frames,
@@ -109,6 +110,7 @@ def badja_sequence(
         scales=scales,
         frame_names=video.frame_names[first : first + num_frames],
         joint_names=JOINT_NAMES,
+        identity=lambda: f'{video.identity()} {own()}',
     )
 
 

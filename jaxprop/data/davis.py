@@ -23,7 +23,7 @@ from jaxprop.data.image_files import (
     read_palette,
     resolve_full,
 )
-from jaxprop.data.sequences import DataError, LabelledSequence, compact
+from jaxprop.data.sequences import DataError, LabelledSequence, compact, identity_of
 
 
 def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val') -> tuple[str, ...]:
@@ -102,6 +102,7 @@ def davis_sequence(
         read_label=read_label,
         frame_names=names,
         palette=read_palette(masks[names[0]]),
+        identity=identity_of([*frames, *masks.values()]),
     )
 
 

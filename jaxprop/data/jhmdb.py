@@ -17,7 +17,7 @@ import numpy as np
 from scipy import io as scipy_io
 
 from jaxprop.data.image_files import common_size, list_images, read_image, read_lines
-from jaxprop.data.sequences import DataError, KeypointSequence
+from jaxprop.data.sequences import DataError, KeypointSequence, identity_of
 
 JOINT_NAMES = (
     'neck',
@@ -107,6 +107,7 @@ def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
         scales=None,
         frame_names=tuple(path.stem for path in frames),
         joint_names=JOINT_NAMES,
+        identity=identity_of([*frames, positions_path]),
     )
 
 

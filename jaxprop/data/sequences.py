@@ -1,13 +1,39 @@
 """What a labelled sequence is, whichever benchmark it comes from."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+
+from jaxprop import files
 
 
 class DataError(Exception):
     """A sequence that cannot be used; the message names the file."""
+
+
+def identity_of(paths: Iterable[str | os.PathLike]) -> Callable[[], str]:
+    """A function that gives the SHA-256 of files, see `jaxprop.files.digest`, and keeps it.
+
+    The function raises DataError where a file can't be read.
+    """
+    paths = tuple(paths)
+
+    @functools.cache
+    def identity() -> str:
+        try:
+            return files.digest(paths)
+        except OSError as error:
+            raise DataError(f'{error.filename}: cannot be read: {error.strerror}') from error
+
+    return identity
+
+
+def no_files() -> str:
+    """The identity of a sequence that is made, not read."""
+    return ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +50,8 @@ class LabelledSequence:
       frame_names: what each frame's result is saved under, without extension: '00000', ...
       palette: uint8 `[256, 3]`, the colours results are saved with; None for the DAVIS palette.
       classes: for each frame, id -> class, where ids are instances of classes (VIP); else None.
+      identity: () -> a digest of all files that the sequence is read from, see `identity_of`; ''
+        where it is made, not read. Raises DataError.
     """
 
     name: str
@@ -34,6 +62,7 @@ class LabelledSequence:
     frame_names: tuple[str, ...]
     palette: np.ndarray | None = None
     classes: tuple[Mapping[int, int], ...] | None = None
+    identity: Callable[[], str] = no_files
 
 
 def compact(ids: np.ndarray) -> np.ndarray:
@@ -76,6 +105,7 @@ class KeypointSequence:
         frame is not annotated; None where the joints themselves give it (JHMDB).
       frame_names: what each frame's result is saved under, without extension.
       joint_names: of the J joints.
+      identity: as of a `LabelledSequence`.
     """
 
     name: str
@@ -86,3 +116,4 @@ class KeypointSequence:
     scales: np.ndarray | None
     frame_names: tuple[str, ...]
     joint_names: tuple[str, ...]
+    identity: Callable[[], str] = no_files

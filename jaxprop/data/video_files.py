@@ -17,7 +17,7 @@ from jaxprop.data.image_files import (
     read_mask,
     read_palette,
 )
-from jaxprop.data.sequences import DataError, LabelledSequence
+from jaxprop.data.sequences import DataError, LabelledSequence, identity_of
 from jaxprop.files import replacing
 
 
@@ -35,6 +35,7 @@ class Video:
       read_frame: t -> uint8 RGB `[H, W, 3]`. A file is decoded forwards from the last frame read,
         and from its start again for an earlier one. Raises DataError.
       iterate: () -> all frames in order, each call with a decoder of its own. Raises DataError.
+      files: that the frames are read from.
     """
 
     path: pathlib.Path
@@ -45,6 +46,7 @@ class Video:
     frames_per_second: float | None
     read_frame: Callable[[int], np.ndarray]
     iterate: Callable[[], Iterator[np.ndarray]]
+    files: tuple[pathlib.Path, ...]
 
 
 def open_video(path: str | os.PathLike) -> Video:
@@ -94,6 +96,7 @@ def video_sequence(
         read_label=lambda index: mask.copy() if index == 0 else None,
         frame_names=video.frame_names,
         palette=read_palette(first_mask_path),
+        identity=identity_of([*video.files, first_mask_path]),
     )
 
 
@@ -159,6 +162,7 @@ def _open_folder(path: pathlib.Path) -> Video:
         frames_per_second=None,
         read_frame=read_frame,
         iterate=lambda: map(read_frame, range(len(frames))),
+        files=tuple(frames),
     )
 
 
@@ -187,6 +191,7 @@ def _open_file(path: pathlib.Path) -> Video:
         frames_per_second=float(rate) if rate else None,
         read_frame=_ForwardReader(path, num_frames),
         iterate=lambda: map(to_rgb, _decode(path)),
+        files=(path,),
     )
 
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from jaxprop.data.image_files import common_size, list_images, open_image, read_image, read_lines
-from jaxprop.data.sequences import DataError, LabelledSequence
+from jaxprop.data.sequences import DataError, LabelledSequence, identity_of
 
 CLASS_NAMES = (
     'background',
@@ -81,6 +81,7 @@ def vip_sequence(
       ValueError: another annotation.
     """
     frames, masks = _paths(root, name, annotation, '.png')
+    classes = _paths(root, name, annotation, '.txt')[1] if annotation == 'instance' else []
     return LabelledSequence(
         name=name,
         num_frames=len(frames),
@@ -89,6 +90,7 @@ def vip_sequence(
         read_label=lambda index: _read_ids(masks[index]),
         frame_names=tuple(path.stem for path in frames),
         classes=vip_instance_classes(root, name) if annotation == 'instance' else None,
+        identity=identity_of([*frames, *masks, *classes]),
     )
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprop import color, parallel
-from jaxprop.checkpoints.native import describe_pretrained, load_pretrained
+from jaxprop.checkpoints import native
 from jaxprop.data.inputs import InputConfig, input_size, resize_frame
 from jaxprop.models import estimate_batch_statistics, find_network
 from jaxprop.models.network import attribute_names
@@ -83,23 +83,28 @@ def load_network(
         model = network(**attributes)
         variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
         return Network(model, variables, False, {'name': name, 'seed': seed, **_described(model)})
-    card = describe_pretrained(name)
+    card = native.describe_pretrained(name)
     if architecture and find_network(architecture) is not find_network(card['network']):
         raise ValueError(
             f'network.architecture is {architecture!r}, the card of {name} says {card["network"]!r}'
         )
-    model, variables = load_pretrained(name, **attributes)
+    model, variables = native.load_pretrained(name, **attributes)
     saved = type(model)(**card['attributes'])
     differing = {
         key: getattr(saved, key)
         for key in attributes
         if key in card['attributes'] and getattr(saved, key) != getattr(model, key)
     }
-    description = {'name': str(name), **_described(model)}
+    description = {'name': str(name), 'sha256': weights_digest(name), **_described(model)}
     if differing:
         description['card'] = differing
     color_seen = card['description'].get('color', 'rgb')
     return Network(model, variables, True, description, color_seen, differing)
+
+
+def weights_digest(name: str) -> str:
+    """SHA-256 of a network's file of weights, in hexadecimal; '' for one without a file."""
+    return '' if name in ('', 'untrained') else native.weights_digest(name)
 
 
 _estimate_statistics = jax.jit(

@@ -1,41 +1,42 @@
 """The folder of an evaluation: where predictions and records are, and where a number comes from."""
 
 import csv
+import hashlib
 import importlib.metadata
+import json
+import os
 import pathlib
 import platform
-import shutil
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
-from jaxprop.files import replacing
-from jaxprop.tasks.task import Task
+import jaxprop
+from jaxprop import files
+from jaxprop.evaluation.labeller import Labeller
+from jaxprop.tasks.task import Record, Task
+
+# What an evaluation's results are called in its folder.
+OWNED = ('masks', 'keypoints', 'sequences', 'skipped', 'metrics.json', 'report.html')
+
+# Git runs programs that a repository's own settings name: monitors, hooks, filters, transports. A
+# comparison of object names needs none of them.
+_GIT = ('git', '-c', 'core.fsmonitor=false', '-c', 'core.hooksPath=/dev/null')
+_GIT += ('-c', 'protocol.allow=never')
+_GIT_SECONDS = 10
 
 
 def provenance() -> dict[str, Any]:
-    """Where a number comes from: command, commit, versions, device, date."""
-    folder = pathlib.Path(__file__).parent
-
-    def git(*arguments):
-        try:
-            done = subprocess.run(
-                ['git', *arguments], cwd=folder, capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git('rev-parse', 'HEAD')
-    if commit and git('status', '--porcelain', '--untracked-files=no', '--', str(folder)):
-        commit += ' with uncommitted changes'
+    """Where a number comes from: commit, versions, device, date. Nothing here is private."""
     packages = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
     return {
-        'command': ' '.join(sys.argv),
-        'git commit': commit,
+        'jaxprop': jaxprop.__version__,
+        'git commit': git_commit(pathlib.Path(__file__).parents[2]),
         'date': time.strftime('%Y-%m-%d %H:%M:%S %z'),
         'python': platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
@@ -43,22 +44,158 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def command() -> str:
+    """The command line of this process. It may hold paths and secrets: not to be shown."""
+    return ' '.join(sys.argv)
+
+
+def git_commit(folder: pathlib.Path) -> str | None:
+    """The commit that a checkout is at, and whether the files of the package differ from it.
+
+    Git is asked for names of objects alone. It runs no program that the repository's settings
+    name, and fetches nothing.
+
+    Args:
+      folder: of the checkout, which holds the package jaxprop.
+
+    Returns:
+      The hash, with a remark where a file of the package is not the commit's; None where the folder
+      is not the top of a repository (an installed package may lie inside somebody else's), or git
+      is missing or takes more than 10 seconds.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
+    environment |= {'GIT_NO_LAZY_FETCH': '1', 'GIT_OPTIONAL_LOCKS': '0'}
+
+    def git(*arguments):
+        return subprocess.run(
+            [*_GIT, *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=_GIT_SECONDS,
+        ).stdout
+
+    try:
+        top = os.fsdecode(git('rev-parse', '--show-toplevel').removesuffix(b'\n'))
+        commit = git('rev-parse', 'HEAD').decode().strip()
+        entries = git('ls-tree', '-r', '-z', 'HEAD', 'jaxprop').split(b'\0')
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if not os.path.samefile(top, folder):
+        return None
+    for entry in filter(None, entries):
+        about, name = entry.split(b'\t', 1)
+        mode, kind, blob = about.split()
+        if kind == b'blob' and mode != b'120000' and _blob(folder / os.fsdecode(name)) != blob:
+            return f'{commit} with uncommitted changes'
+    return commit
+
+
+def _blob(path):
+    """The name that git gives to a file's content; None without the file."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest().encode()
+
+
+def shown(value: Any, private: Iterable[str] = ()) -> Any:
+    """What may be shown to others of a value as JSON has them: paths are cut to their last part.
+
+    Args:
+      value: texts in it may be absolute paths, or hold some.
+      private: paths that are cut off wherever they begin one, also with spaces inside.
+    """
+    if isinstance(value, Mapping):
+        return {key: shown(inner, private) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(inner, private) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for path in sorted(filter(os.path.isabs, private), key=len, reverse=True):
+        value = value.replace(f'{path.rstrip("/")}/', '').replace(path, pathlib.PurePath(path).name)
+    return re.sub(r'(?<![\w.:/])~?/(?:[^\s/\'"]+/)*(?=[^\s/])', '', value)
+
+
+def made_by(task: Task, labeller: Labeller) -> dict[str, Any]:
+    """The settings that predictions and scores of a sequence depend on."""
+    return {
+        'network': labeller.source.description,
+        **labeller.settings(),
+        **task.settings(),
+    }
+
+
+class Folder:
+    """The results of an evaluation that may have been begun before, sequence by sequence.
+
+        masks/NAME/00000.png ... or keypoints/NAME.json    predictions
+        sequences/NAME.json                                a record: the sequence is finished
+        skipped/NAME.json                                  why it could not be used
+
+    A record says what it was made from: the settings, the sequence's files and the predictions. A
+    sequence whose record is damaged, or says something else than is there now, is not finished.
+    """
+
+    def __init__(self, output: pathlib.Path, task: Task, settings: Mapping[str, Any]):
+        """A folder that exists or will be made.
+
+        Args:
+          output: of the results.
+          task: whose results they are.
+          settings: all that the results depend on besides the sequences themselves.
+        """
+        self.output, self.task = output, task
+        text = json.dumps(settings, sort_keys=True, default=str)
+        self.settings_digest = hashlib.sha256(text.encode()).hexdigest()
+
+    def predictions(self, name: str) -> pathlib.Path:
+        """Where the predictions of a finished sequence are."""
+        return prediction_path(self.output, self.task, name)
+
+    def finish(self, partial: pathlib.Path, record: Record, data: str) -> None:
+        """Brings the predictions of a sequence to their place and, last, writes its record."""
+        name = record['name']
+        record_path(self.output, name).unlink(missing_ok=True)
+        path = self.predictions(name)
+        files.move(partial, path)
+        made = {'settings': self.settings_digest, 'data': data, 'predictions': files.digest([path])}
+        files.write_json(record_path(self.output, name), {**record, 'made_from': made})
+
+    def record(self, name: str, data: str) -> Record | None:
+        """The record of a sequence; None where it is not finished, or was made from other data."""
+        try:
+            record = files.read_json(record_path(self.output, name))
+            made = dict(record['made_from'])
+            predictions = files.digest([self.predictions(name)])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        wanted = {'settings': self.settings_digest, 'data': data, 'predictions': predictions}
+        return record if made == wanted else None
+
+    def made_from(self, records: Mapping[str, Record]) -> dict[str, Any]:
+        """The identity of finished results: a digest of the settings, and of each sequence."""
+        data = {name: record['made_from']['data'] for name, record in records.items()}
+        return {'settings': self.settings_digest, 'data': data}
+
+    def skip(self, name: str, reason: str) -> None:
+        """Writes down why a sequence could not be used."""
+        files.write_json(skipped_path(self.output, name), {'reason': reason})
+
+    def skipped(self, name: str) -> str | None:
+        """Why a sequence could not be used, if that was found."""
+        try:
+            return str(files.read_json(skipped_path(self.output, name))['reason'])
+        except FileNotFoundError:
+            return None
+
+
 def prediction_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:
     """Where the predictions of a finished sequence are."""
     return output / task.folder / f'{name}{task.suffix}'
-
-
-def partial_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:
-    """Where they are before it is finished."""
-    path = prediction_path(output, task, name)
-    return path.with_name(f'.{path.name}.partial')
-
-
-def remove(path):
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def record_path(output: pathlib.Path, name: str) -> pathlib.Path:
@@ -66,12 +203,23 @@ def record_path(output: pathlib.Path, name: str) -> pathlib.Path:
     return output / 'sequences' / f'{name}.json'
 
 
-def skipped_path(output, name):
+def skipped_path(output: pathlib.Path, name: str) -> pathlib.Path:
+    """Where the reason is why a sequence could not be used."""
     return output / 'skipped' / f'{name}.json'
 
 
-def write_csv(path, rows):
-    with replacing(path) as temporary, temporary.open('w', newline='') as file:
+def write_csv(path: str | os.PathLike, rows: list[dict[str, Any]]) -> None:
+    """Writes rows as CSV. A text that a spreadsheet would run as a formula gets a ' in front."""
+    with (
+        files.replacing(path) as temporary,
+        temporary.open('w', newline='', encoding='utf-8', errors='replace') as file,
+    ):
         writer = csv.DictWriter(file, list(rows[0]) if rows else ['sequence'])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
+
+
+def plain_cell(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula."""
+    starts = isinstance(value, str) and value.startswith(('=', '+', '-', '@', '\t', '\r'))
+    return f"'{value}" if starts else value

@@ -5,7 +5,6 @@ What `runner.evaluate` has written is read; nothing is labelled again.
 
 import csv
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,10 @@ from typing import Any
 
 from flax import traverse_util
 
-from jaxprop import tasks
+from jaxprop import files, tasks
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import results
 from jaxprop.evaluation import run as runner
-from jaxprop.files import replacing
 from jaxprop.report import page, pictures
 from jaxprop.tasks.task import Record
 
@@ -28,12 +26,21 @@ _CHOICES = ('root', 'folder', 'names', 'split', 'list', 'num_sequences')
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What is left of a finished run. `records`: by the names of its sequences."""
+    """What is left of a finished run.
+
+    Attributes:
+      name: of the run in the comparison.
+      output: its folder.
+      metrics: its metrics.json.
+      records: by the names of its sequences.
+      dataset: how its sequences are opened.
+    """
 
     name: str
     output: pathlib.Path
     metrics: Mapping[str, Any]
     records: Mapping[str, Record]
+    dataset: Mapping[str, Any]
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -85,7 +92,7 @@ def compare(
         if not run.metrics['network']['trained']
     ]
 
-    task = tasks.open_task(runs[0].settings['dataset'], runs[0].settings.get('measure'))
+    task = tasks.open_task(runs[0].dataset, runs[0].settings.get('measure'))
     scored = [name for name in names if all(task.is_scored(run.records[name]) for run in runs)]
     results = [
         task.results({name: run.records[name] for name in scored})
@@ -127,13 +134,19 @@ def _read_run(folder, name):
     path = folder / 'metrics.json'
     if not path.is_file():
         raise ValueError(f'{folder} holds no metrics.json; it must be the output of a finished run')
-    metrics = json.loads(path.read_text())
-    names = dict.fromkeys(row['sequence'] for row in metrics['per_sequence'])
-    records = {
-        name: json.loads(results.record_path(folder, name).read_text())
-        for name in (*names, *metrics['unscored'])
-    }
-    return _Run(name, folder, metrics, records)
+    try:
+        metrics = files.read_json(path)
+        names = dict.fromkeys(row['sequence'] for row in metrics['per_sequence'])
+        records = {
+            name: files.read_json(results.record_path(folder, name))
+            for name in (*names, *metrics['unscored'])
+        }
+        dataset = dict(files.read_json(folder / 'settings.json')['dataset'])
+    except OSError as error:
+        raise ValueError(
+            f'{error.filename} is missing: {folder} is not the whole output of a finished run'
+        ) from error
+    return _Run(name, folder, metrics, records, dataset)
 
 
 def _check_same_benchmark(runs, differing):
@@ -186,7 +199,6 @@ def _described(run):
     provenance, timing = run.metrics['provenance'], run.metrics['timing']
     return {
         'name': run.name,
-        'folder': str(run.output),
         'title': run.metrics['title'],
         'network': run.settings['network']['name'],
         'sequences': len(run.records),
@@ -268,7 +280,10 @@ def _write_csv(path, comparison):
     known = ('measure', 'values', 'differences')
     rows = [row for rows in comparison['tables'].values() for row in rows]
     subjects = list(dict.fromkeys(name for row in rows for name in row if name not in known))
-    with replacing(path) as temporary, temporary.open('w', newline='') as file:
+    with (
+        files.replacing(path) as temporary,
+        temporary.open('w', newline='', encoding='utf-8', errors='replace') as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(
             ['table', *subjects, 'measure', *names, *(f'{name} - {names[0]}' for name in names[1:])]

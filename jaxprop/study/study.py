@@ -8,6 +8,7 @@ cells are spread over the devices.
 import concurrent.futures
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -18,15 +19,26 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxprop import methods, parallel, tasks
+from jaxprop import files, methods, parallel, tasks
+from jaxprop.data.sequences import DataError
+from jaxprop.evaluation import labelling, results
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.features import KeptFeatures
+from jaxprop.evaluation.features import KeptFeatures, weights_digest
 from jaxprop.report import tables
 from jaxprop.tasks.task import Task
 
 # What an evaluation's features depend on.
 _FEATURES = ('dataset', 'network', 'input', 'feature_batch')
 _FACTORS = (*_FEATURES, 'propagation', 'labels', 'keypoints', 'measure')
+
+# Settings of an evaluation that change none of its numbers.
+CHANGEABLE = (
+    *(f'propagation/{name}' for name in methods.EXECUTION),
+    'batch/videos_per_device',
+    'report_frames',
+    'skip_bad',
+    'title',
+)
 
 Row = dict[str, Any]
 
@@ -49,15 +61,16 @@ class Cell:
     chosen_on: str = ''
     missing: str = ''
 
-    @property
+    @functools.cached_property
     def folder(self) -> str:
-        """Of its results; the same for cells of the same settings."""
+        """Of its results; the same for cells of the same settings and the same weights."""
         factors = {name: self.config[name] for name in _FACTORS if name in self.config}
         factors['propagation'] = {
             name: value
             for name, value in factors['propagation'].items()
             if name not in methods.EXECUTION
         }
+        factors['weights'] = weights_digest(self.config['network']['name'])
         digest = hashlib.sha256(json.dumps(factors, sort_keys=True).encode()).hexdigest()
         return f'cells/{_stem(self.config["network"]["name"])}-{digest[:12]}'
 
@@ -82,13 +95,14 @@ def run(config: ConfigDict, output: pathlib.Path) -> list[Row]:
       A row for each cell, see `report_row`.
     """
     cells = resolve(config)
-    run_cells([cell for cell in cells if not cell.missing], output)
-    rows = [report_row(cell, output) for cell in cells]
-    if parallel.is_writer():
-        write = {'table': tables.write_table, 'figure': tables.write_figure}
-        write[config.study.kind](
-            output, config.study.to_dict(), rows, title=config.title, notes=notes(config)
-        )
+    with runner.writing_to(output):
+        run_cells([cell for cell in cells if not cell.missing], output)
+        rows = [report_row(cell, output) for cell in cells]
+        if parallel.is_writer():
+            write = {'table': tables.write_table, 'figure': tables.write_figure}
+            write[config.study.kind](
+                output, config.study.to_dict(), rows, title=config.title, notes=notes(config)
+            )
     return rows
 
 
@@ -160,13 +174,13 @@ def with_changes(
 
 def run_cells(cells: Iterable[Cell], output: pathlib.Path) -> None:
     """Evaluates the cells that are not finished, each into its folder in `output`."""
-    unfinished = {cell.folder: cell for cell in cells if not _metrics_path(cell, output).exists()}
+    # Cells with the same features are labelled together.
     groups = {}
-    for cell in unfinished.values():
+    for cell in {cell.folder: cell for cell in cells}.values():
         key = json.dumps({name: cell.config[name] for name in _FEATURES}, sort_keys=True)
         groups.setdefault(key, []).append(cell)
-    datasets = {}
-    with tqdm(total=len(unfinished), unit='cell', dynamic_ncols=True, disable=not groups) as bar:
+    datasets, total = {}, sum(map(len, groups.values()))
+    with tqdm(total=total, unit='cell', dynamic_ncols=True, disable=not groups) as bar:
         for group in groups.values():
             dataset = group[0].config['dataset']
             runs = _runs(group, output)
@@ -177,10 +191,16 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path) -> None:
                     for name, open_sequence in runs[0].task.sequences()
                 ]
             sequences = datasets[str(dataset)]
+            unfinished = [one for one in runs if not _is_finished(one, sequences)]
+            bar.update(len(runs) - len(unfinished))
+            if not unfinished:
+                continue
+            for one in unfinished:
+                runner.open_folder(one.task, one.labeller, one.output, dataset)
             for name, open_sequence in parallel.own_part(sequences):
                 bar.set_description(name)
-                _label_by_all(runs, name, open_sequence)
-            for one in runs:
+                _label_by_all(unfinished, name, open_sequence)
+            for one in unfinished:
                 runner.evaluate(
                     dataclasses.replace(one.task, sequences=lambda opened=sequences: opened),
                     one.labeller,
@@ -208,7 +228,7 @@ def report_row(cell: Cell, output: pathlib.Path) -> Row:
     path = _metrics_path(cell, output)
     if cell.missing or not path.exists():
         return row
-    metrics = json.loads(path.read_text())
+    metrics = files.read_json(path)
     return {
         **row,
         'measured': metrics['summary'],
@@ -272,6 +292,25 @@ def _runs(group, output):
     return runs
 
 
+def _is_finished(one, sequences):
+    """Whether a run's results are there, made from these settings, weights and files."""
+    try:
+        metrics = files.read_json(one.output / 'metrics.json')
+        made = metrics['made_from']
+        skipped = {row['sequence'] for row in metrics['skipped']}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    folder = results.Folder(one.output, one.task, results.made_by(one.task, one.labeller))
+    data = {}
+    for name, open_sequence in sequences:
+        if name not in skipped:
+            try:
+                data[name] = open_sequence().identity()
+            except DataError:
+                return False
+    return made == {'settings': folder.settings_digest, 'data': data}
+
+
 def _label_by_all(runs, name, open_sequence):
     """Labels a sequence by each run, all devices at work, its features computed once."""
     features = KeptFeatures(runs[0].labeller.source)
@@ -279,7 +318,7 @@ def _label_by_all(runs, name, open_sequence):
     def label(device):
         # A run stays with its device: each compiles its own programs.
         for one in runs[device :: jax.local_device_count()]:
-            runner.label_sequences(
+            labelling.label_sequences(
                 [(name, open_sequence)],
                 one.task,
                 dataclasses.replace(one.labeller, source=features),

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxprop import parallel, tasks
+from jaxprop.evaluation import run as runner
 from jaxprop.files import claim, write_json
 from jaxprop.report import tables
 from jaxprop.study import study
@@ -32,6 +33,11 @@ def run(config: ConfigDict, output: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: the two splits share sequences; a factor's values are none.
     """
+    with runner.writing_to(output):
+        return _run(config, output)
+
+
+def _run(config, output):
     tuning = config.tuning.to_dict()
     base = {name: value for name, value in config.to_dict().items() if name != 'tuning'}
     splits = {
@@ -41,7 +47,12 @@ def run(config: ConfigDict, output: pathlib.Path) -> dict[str, Any]:
         for name in ('on', 'report')
     }
     _check(tuning, splits)
-    claim(output / 'settings.json', {'base': base, 'tuning': tuning}, write=parallel.is_writer())
+    claim(
+        output / 'settings.json',
+        {'base': base, 'tuning': tuning},
+        changeable=[f'base/{name}' for name in study.CHANGEABLE],
+        write=parallel.is_writer(),
+    )
     measure, start = (
         tuning['measure'],
         {name: base['propagation'][name] for name in tuning['order']},

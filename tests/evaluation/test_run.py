@@ -3,12 +3,14 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from jaxprop import labels
+from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.inputs import InputConfig
 from jaxprop.data.sequences import DataError
@@ -18,9 +20,11 @@ from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.targets import MaskTarget
 from jaxprop.methods import from_settings
 from jaxprop.metrics import davis
+from jaxprop.models import ResNet
 from jaxprop.propagation import propagate_video
 from jaxprop.tasks.objects import Objects
 
+IMAGES = np.zeros((1, 32, 32, 3), np.float32)
 CONFIG = from_settings(num_context=2, num_neighbors=3, radius=4)
 
 
@@ -115,7 +119,57 @@ def test_goes_on_where_it_stopped(sequences, labeller, finished, tmp_path):
     again = run(sequences, labeller, tmp_path)
     assert record.stat().st_mtime_ns == written
     assert again['summary'] == metrics['summary']
-    assert not list(tmp_path.rglob('*.partial'))
+    assert not list(tmp_path.rglob('.*'))
+
+
+def test_other_weights_under_the_same_name_are_refused(sequences, tmp_path):
+    model = ResNet(output='res1', strides=(1, 1, 1, 1))
+    for seed in (0, 1):
+        save_pretrained(tmp_path / 'net', model, model.init(jax.random.key(seed), IMAGES))
+        network = sources.load_network(str(tmp_path / 'net'))
+        labeller = runner.Labeller(sources.NetworkFeatures(network), CONFIG)
+        if seed == 0:
+            run(sequences[:1], labeller, tmp_path / 'out')
+    with pytest.raises(ValueError, match='network/sha256 is [0-9a-f]{64}, was [0-9a-f]{64}'):
+        run(sequences[:1], labeller, tmp_path / 'out')
+
+
+def test_a_sequence_whose_files_changed_is_labelled_again(sequences, labeller, tmp_path):
+    one, two = (dataclasses.replace(s, identity=lambda s=s: s.name) for s in sequences)
+    run([one, two], labeller, tmp_path)
+    records = [tmp_path / 'sequences' / f'{s.name}.json' for s in (one, two)]
+    before = [record.stat().st_mtime_ns for record in records]
+    first = sequences[1].read_label(0)
+    changed = dataclasses.replace(
+        two,
+        identity=lambda: 'changed',
+        read_label=lambda t: np.roll(first, 8, axis=1) if t == 0 else sequences[1].read_label(t),
+    )
+    again = run([one, changed], labeller, tmp_path)
+    assert [record.stat().st_mtime_ns > time for record, time in zip(records, before)] == [
+        False,
+        True,
+    ]
+    assert again['summary'] == run([one, changed], labeller, tmp_path / 'new')['summary']
+
+
+def test_damaged_results_are_made_again(sequences, labeller, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / 'out')
+    (tmp_path / 'out/settings.json').write_text('{"data')
+    (tmp_path / f'out/sequences/{sequences[0].name}.json').write_text('')
+    shutil.rmtree(tmp_path / 'out/masks' / sequences[1].name)
+    again = run(sequences, labeller, tmp_path / 'out')
+    assert again['summary'] == finished[1]['summary']
+
+
+def test_two_runs_do_not_share_a_folder(sequences, labeller, tmp_path):
+    def meets_another(t):
+        with pytest.raises(ValueError, match='is being written by process'):
+            run(sequences, labeller, tmp_path)
+        return sequences[0].read_frame(t)
+
+    metrics = run([dataclasses.replace(sequences[0], read_frame=meets_another)], labeller, tmp_path)
+    assert metrics['timing']['frames labelled'] == 5
 
 
 def test_refuses_a_folder_of_other_settings(sequences, labeller, finished):

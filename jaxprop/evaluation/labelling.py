@@ -1,0 +1,273 @@
+"""Labels the sequences of a task that are not finished, on all devices, and writes their records.
+
+Frames are pushed into a `Stream`, predictions are handed to the task. Frames are read ahead of the
+devices and predictions written and scored behind them, in threads.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import pathlib
+import time
+from collections.abc import Mapping
+
+import jax
+from tqdm import tqdm
+
+from jaxprop import files
+from jaxprop.data.sequences import DataError
+from jaxprop.evaluation import results
+from jaxprop.evaluation.labeller import Labeller, Plan, plan_video, start_video
+from jaxprop.evaluation.stream import Stream
+from jaxprop.tasks.task import NamedSequences, Start, Task
+
+
+def label_sequences(
+    sequences: NamedSequences,
+    task: Task,
+    labeller: Labeller,
+    output: pathlib.Path,
+    *,
+    skip_bad: bool = False,
+    videos_per_device: int = 1,
+    device: int | None = None,
+) -> Mapping[str, float]:
+    """Labels and scores those of these sequences that are not finished, see `run.evaluate`.
+
+    Args:
+      sequences: of the task, names and functions that open them.
+      task, labeller, output, skip_bad, videos_per_device: as for `run.evaluate`.
+      device: the number of the only device to use, silently; None for all of them.
+
+    Returns:
+      The seconds spent waiting, by what for: 'frames' to be read, 'predictions' to be written.
+    """
+    folder = results.Folder(output, task, results.made_by(task, labeller))
+    labeller = dataclasses.replace(labeller, target=task.target(labeller.target))
+    waits = collections.Counter({'frames': 0.0, 'predictions': 0.0})
+    works, skipped = [], set()
+
+    def skip(name, error):
+        if not skip_bad:
+            raise error
+        skipped.add(name)
+        folder.skip(name, str(error))
+
+    try:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            # What has one frame size and number of labels is labelled together.
+            groups = collections.defaultdict(list)
+            for name, open_sequence in sequences:
+                results.skipped_path(output, name).unlink(missing_ok=True)
+                try:
+                    sequence = open_sequence()
+                    if folder.record(name, sequence.identity()) is None:
+                        start = task.start(sequence)
+                        plan = plan_video(start.first, sequence.size, labeller)
+                        work = _Work(start, plan, task, labeller, folder, pool, waits)
+                        groups[plan.sizes, plan.num_labels].append(work)
+                        works.append(work)
+                except DataError as error:
+                    skip(name, error)
+            total = sum(work.num_frames for group in groups.values() for work in group)
+            with tqdm(
+                total=total,
+                unit='frame',
+                dynamic_ncols=True,
+                mininterval=0.5,
+                disable=not total or device is not None,
+            ) as bar:
+                for (sizes, num_labels), group in groups.items():
+                    num_devices = (
+                        1 if device is not None else min(jax.local_device_count(), len(group))
+                    )
+                    num_rows = min(videos_per_device, -(-len(group) // num_devices))
+                    # The longest first, so that the last ones end together.
+                    group.sort(key=lambda work: -work.num_frames)
+                    queue = _Queue(group, pool, num_devices * num_rows, skip)
+                    stream = Stream(
+                        labeller.source,
+                        labeller.propagation,
+                        labeller.target,
+                        sizes,
+                        num_labels,
+                        execution=labeller.execution,
+                        num_rows=num_rows,
+                        num_devices=num_devices,
+                        first_device=device or 0,
+                    )
+                    _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar)
+    finally:
+        for work in works:
+            files.remove(work.partial)
+    return waits
+
+
+def _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar):
+    """Labels the sequences of a queue, rows of the stream taking turns."""
+    last = time.time()
+
+    def take(steps):
+        nonlocal last
+        for step in steps:
+            moved = step.fetch()
+            share, last = (time.time() - last) / len(moved), time.time()
+            for video, prediction in moved:
+                if video.name not in skipped:
+                    work = queue.opened[video.name]
+                    work.seconds += share
+                    try:
+                        work.take(prediction)
+                    except DataError as error:
+                        work.stopped = True
+                        skip(work.name, error)
+                    bar.set_description(work.name, refresh=False)
+                    bar.update()
+
+    playing = {row: [None] * num_devices for row in range(num_rows)}
+    while playing:
+        for row, works in list(playing.items()):
+            try:
+                batches = _next_batches(works, queue, skip)
+            except BaseException:
+                # The frames before have been labelled: they are written first.
+                for other in playing:
+                    take(stream.flush(other))
+                raise
+            if batches:
+                take(stream.push(row, batches))
+            else:
+                take(stream.flush(row))
+                del playing[row]
+
+
+def _next_batches(works, queue, skip):
+    """The next arrays of a row's sequences, by device, as `Stream.push` takes them.
+
+    The place of a sequence that has ended goes to the next one of the queue, in `works`.
+    """
+    batches = {}
+    for device, work in enumerate(works):
+        arrays = [] if work is None else work.next_arrays(skip)
+        while not arrays and (work := queue.next()) is not None:
+            arrays = work.next_arrays(skip)
+        works[device] = work
+        if arrays:
+            batches[device] = (work.video, arrays)
+    return batches
+
+
+class _Queue:
+    """Sequences waiting for a device: opened in threads, some of them ahead of their turn.
+
+    Attributes:
+      opened: those that have left the queue, by name.
+    """
+
+    def __init__(self, works, pool, ahead, skip):
+        self.works, self.pool, self.ahead, self.skip = collections.deque(works), pool, ahead, skip
+        self.opening, self.opened = collections.deque(), {}
+
+    def next(self):
+        """The next one that could be opened; None where there is none."""
+        while self.works or self.opening:
+            while self.works and len(self.opening) <= self.ahead:
+                work = self.works.popleft()
+                self.opening.append((work, self.pool.submit(work.open)))
+            work, opening = self.opening.popleft()
+            try:
+                opening.result()
+            except DataError as error:
+                self.skip(work.name, error)
+            else:
+                self.opened[work.name] = work
+                return work
+        return None
+
+
+class _Work:
+    """A sequence while it is labelled: frames read ahead, predictions written, scored behind."""
+
+    def __init__(
+        self,
+        start: Start,
+        plan: Plan,
+        task: Task,
+        labeller: Labeller,
+        folder: results.Folder,
+        pool: concurrent.futures.Executor,
+        waits: collections.Counter,
+    ):
+        self.start, self.plan, self.task, self.labeller = start, plan, task, labeller
+        self.folder, self.pool, self.waits = folder, pool, waits
+        self.name, self.num_frames = start.sequence.name, start.sequence.num_frames
+        self.batch = labeller.source.batch
+        self.partial = files.partial_path(folder.predictions(self.name))
+        self.jobs, self.taken = collections.deque(), []
+        self.num_read, self.num_taken, self.seconds, self.stopped = 0, 0, 0.0, False
+
+    def open(self):
+        """Reads what comes before the first step: in a thread, while others are labelled."""
+        opened = self.labeller.source.open(self.start.sequence)
+        self.arrays = iter(opened.arrays)
+        self.reading = self.pool.submit(self._read)
+        self.video = start_video(
+            self.name, self.start.first, self.plan, self.labeller, opened.variables
+        )
+
+    def _read(self):
+        count = min(self.batch, self.num_frames - self.num_read)
+        arrays = list(itertools.islice(self.arrays, count))
+        if len(arrays) < count:
+            raise ValueError(
+                f'{self.name}: the source gives {self.num_read + len(arrays)} arrays for '
+                f'{self.num_frames} frames'
+            )
+        return arrays
+
+    def next_arrays(self, skip):
+        """The next batch of arrays, read while the one before was used; [] where there is none."""
+        if self.stopped or self.num_read == self.num_frames:
+            return []
+        try:
+            arrays = self._wait('frames', self.reading)
+        except DataError as error:
+            self.stopped = True
+            skip(self.name, error)
+            return []
+        self.num_read += len(arrays)
+        if self.num_read < self.num_frames:
+            self.reading = self.pool.submit(self._read)
+        return arrays
+
+    def take(self, prediction):
+        """Gives the next prediction to a thread; with the last one the sequence is finished."""
+        arguments = self.partial, self.start, self.num_taken, prediction
+        self.jobs.append(self.pool.submit(self.task.take, *arguments))
+        self.num_taken += 1
+        is_last = self.num_taken == self.num_frames
+        # Predictions that wait to be written are held in memory.
+        while len(self.jobs) > (0 if is_last else 2 * self.batch):
+            self.taken.append(self._wait('predictions', self.jobs.popleft()))
+        if is_last:
+            self._finish()
+
+    def _finish(self):
+        """Brings the predictions to their place and, last, writes the record."""
+        record = {
+            'name': self.name,
+            'num_frames': self.num_frames,
+            'size': self.start.sequence.size,
+            'seconds': self.seconds,
+            **self.task.record(self.partial, self.start, self.taken),
+        }
+        self.folder.finish(self.partial, record, self.start.sequence.identity())
+        self.start = self.video = self.arrays = None  # Finished ones hold no label maps.
+
+    def _wait(self, what, future):
+        started = time.time()
+        try:
+            return future.result()
+        finally:
+            self.waits[what] += time.time() - started
