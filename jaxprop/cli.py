@@ -21,6 +21,7 @@ from absl import app, flags
 import jaxprop
 from jaxprop import config_files
 from jaxprop.commands import compare, evaluate, propagate, train
+from jaxprop.commands.command import Interrupted
 
 COMMANDS = {
     'propagate': propagate.COMMAND,
@@ -62,8 +63,15 @@ def main(arguments: Sequence[str] | None = None, root: str | os.PathLike = '') -
         else:
             options, rest = _parse(name, command, arguments)
             command.run(options, rest, pathlib.Path(root))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads the output has enough of it, as `head` does; nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
     except (app.UsageError, config_files.ConfigError) as error:
         return _fail(shown, f'{error} (see {shown} --help)', 2)
+    except Interrupted as stopped:
+        return _fail(shown, stopped, stopped.code)
     except KeyboardInterrupt:
         return _fail(shown, 'interrupted', 130)
     except ModuleNotFoundError as error:

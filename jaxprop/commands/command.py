@@ -1,10 +1,45 @@
 """What a subcommand of `jaxprop` is."""
 
+import contextlib
 import pathlib
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
+
+
+class Interrupted(Exception):
+    """The user stopped a command; the message says what is kept, and how to go on."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+@contextlib.contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """Ends with `Interrupted` when Ctrl-C or SIGTERM stops what is done in the block.
+
+    Args:
+      kept: says what is kept, and how to go on; called when the block has been left.
+    """
+    codes = [130]  # As shells have it: 128 and the number of the signal.
+
+    def stop(number, _):
+        codes[0] = 128 + number
+        raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, stop) if is_main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f'interrupted; {kept()}', codes[0]) from None
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, previous)
 
 
 class Option(NamedTuple):

@@ -13,7 +13,14 @@ import pathlib
 from absl import app, flags
 
 from jaxprop.commands import compare
-from jaxprop.commands.command import FACTORS, PROCESSES, Command, Field, Option
+from jaxprop.commands.command import (
+    FACTORS,
+    PROCESSES,
+    Command,
+    Field,
+    Option,
+    interruptible,
+)
 
 
 def run(options, arguments, root):
@@ -23,12 +30,28 @@ def run(options, arguments, root):
     if options.compare:
         output = pathlib.Path(options.output or root / 'output' / 'comparison')
         return compare.compare(options.compare, output, config.report_frames)
+    from jaxprop import parallel
+
+    parallel.initialize(options.coordinator, options.num_processes, options.process_id)
+    output = pathlib.Path(options.output or root / 'output' / config.name)
+    with interruptible(lambda: _kept(output)):
+        _evaluate(config, output)
+
+
+def _kept(output):
+    """What a run that was stopped leaves."""
+    count = sum(1 for _ in output.glob('**/sequences/**/*.json'))
+    return (
+        f'{count} finished sequences are kept in {output}, and the same command goes on with the '
+        'others'
+    )
+
+
+def _evaluate(config, output):
     from jaxprop import parallel, tasks
     from jaxprop.evaluation import run as runner
     from jaxprop.study import study, tuning
 
-    parallel.initialize(options.coordinator, options.num_processes, options.process_id)
-    output = pathlib.Path(options.output or root / 'output' / config.name)
     if 'study' in config or 'tuning' in config:
         run = study.run if 'study' in config else tuning.run
         run(config, output)

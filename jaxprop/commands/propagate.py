@@ -3,15 +3,20 @@
 Writes DIR/masks/*.png (palette PNGs), DIR/overlay.mp4 (the masks over the frames) and
 DIR/settings.json (every factor). The mask is a palette PNG, a grey one with ids, or 0/255. Frames
 are read, labelled and written one after another: memory does not grow with the video's length.
+Masks and overlay come to DIR together, when all frames are labelled.
 
     jaxprop propagate clip.mp4 first.png --output=DIR
 """
 
+import itertools
 import pathlib
 
 from absl import app
 
-from jaxprop.commands.command import FACTORS, Command, Option
+from jaxprop.commands.command import FACTORS, Command, Option, interruptible
+
+# What the results are called in the folder.
+_OWNED = ('masks', 'overlay.mp4', 'finished.json')
 
 
 def run(options, arguments, root):
@@ -19,23 +24,63 @@ def run(options, arguments, root):
         raise app.UsageError('two arguments are needed: VIDEO_OR_FOLDER FIRST_MASK')
     if not options.output:
         raise app.UsageError('--output=DIR is needed, the folder for the results')
-    import itertools
-
-    from tqdm import tqdm
-
-    from jaxprop.data.image_files import write_mask
-    from jaxprop.data.sequences import davis_palette
-    from jaxprop.data.video_files import open_video, video_sequence, write_video
+    from jaxprop import files
+    from jaxprop.data.video_files import open_video, video_sequence
     from jaxprop.evaluation import results
     from jaxprop.evaluation import run as runner
-    from jaxprop.files import write_json
-    from jaxprop.report import pictures
 
+    # Read the first mask and what the frames are labelled by.
     output = pathlib.Path(options.output)
     video = open_video(arguments[0])
     sequence = video_sequence(video, arguments[1])
     labeller = runner.Labeller.from_config(options.config)
+    settings = {
+        'network': {'trained': labeller.source.trained, **labeller.source.description},
+        **labeller.settings(),
+        'video': {
+            'name': video.path.name,
+            'first_mask': pathlib.Path(arguments[1]).name,
+            'num_frames': video.num_frames,
+            'sha256': sequence.identity(),
+        },
+    }
+
+    # Take the folder, or find that all is done.
+    with files.locked(output):
+        files.remove_partial(output, _OWNED)
+        files.claim(
+            output / 'settings.json',
+            {**settings, 'command': results.command()},
+            changeable=('command',),
+            owned=_OWNED,
+        )
+        if _is_finished(output):
+            print('these results are there already, whole: nothing is left to do')
+        else:
+            with interruptible(lambda: 'no mask is kept, and the same command starts anew'):
+                _label(video, sequence, labeller, output)
+    for warning in labeller.source.warnings:
+        print(f'note: {warning}')
+    if not labeller.source.trained:
+        print('note: the network is untrained: random weights, batch statistics from this video')
+    print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')
+
+
+def _label(video, sequence, labeller, output):
+    """Labels all frames; masks and overlay come to their places together, at the end."""
+    from tqdm import tqdm
+
+    from jaxprop import files
+    from jaxprop.data.image_files import write_mask
+    from jaxprop.data.sequences import davis_palette
+    from jaxprop.data.video_files import write_video
+    from jaxprop.evaluation import results
+    from jaxprop.evaluation import run as runner
+    from jaxprop.report import pictures
+
     palette = davis_palette() if sequence.palette is None else sequence.palette
+    masks, overlay = (output / name for name in _OWNED[:2])
+    partial_masks, partial_overlay = map(files.partial_path, (masks, overlay))
     variables = labeller.source.variables(video)
     # Labelling is a batch of frames ahead of the overlay; these are held, not decoded twice.
     frames, shown = itertools.tee(video.iterate())
@@ -44,23 +89,31 @@ def run(options, arguments, root):
     def overlays():
         bar = tqdm(zip(label_maps, shown), total=video.num_frames, unit='frame')
         for (ids, frame), name in zip(bar, video.frame_names):
-            write_mask(output / 'masks' / f'{name}.png', ids, palette)
+            write_mask(partial_masks / f'{name}.png', ids, palette)
             yield pictures.overlay(frame, ids, palette)
 
-    write_video(output / 'overlay.mp4', overlays(), video.frames_per_second or 24)
-    write_json(
-        output / 'settings.json',
-        {
-            'network': {'trained': labeller.source.trained, **labeller.source.description},
-            **labeller.settings(),
-            'provenance': results.provenance(),
-        },
+    try:
+        write_video(partial_overlay, overlays(), video.frames_per_second or 24)
+        files.move(partial_masks, masks)
+        files.move(partial_overlay, overlay)
+    finally:
+        files.remove(partial_masks)
+        files.remove(partial_overlay)
+    files.write_json(
+        output / 'finished.json',
+        {'results': files.digest([masks, overlay]), 'provenance': results.provenance()},
     )
-    for warning in labeller.source.warnings:
-        print(f'note: {warning}')
-    if not labeller.source.trained:
-        print('note: the network is untrained: random weights, batch statistics from this video')
-    print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')
+
+
+def _is_finished(output):
+    """Whether masks and overlay are there as they were written."""
+    from jaxprop import files
+
+    try:
+        found = files.read_json(output / 'finished.json')
+        return found['results'] == files.digest(output / name for name in _OWNED[:2])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 COMMAND = Command(
