@@ -245,8 +245,8 @@ def _results(
     heading, names = 'By sequence', ['Sequence']
     if has_objects:
         heading, names = f'{heading} and object', [*names, 'Object']
-    notes = [note, *(text for column, text in layout.notes.items() if column in rows[0])]
-    note = ' '.join([*notes, 'Click a heading to sort.'])
+    said = (_escape(said) for column, said in layout.notes.items() if column in rows[0])
+    note = ' '.join([note, *said, 'Click a heading to sort.'])
     rows = [with_means(row, layout) for row in rows]
     return _table(heading, note, names, rows, text, 'sortable', layout.plain)
 
@@ -298,7 +298,7 @@ def _table(heading, note, names, rows, text, kind='', plain=()):
         )
     )
     return (
-        f'<section><h2>{heading}</h2><p class="muted">{note}</p>'
+        f'<section><h2>{_escape(heading)}</h2><p class="muted">{note}</p>'
         f'<div class="card scroll"><table class="results {kind}"><thead><tr>{head}</tr></thead>'
         f'<tbody>{"".join(body)}</tbody></table></div></section>'
     )
@@ -324,7 +324,7 @@ def _card(index: int, view: SequenceView, numbers: str, players: Mapping[str, Se
     return (
         f'<article class="card sequence" id="sequence-{index}"><header>'
         f'<h3>{_escape(view.name)}</h3><span class="muted">{numbers}</span>'
-        f'<span class="legend"><span class="muted">{view.heading}</span>{legend}</span>'
+        f'<span class="legend"><span class="muted">{_escape(view.heading)}</span>{legend}</span>'
         f'</header><div class="columns">{_player(players)}{_chart(view)}</div></article>'
     )
 

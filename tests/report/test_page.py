@@ -18,9 +18,11 @@ from jaxprop.report.pictures import draw_joints, draw_view, encode_picture, over
 from jaxprop.tasks import objects
 from jaxprop.tasks.task import (
     JointPicture,
+    Layout,
     MaskPicture,
     Measure,
     SequenceView,
+    Tile,
     distinct_colours,
 )
 from tests.support import shared
@@ -152,6 +154,107 @@ def test_names_are_escaped(tmp_path):
     assert len(page.find('script')) == 2
     assert all('alert' not in data for tag, data in page.texts if tag == 'script')
     assert page.text().count(HOSTILE) >= 10
+
+
+def with_texts(value, make):
+    """The same value with another text in place of each: of keys, names, headings, cells."""
+    if isinstance(value, str):
+        return make(value)
+    if isinstance(value, dict):
+        return {with_texts(key, make): with_texts(inner, make) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(with_texts(inner, make) for inner in value)
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **with_texts_of(fields, make))
+    return value
+
+
+def with_texts_of(mapping, make):
+    """The same for a mapping whose keys are a fixed part of its form."""
+    return {key: with_texts(inner, make) for key, inner in mapping.items()}
+
+
+def elements(path):
+    """The form of a page: its elements with the names of their attributes."""
+    return [(tag, sorted(attributes)) for tag, attributes in Page(path).elements]
+
+
+def test_nothing_from_any_field_is_markup(tmp_path):
+    """A page of hostile texts has the same elements as one of plain texts."""
+    view = dataclasses.replace(make_report(), heading='objects')
+    metrics = {
+        'title': 'title',
+        'summary': {'J': 0.5, 'own': 0.25},
+        'per_sequence': [{'sequence': 'two', 'object': '1', 'J': 0.5, 'own': 'text'}],
+        'per_joint': [{'joint': 'knee', 'PCK': 0.5}],
+        'skipped': [{'sequence': 'lost', 'reason': 'cut'}],
+        'warnings': ['warning'],
+        'network': {'name': 'net', 'trained': True, 'own': {'inner': 'value'}},
+        'settings': {'propagation': {'k': 1, 'names': ['a', 'b']}},
+        'provenance': {'date': 'today', 'own': 'value'},
+        'timing': {'labelling': 'long'},
+    }
+    run = {'name': 'run', 'date': 'today', 'own': 'value'}
+    row = {'measure': 'J', 'values': [0.5, 0.25], 'differences': [-0.25]}
+    comparison = {
+        'runs': [run, {**run, 'name': 'other'}],
+        'settings': [{'setting': 'k', 'values': ['a', 'b']}],
+        'tables': {
+            'summary': [row],
+            'per_sequence': [{'sequence': 'two', 'object': '1', **row}],
+            'per_joint': [{'joint': 'knee', **row}],
+        },
+        'measures': ['J'],
+        'per_sequence': [metrics['per_sequence']] * 2,
+        'warnings': ['warning'],
+    }
+    layout = Layout(
+        tiles=(Tile('J', 'similarity', 'J', (('own', 'own'),)),),
+        means={'mean': ('J', 'own')},
+        title=('J', 'J'),
+        notes={'J': 'note'},
+    )
+
+    def write(folder, make):
+        # The measures' names and the columns of tables are the keys that a page looks for.
+        known = ('J', 'own', 'sequence', 'object', 'joint', 'measure', 'values', 'differences')
+
+        def change(text):
+            return text if text in known else make(text)
+
+        def rows(found):
+            return [with_texts(row, change) for row in found]
+
+        tables = {name: rows(found) for name, found in comparison['tables'].items()}
+        pages.write_report(
+            folder / 'report.html',
+            with_texts_of(metrics, lambda text: text if text in _FORM else change(text)),
+            [with_texts(view, change)],
+            with_texts(layout, change),
+        )
+        pages.write_comparison(
+            folder / 'comparison.html',
+            {
+                **with_texts_of(comparison, lambda text: text if text in _FORM else change(text)),
+                'tables': tables,
+            },
+            [[with_texts(view, change)] * 2],
+            with_texts(layout, change),
+        )
+        return [elements(folder / name) for name in ('report.html', 'comparison.html')]
+
+    plain = write(tmp_path / 'plain', lambda text: f'plain {text}')
+    hostile = write(tmp_path / 'hostile', lambda text: HOSTILE + text)
+    assert hostile == plain
+    for name in ('report.html', 'comparison.html'):
+        page = Page(tmp_path / 'hostile' / name)
+        assert page.text().count(HOSTILE) >= 15
+        assert all('alert' not in data for tag, data in page.texts if tag == 'script')
+
+
+# Keys that a page looks for in what it is given.
+_FORM = ('name', 'trained', 'date', 'reason', 'setting')
 
 
 def test_name_that_is_no_text(tmp_path):
