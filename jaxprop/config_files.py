@@ -5,6 +5,7 @@ project are the package `jaxprop.configs`: the folder configs/ of a checkout, or
 They, and a user's own, may import their siblings relatively.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib.machinery
@@ -13,6 +14,7 @@ import inspect
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 
 from absl import flags
@@ -75,7 +77,11 @@ def load_config(name: str, folders: Sequence[str] = FOLDERS) -> ConfigDict:
     if get_config is None:
         raise ConfigError(f'{path} is no config: it has no function get_config()')
     if not colon:
-        return get_config()
+        with _naming(path):
+            config = get_config()
+        if not isinstance(config, ConfigDict):
+            raise ConfigError(f'{path}: get_config() returns no ConfigDict')
+        return config
     if not inspect.signature(get_config).parameters:
         raise ConfigError(f'the config {name!r} takes no argument; leave out {colon + argument!r}')
     try:
@@ -185,8 +191,28 @@ def _import(path):
     _add_package(f'{outer}.{inner}', path.parent)
     spec = importlib.util.spec_from_file_location(f'{outer}.{inner}.{name}', path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _naming(path):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Turns what a user's own config raises into an error that names the file and the line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        lines += [error.lineno] if isinstance(error, SyntaxError) else []
+        where = f'{path}, line {lines[-1]}' if lines else str(path)
+        hint = ''
+        if isinstance(error, ImportError):
+            hint = '; configs beside it are imported by `from . import NAME`'
+        raise ConfigError(f'{where}: {type(error).__name__}: {error}{hint}') from error
 
 
 def _flattened(config, prefix=''):

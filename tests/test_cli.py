@@ -54,6 +54,8 @@ def fails(capsys, code, *arguments):
         ('evaluate --process_id=first', "'first'"),
         ('evaluate more', "'more'"),
         ('evaluate --config=davis_crw', '--config.dataset.root=FOLDER'),
+        ('evaluate --config=davis_crw --config.dataset.kind=jhmdb', 'take the config of that'),
+        ('evaluate --config.dataset.kind=davis.x', "'davis'"),
         ('train', '--config.data.root=FOLDER'),
         ('train --config=uvc:jiont', "'joint'"),
         ('train --config.image_data=3', 'cannot be changed'),
@@ -75,6 +77,31 @@ def test_wrong_input_is_one_line(capsys, tmp_path):
     assert 'val.txt' in fails(capsys, 1, 'evaluate', '--config=davis_crw', root)
     assert 'metrics.json' in fails(capsys, 1, 'compare', tmp_path / 'a', tmp_path / 'b')
     assert 'no-such' in fails(capsys, 1, 'train', f'--config.data.root={tmp_path}/no-such')
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('def get_config(:', 'mine.py, line 1: SyntaxError'),
+        ('import nothing_like_it', 'mine.py, line 1: ModuleNotFoundError'),
+        ('from . import sibling', 'are imported by `from . import NAME`'),
+        ('def get_config():\n    return 1 / 0', 'mine.py, line 2: ZeroDivisionError'),
+        ('def get_config():\n    return {}', 'returns no ConfigDict'),
+        ('x = 1', 'no function get_config'),
+    ],
+)
+def test_what_is_wrong_with_an_own_config_is_one_line(text, expected, capsys, tmp_path):
+    (tmp_path / 'mine.py').write_text(text)
+    assert expected in fails(capsys, 2, 'evaluate', f'--config={tmp_path}/mine.py')
+
+
+def test_help_can_be_cut_short(tmp_path):
+    code = """import subprocess, sys
+help = subprocess.Popen([sys.executable, '-m', 'jaxprop', 'evaluate', '--help'],
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+help.stdout.close()
+assert not help.stderr.read()"""
+    assert run(cwd=tmp_path, code=code).returncode == 0
 
 
 def raising(error):

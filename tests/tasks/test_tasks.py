@@ -153,7 +153,7 @@ def test_settings_choose_the_task(tmp_path):
         {'measure': {'lost': 'wrong', 'count_first': False, 'average': 'joints'}},
         {'measure': {'count_first': True}},
     ]
-    with pytest.raises(TypeError, match='last'):
+    with pytest.raises(tasks.SettingsError, match='dataset.last is no setting'):
         tasks.open_task({'kind': 'davis', 'root': 'D', 'last': 1})
 
 
