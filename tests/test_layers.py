@@ -60,11 +60,11 @@ def _imported(path, known):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found = [f'{node.module}.{alias.name}' for alias in node.names]
-            found = [
-                name if name.removeprefix('jaxprop.') in known else node.module for name in found
-            ]
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT.parent).parts[: -node.level] if node.level else ()
+            module = '.'.join((*package, *filter(None, [node.module])))
+            found = [f'{module}.{alias.name}' for alias in node.names]
+            found = [name if name.removeprefix('jaxprop.') in known else module for name in found]
         else:
             continue
         yield from (name.removeprefix('jaxprop.') for name in found if name.startswith('jaxprop.'))
