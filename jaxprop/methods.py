@@ -87,11 +87,13 @@ def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propaga
 
 
 def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propagation:
-    """UVC with its boxes, and the two errors of the released code that its numbers have in them.
+    """UVC with its boxes, and the errors of the released code that its numbers have in them.
 
     Source: as `uvc`.
     """
-    rule = TrackedBoxes(k=k, temperature=temperature, stop='signed', cells='corner')
+    rule = TrackedBoxes(
+        k=k, temperature=temperature, stop='signed', cells='corner', limit='pixels', lost='gone'
+    )
     return dataclasses.replace(uvc(num_frames=num_frames), rule=rule)
 
 
@@ -187,6 +189,8 @@ _RELEASED_ERRORS: Mapping[str, tuple[str, str]] = {
     'corner_cells': ('cells', 'corner'),
     'zero_outside': ('outside', 'zero'),
     'shared_offset': ('label_offset', 'latest'),
+    'pixel_limit': ('limit', 'pixels'),
+    'lost_is_gone': ('lost', 'gone'),
 }
 EXECUTION = tuple(field.name for field in dataclasses.fields(Execution))
 _DEFAULTS: Mapping[str, Any] = {
@@ -221,9 +225,10 @@ def from_settings(**flat: Any) -> Propagation:
         in jaxprop/rules whose region or rule has the module's name in CamelCase. radius.
         restrict_first: the region binds frame 0 too. softmax: 'neighbors', 'frame' or 'region'.
         normalize_features. feedback: 'soft', 'min_max' or 'hard'. as_released: errors of released
-        systems: 'signed_stop' and 'corner_cells' of `TrackedBoxes`, 'zero_outside' and
-        'shared_offset' of `PredictedWindow`. implementation and query_chunk are for
-        `execution_from_settings`. A region or rule of your own may have further names.
+        systems: 'signed_stop', 'corner_cells', 'pixel_limit' and 'lost_is_gone' of `TrackedBoxes`,
+        'zero_outside' and 'shared_offset' of `PredictedWindow`, 'predicted_first' of `Memory`.
+        implementation and query_chunk are for `execution_from_settings`. A region or rule of your
+        own may have further names.
 
     Raises:
       ValueError: an unknown name or value, or settings that cannot be combined.

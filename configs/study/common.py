@@ -74,7 +74,7 @@ LOCALIZATIONS = {
     'track': {
         'propagation.restriction': 'track',
         'propagation.restrict_first': True,
-        'propagation.as_released': ('signed_stop', 'corner_cells'),
+        'propagation.as_released': methods.settings(methods.uvc_tracked())['as_released'],
     },
 }
 DAVIS_MEASURES = (
