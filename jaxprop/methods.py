@@ -101,7 +101,8 @@ def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5
     """TimeCycle: k cells of each frame; labels are fed back scaled to [0, 1].
 
     Source: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-consistency of Time", CVPR
-    2019, as released. Its affinities are scaled by the root of its 512 channels.
+    2019, as released: affinities are scaled by the root of its 512 channels, and the context of
+    frames 1 to 7 holds the label predicted for frame 0, an error that its numbers have in them.
     """
     rule = TopK(
         k=k,
@@ -110,7 +111,8 @@ def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5
         aggregation='per_frame',
         softmax='frame',
     )
-    return Propagation(memory=Memory(num_frames=num_frames), rule=rule, feedback='min_max')
+    memory = Memory(num_frames=num_frames, predict_first=True)
+    return Propagation(memory=memory, rule=rule, feedback='min_max')
 
 
 def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
@@ -184,13 +186,14 @@ _FIXED: Mapping[type, Mapping[str, Any]] = {
     PredictedWindow: {'num_neighbors': None, 'softmax': 'region', 'restrict_first': True},
 }
 # The errors of released systems, by the names they have in `as_released`.
-_RELEASED_ERRORS: Mapping[str, tuple[str, str]] = {
+_RELEASED_ERRORS: Mapping[str, tuple[str, Any]] = {
     'signed_stop': ('stop', 'signed'),
     'corner_cells': ('cells', 'corner'),
-    'zero_outside': ('outside', 'zero'),
-    'shared_offset': ('label_offset', 'latest'),
     'pixel_limit': ('limit', 'pixels'),
     'lost_is_gone': ('lost', 'gone'),
+    'zero_outside': ('outside', 'zero'),
+    'shared_offset': ('label_offset', 'latest'),
+    'predicted_first': ('predict_first', True),
 }
 EXECUTION = tuple(field.name for field in dataclasses.fields(Execution))
 _DEFAULTS: Mapping[str, Any] = {
