@@ -13,7 +13,7 @@ def get_config():
     config.name = 'davis_timecycle'
     config.title = "DAVIS, TimeCycle's factors"
     config.network.update(name='untrained', depth=50)
-    config.input.update(resize='square', size=320)
+    config.input.update(resize='square', size=320, precision='float32')
     config.propagation = synthetic.propagation(methods.timecycle())
     config.labels.update(decode_at='input')
     return config

@@ -32,6 +32,7 @@ def get_config():
                 'multiple': 1,
                 'floored': 'both',
                 'upsample': 1.0,
+                'precision': 'uint8',  # Of the resize; frames of native size are not resized.
                 'color': placeholder(str),  # What the network was trained to see.
             },
             'propagation': propagation(methods.crw()),

@@ -95,6 +95,7 @@ def davis(name: str, title: str) -> ConfigDict:
 def vip(name: str, title: str) -> ConfigDict:
     """VIP: 560x560, overall, T = 1, k = 10, n = 1, no localization, UVC's label maps."""
     config = vip_crw.get_config()
+    config.input.precision = 'uint8'  # As UVC resizes frames there.
     config.propagation.update(temperature=1.0, num_context=1, restriction='none')
     config.labels = davis_uvc.get_config().labels
     config.labels.resize_first = placeholder(str)

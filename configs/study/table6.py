@@ -91,6 +91,10 @@ def get_config():
         if 'upsampled' in method:
             changes['input.upsample'] = 2.0
         # Of CRW's factors the study chose the aggregation and the localization too.
+            if (
+                name == 'CRW'
+            ):  # Its code resizes frames so; at native size it has nothing to resize.
+                changes['input.precision'] = 'float32'
         chosen = name in common.METHODS and name != 'UVC'
         cells.append(
             common.cell(
