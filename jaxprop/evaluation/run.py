@@ -172,8 +172,10 @@ def evaluate(
     if skipped:
         warnings.append(f'{len(skipped)} of {len(sequences)} sequences were skipped.')
     unscored = [name for name in records if name not in scored]
-    if unscored:
-        warnings.append(f'Not scored, for lack of annotations: {", ".join(unscored)}.')
+    reasons = {name: task.unscored(records[name]) for name in unscored}
+    for reason in sorted(set(reasons.values())):
+        names = [name for name in unscored if reasons[name] == reason]
+        warnings.append(f'Not scored, {reason}: {", ".join(names)}.')
     metrics = {
         'title': title,
         **(task.results(scored) if scored else {'summary': {}, 'per_sequence': []}),
