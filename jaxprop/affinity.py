@@ -34,13 +34,7 @@ def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:
     reduced precision exchanges nearly tied neighbours, and sums of float16 are infinite above
     65,504.
     """
-    return jnp.einsum(
-        '...qc,...kc->...qk',
-        targets,
-        context,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=at_least_float32(targets, context),
-    )
+    return _product('...qc,...kc->...qk', targets, context)
 
 
 def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
@@ -48,18 +42,22 @@ def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
 
     Summed and returned in float32 at least.
     """
-    return jnp.einsum(
-        '...qk,...kl->...ql',
-        weights,
-        labels,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=at_least_float32(weights, labels),
-    )
+    return _product('...qk,...kl->...ql', weights, labels)
 
 
 def at_least_float32(*arrays: jax.Array) -> jnp.dtype:
     """The type of these arrays together, float32 where it has fewer bits."""
     return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+
+
+def _product(equation, left, right):
+    return jnp.einsum(
+        equation,
+        left,
+        right,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=at_least_float32(left, right),
+    )
 
 
 def top_k(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
