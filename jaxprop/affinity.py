@@ -16,8 +16,11 @@ from jax.scipy.special import logsumexp
 def l2_normalize(features: jax.Array, axis: int = -1) -> jax.Array:
     """Scales features to unit length along `axis`: f / max(|f|, 1e-12).
 
-    A zero vector stays zero and has a zero gradient.
+    A zero vector stays zero and has a zero gradient. Computed, and returned, in float32 at least:
+    the square of a float16 norm above 256 would be infinite.
     """
+    features = jnp.asarray(features)
+    features = features.astype(at_least_float32(features))
     squared = jnp.sum(jnp.square(features), axis=axis, keepdims=True)
     inverse_length = jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
     # Without the choice of 0 the gradient of a zero vector would be 1e12 times the incoming one.
@@ -27,15 +30,34 @@ def l2_normalize(features: jax.Array, axis: int = -1) -> jax.Array:
 def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:
     """A_qk = <g_q, f_k>: targets `[..., Q, C]`, context `[..., K, C]` -> `[..., Q, K]`.
 
-    Computed in full float32 where the inputs are: on accelerators a reduced-precision product
-    exchanges nearly tied neighbours.
+    Products are summed in full float32 at least, and so returned: on accelerators a product of
+    reduced precision exchanges nearly tied neighbours, and sums of float16 are infinite above
+    65,504.
     """
-    return jnp.einsum('...qc,...kc->...qk', targets, context, precision=jax.lax.Precision.HIGHEST)
+    return _product('...qc,...kc->...qk', targets, context)
 
 
 def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
-    """z_q = sum_k w_qk y_k: weights `[..., Q, K]`, labels `[..., K, L]` -> `[..., Q, L]`."""
-    return jnp.einsum('...qk,...kl->...ql', weights, labels, precision=jax.lax.Precision.HIGHEST)
+    """z_q = sum_k w_qk y_k: weights `[..., Q, K]`, labels `[..., K, L]` -> `[..., Q, L]`.
+
+    Summed and returned in float32 at least.
+    """
+    return _product('...qk,...kl->...ql', weights, labels)
+
+
+def at_least_float32(*arrays: jax.Array) -> jnp.dtype:
+    """The type of these arrays together, float32 where it has fewer bits."""
+    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+
+
+def _product(equation, left, right):
+    return jnp.einsum(
+        equation,
+        left,
+        right,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=at_least_float32(left, right),
+    )
 
 
 def top_k(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

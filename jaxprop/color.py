@@ -132,18 +132,22 @@ def lightness_input(images: jax.Array) -> jax.Array:
     L8 / 256, three times, normalised with ImageNet's mean and standard deviation.
 
     Args:
-      images: uint8 RGB `[..., 3]`.
+      images: uint8 RGB `[..., 3]`; or 8-bit lightness as floats `[..., 1]`, fractions allowed, as
+        resizing after the conversion gives it.
 
     Returns:
       float32 `[..., 3]`.
 
     Raises:
-      ValueError: the images are not uint8 with three channels.
+      ValueError: the images are neither.
 
     Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence",
     NeurIPS 2019, as released.
     """
-    lightness = rgb_to_lab8(images)[..., :1] / 256
+    if images.ndim and images.shape[-1] == 1 and jnp.issubdtype(images.dtype, jnp.floating):
+        lightness = jnp.asarray(images, jnp.float32) / 256
+    else:
+        lightness = rgb_to_lab8(images)[..., :1] / 256
     return (lightness - _IMAGENET_MEAN) / _IMAGENET_STD
 
 
@@ -151,7 +155,7 @@ def network_input(images: jax.Array, color: str) -> jax.Array:
     """Pixels as a network was trained on them.
 
     Args:
-      images: uint8 RGB `[..., 3]`.
+      images: uint8 RGB `[..., 3]`; or floats: RGB from 0 to 255, for 'lightness' see there.
       color: 'rgb': `normalize_rgb`; 'lightness': `lightness_input` (UVC); 'rgb_unit': RGB / 255
         (CorrFlow).
 

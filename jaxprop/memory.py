@@ -30,6 +30,9 @@ class Memory:
       padding: what fills the queue's empty slots while a video starts. 'repeat_first': copies of
         frame 0, which compete in the selection and count in an average; 'first_once': one copy of
         frame 0, beside the kept one; 'mask': nothing.
+      predict_first: the latest copy of frame 0 has the label that is predicted for frame 0 from
+        the others, not the given one. The labels are those of a video in which frame 0 stands
+        twice. An error of released code that published numbers have in them.
 
     Raises:
       ValueError: no frame would be context, or a value is out of its range.
@@ -40,6 +43,7 @@ class Memory:
     keep_first: bool = True
     kept_frames: tuple[int, ...] = ()
     padding: str = 'repeat_first'
+    predict_first: bool = False
 
     def __post_init__(self):
         # A list, as JSON has it, would not be hashable.
@@ -55,6 +59,12 @@ class Memory:
             )
         if self.step < 1:
             raise ValueError(f'step is {self.step}; it must be at least 1')
+        if self.predict_first and (self.padding != 'repeat_first' or self.num_frames < 1):
+            raise ValueError(
+                f"predict_first replaces a copy of frame 0: it needs padding='repeat_first', not "
+                f'{self.padding!r}, and num_frames (num_context) of at least 1, not '
+                f'{self.num_frames}'
+            )
         kept = self.kept_frames
         if len(set(kept)) < len(kept) or min(kept, default=1) < 1:
             raise ValueError(
@@ -171,6 +181,17 @@ def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ())
     )
 
 
+def replace_latest(memory: Memory, context: Context, label: jax.Array, entry: Any = ()) -> Context:
+    """The context with another label `[H, W, L]`, and entry, of the latest frame in the queue."""
+    slot = _latest(memory, context.time)
+    labels, entries = jax.tree.map(
+        lambda stored, frame: stored.at[slot].set(frame),
+        (context.labels, context.entries),
+        (label, entry),
+    )
+    return context._replace(labels=labels, entries=entries)
+
+
 def push(
     memory: Memory, context: Context, features: jax.Array, label: jax.Array, entry: Any = ()
 ) -> Context:
@@ -205,12 +226,12 @@ def read(memory: Memory, context: Context) -> ContextFrames:
     stored = (context.features, context.labels, context.valid, context.entries)
     if memory.step > 1:
         # Only some of the stored frames are context, the latest first.
-        queued = memory.num_kept + (context.time - 2 - ages) % memory.queue_length
+        queued = memory.num_kept + (_turn(memory, context.time) - ages) % memory.queue_length
         used = jnp.concatenate([jnp.arange(memory.num_kept), queued])
         stored = jax.tree.map(lambda held: held[used], stored)
     else:
         # In the order of the slots, which go round.
-        ages = (context.time - 2 - ages) % max(memory.queue_length, 1)
+        ages = (_turn(memory, context.time) - ages) % max(memory.queue_length, 1)
     features, labels, valid, entries = stored
     queued = jnp.maximum(context.time - 1 - ages, 0)
     if memory.kept_frames:
@@ -245,4 +266,9 @@ def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
 
 def _latest(memory, time):
     """The slot of the latest frame when so many have been seen; frame 0's at first."""
-    return memory.num_kept + (time - 2) % memory.queue_length
+    return memory.num_kept + _turn(memory, time) % memory.queue_length
+
+
+def _turn(memory, time):
+    """How often the queue has been pushed to, less 1; the prediction of frame 0 is one push."""
+    return time - 2 + memory.predict_first

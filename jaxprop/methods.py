@@ -87,11 +87,13 @@ def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propaga
 
 
 def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propagation:
-    """UVC with its boxes, and the two errors of the released code that its numbers have in them.
+    """UVC with its boxes, and the errors of the released code that its numbers have in them.
 
     Source: as `uvc`.
     """
-    rule = TrackedBoxes(k=k, temperature=temperature, stop='signed', cells='corner')
+    rule = TrackedBoxes(
+        k=k, temperature=temperature, stop='signed', cells='corner', limit='pixels', lost='gone'
+    )
     return dataclasses.replace(uvc(num_frames=num_frames), rule=rule)
 
 
@@ -99,7 +101,8 @@ def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5
     """TimeCycle: k cells of each frame; labels are fed back scaled to [0, 1].
 
     Source: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-consistency of Time", CVPR
-    2019, as released. Its affinities are scaled by the root of its 512 channels.
+    2019, as released: affinities are scaled by the root of its 512 channels, and the context of
+    frames 1 to 7 holds the label predicted for frame 0, an error that its numbers have in them.
     """
     rule = TopK(
         k=k,
@@ -108,7 +111,8 @@ def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5
         aggregation='per_frame',
         softmax='frame',
     )
-    return Propagation(memory=Memory(num_frames=num_frames), rule=rule, feedback='min_max')
+    memory = Memory(num_frames=num_frames, predict_first=True)
+    return Propagation(memory=memory, rule=rule, feedback='min_max')
 
 
 def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
@@ -182,11 +186,14 @@ _FIXED: Mapping[type, Mapping[str, Any]] = {
     PredictedWindow: {'num_neighbors': None, 'softmax': 'region', 'restrict_first': True},
 }
 # The errors of released systems, by the names they have in `as_released`.
-_RELEASED_ERRORS: Mapping[str, tuple[str, str]] = {
+_RELEASED_ERRORS: Mapping[str, tuple[str, Any]] = {
     'signed_stop': ('stop', 'signed'),
     'corner_cells': ('cells', 'corner'),
+    'pixel_limit': ('limit', 'pixels'),
+    'lost_is_gone': ('lost', 'gone'),
     'zero_outside': ('outside', 'zero'),
     'shared_offset': ('label_offset', 'latest'),
+    'predicted_first': ('predict_first', True),
 }
 EXECUTION = tuple(field.name for field in dataclasses.fields(Execution))
 _DEFAULTS: Mapping[str, Any] = {
@@ -221,9 +228,10 @@ def from_settings(**flat: Any) -> Propagation:
         in jaxprop/rules whose region or rule has the module's name in CamelCase. radius.
         restrict_first: the region binds frame 0 too. softmax: 'neighbors', 'frame' or 'region'.
         normalize_features. feedback: 'soft', 'min_max' or 'hard'. as_released: errors of released
-        systems: 'signed_stop' and 'corner_cells' of `TrackedBoxes`, 'zero_outside' and
-        'shared_offset' of `PredictedWindow`. implementation and query_chunk are for
-        `execution_from_settings`. A region or rule of your own may have further names.
+        systems: 'signed_stop', 'corner_cells', 'pixel_limit' and 'lost_is_gone' of `TrackedBoxes`,
+        'zero_outside' and 'shared_offset' of `PredictedWindow`, 'predicted_first' of `Memory`.
+        implementation and query_chunk are for `execution_from_settings`. A region or rule of your
+        own may have further names.
 
     Raises:
       ValueError: an unknown name or value, or settings that cannot be combined.

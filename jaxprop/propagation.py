@@ -68,7 +68,12 @@ class Propagation:
 
 
 def init_context(
-    features: jax.Array, label: jax.Array, method: Propagation, *, entry: Any = None
+    features: jax.Array,
+    label: jax.Array,
+    method: Propagation,
+    *,
+    entry: Any = None,
+    execution: Execution = Execution(),
 ) -> Context:
     """Starts a video: the context that the second frame is labelled from.
 
@@ -78,19 +83,27 @@ def init_context(
       method: the factors.
       entry: what the rule keeps of frame 0, where it is known better than from the soft label,
         such as the boxes of `TrackedBoxes` from a label map (`Rule.init_from_ids`).
+      execution: how the label of frame 0 is predicted, where the memory asks for it.
 
     Raises:
       ValueError: shapes that do not fit, k larger than the number of candidates, and, outside a
         trace, features or labels that are not finite. Inside a trace these propagate as NaN.
     """
-    _check(features, label, method, Execution())
+    _check(features, label, method, execution)
     features = _prepare(features, method)
+    # The labels that follow are float32 whatever the first one is.
+    label = jnp.asarray(label, affinity.at_least_float32(label))
     own_entry = method.rule.init(features, label)
     if entry is None:
         entry = own_entry
     elif (found := _shapes(entry)) != (wanted := _shapes(own_entry)):
         raise ValueError(f'entry has shapes {found}; {type(method.rule).__name__} keeps {wanted}')
-    return memory.init(method.memory, features, label, jax.tree.map(jnp.asarray, entry))
+    context = memory.init(method.memory, features, label, jax.tree.map(jnp.asarray, entry))
+    if method.memory.predict_first:
+        frames = memory.read(method.memory, context)
+        _, remembered, entry = _label(frames, features, method, execution)
+        context = memory.replace_latest(method.memory, context, remembered, entry)
+    return context
 
 
 def propagate_step(
@@ -121,9 +134,7 @@ def propagate_step(
     method.rule.check_grid(features.shape[:2], method.memory, execution)
     features = _prepare(features, method)
     frames = memory.read(method.memory, context)
-    label = method.rule.label(frames, features, execution)
-    label, remembered = FEEDBACK[method.feedback](label)
-    entry = method.rule.entry(frames, features, label)
+    label, remembered, entry = _label(frames, features, method, execution)
     return memory.push(method.memory, context, features, remembered, entry), label
 
 
@@ -158,7 +169,7 @@ def propagate_video(
 
 @functools.partial(jax.jit, static_argnames=('method', 'execution'))
 def _propagate_video(features, first_label, length, *, method, execution):
-    context = init_context(features[0], first_label, method)
+    context = init_context(features[0], first_label, method, execution=execution)
     step = functools.partial(propagate_step, method=method, execution=execution)
     _, labels = jax.lax.scan(step, context, features[1:])
     labels = jnp.concatenate([first_label[None], labels])
@@ -166,6 +177,13 @@ def _propagate_video(features, first_label, length, *, method, execution):
         is_real = jnp.arange(len(labels)) < length
         labels = jnp.where(is_real[:, None, None, None], labels, 0)
     return labels
+
+
+def _label(frames, features, method, execution):
+    """The label of a frame, and what of it becomes context: a label and an entry."""
+    label = method.rule.label(frames, features, execution)
+    label, remembered = FEEDBACK[method.feedback](label)
+    return label, remembered, method.rule.entry(frames, features, label)
 
 
 def _prepare(features, method):

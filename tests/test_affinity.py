@@ -36,6 +36,19 @@ def test_l2_normalize_is_safe_at_zero():
         np.testing.assert_allclose(gradient[row], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('dtype', [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_summed_in_float32(dtype):
+    """Of norms above 256, whose squares, and inner products, float16 does not hold."""
+    features = jnp.asarray(300 * _normal(0, 6, 8), dtype)
+    exact = np.asarray(features, np.float64)
+    unit = exact / np.linalg.norm(exact, axis=-1, keepdims=True)
+    assert np.abs(exact @ exact.T).max() > 2 * float(np.finfo(np.float16).max)
+    np.testing.assert_allclose(affinity.l2_normalize(features), unit, atol=1e-6)
+    found = affinity.affinity(features, features)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, exact @ exact.T, rtol=1e-5, atol=0.1)
+
+
 def test_affinity_is_the_inner_product():
     targets, context = _normal(0, 2, 5, 3), _normal(1, 4, 1, 6, 3)
     found = affinity.affinity(targets, context)

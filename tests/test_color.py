@@ -127,6 +127,19 @@ def test_network_input():
     )
 
 
+def test_network_input_of_floats():
+    """Whole levels as floats are what they are as 8 bits."""
+    images = _colours()
+    for name in ('rgb', 'rgb_unit'):
+        np.testing.assert_array_equal(
+            color.network_input(images.astype(np.float32), name), color.network_input(images, name)
+        )
+    lightness = np.asarray(rgb_to_lab8(images))[..., :1]
+    np.testing.assert_array_equal(
+        color.network_input(lightness, 'lightness'), color.lightness_input(images)
+    )
+
+
 @pytest.mark.parametrize(
     'call, message',
     [
@@ -135,6 +148,8 @@ def test_network_input():
         (lambda: color.normalize_rgb(np.zeros((3, 2, 2), np.uint8)), '3, 2, 2'),
         (lambda: color.rgb_to_lab8(np.zeros((2, 2, 3), np.float32)), 'float32'),
         (lambda: color.lightness_input(np.zeros((2, 2, 4), np.uint8)), '2, 2, 4'),
+        (lambda: color.lightness_input(np.zeros((2, 2, 3), np.float32)), 'float32'),
+        (lambda: color.lightness_input(np.zeros((2, 2, 1), np.uint8)), '2, 2, 1'),
         (lambda: color.lab8_to_rgb(np.zeros((2, 2))), '2, 2'),
     ],
 )

@@ -167,6 +167,41 @@ def test_factors_of_released_systems():
         assert changed.input.multiple == expected.input.multiple
 
 
+def cells_of(name, method, **labels):
+    config = load(name)
+    return [
+        resolved(config, cell['changes'])
+        for cell in config.study.cells
+        if cell['labels']['method'] == method and labels.items() <= cell['labels'].items()
+    ]
+
+
+def test_factors_of_single_rows():
+    """Where a row has the factors of released code that no other row of its table has."""
+    eval_crw = importlib.import_module('configs.eval.vip_crw').get_config()
+    for cell in cells_of('table7', 'CRW', localization='none'):
+        assert cell.labels.to_dict() == eval_crw.labels.to_dict()
+        assert cell.input.precision == 'float32' and cell.network.padding == 'reflect'
+        changed = {'restriction': 'none', 'num_context': 1}
+        assert cell.propagation.to_dict() == {**eval_crw.propagation.to_dict(), **changed}
+    [cell] = [c for c in load('table7').study.cells if c['labels']['method'] == 'CRW'][:1]
+    assert cell['chosen_on'] == ''
+    [cell] = cells_of('table8', 'ImageNet, reported by UVC')
+    assert cell.propagation.normalize_features and cell.propagation.temperature == 512**-0.5
+    assert cell.propagation.num_neighbors == 20 and cell.keypoints.num_cells == 5
+    assert cell.network.output == 'res3' and cell.input.color is None
+    [cell] = cells_of('table6', 'CRW', localization='none')
+    assert (cell.propagation.num_neighbors, cell.propagation.num_context) == (10, 7)
+    [cell] = cells_of('table5', 'UVC (Li et al.)')
+    uvc = importlib.import_module('configs.eval.davis_uvc').get_config()
+    assert cell.propagation.to_dict() == uvc.propagation.to_dict()
+    assert cell.network.output == 'res4'
+    for cell in cells_of('table5', 'UVC+'):
+        assert (cell.propagation.num_neighbors, cell.propagation.num_context) == (5, 7)
+        assert cell.propagation.restriction == 'none' and cell.propagation.temperature == 1
+        assert cell.network.output == 'res3' and cell.input.color == 'lightness'
+
+
 def published_rows(name):
     """The rows of a published table: dicts of texts by their headings."""
     text = shared('reference', 'published_tables.md').read_text(encoding='utf-8')

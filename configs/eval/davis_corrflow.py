@@ -1,8 +1,9 @@
 """DAVIS with the factors of CorrFlow's released code (Lai and Xie, BMVC 2019), on ResNet18's res3.
 
 The released network ends in a 3x3 convolution to 64 channels. The released code crops frames to
-multiples of 8 pixels, averages the numbers of classes, and takes the class of each pixel before it
-goes on; here frames are resized, labels are the nearest pixels', and classes are those of cells.
+multiples of 8 pixels, averages the numbers of classes, takes the class of each pixel before it goes
+on, and writes masks 3 pixels to the right; here frames are resized, labels are the nearest pixels',
+and classes are those of cells.
 """
 
 from jaxprop import methods

@@ -2,7 +2,8 @@
 
 Context are frames 0 and 5 and the frames 1, 3 and 5 before the target. The released network sees
 all three channels of Lab, and ends in a 3x3 convolution to 64 channels; the released code takes the
-class of each pixel before it goes on, here it is that of each cell.
+class of each pixel before it goes on, here it is that of each cell. A cell's first label there is
+that of the first pixel of its four by four, here that of a pixel in their middle.
 """
 
 from jaxprop import methods

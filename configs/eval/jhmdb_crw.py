@@ -28,7 +28,8 @@ def get_config():
             'average': 'joints',
         }
     )
-    config.input.update(resize='square', size=320)  # As released; the papers say 240.
+    # As released; the papers say 240.
+    config.input.update(resize='square', size=320, precision='float32')
     config.propagation.num_context = 7
     del config.labels
     config.keypoints = ConfigDict(

@@ -10,6 +10,11 @@ def get_config():
     config.network.update(name='untrained', output='res4')
     config.input.color = 'lightness'
     config.propagation = davis_uvc.get_config().propagation
-    config.propagation.update(num_neighbors=20, padding='repeat_first', feedback='min_max')
+    config.propagation.update(
+        num_neighbors=20,
+        padding='repeat_first',
+        feedback='min_max',
+        as_released=('predicted_first',),
+    )
     config.keypoints.num_cells = 5
     return config

@@ -14,6 +14,7 @@ def get_config():
     config.title = "JHMDB, VFS's joints"
     config.propagation = davis_vfs.get_config().propagation
     config.propagation.num_context = 4
+    config.input.precision = 'uint8'
     config.measure.count_first = True
     config.keypoints.update(encode_by='gaussian', sigma=4.0, num_cells=5, at='frame')
     return config

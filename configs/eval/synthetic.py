@@ -32,10 +32,18 @@ def get_config():
                 'multiple': 1,
                 'floored': 'both',
                 'upsample': 1.0,
+                'precision': 'uint8',  # Of the resize; frames of native size are not resized.
                 'color': placeholder(str),  # What the network was trained to see.
             },
             'propagation': propagation(methods.crw()),
-            'labels': {'encode': 'bilinear', 'min_max': False, 'decode_at': 'frame'},
+            'labels': {
+                'encode': 'bilinear',
+                'min_max': False,
+                'decode_at': 'frame',
+                'resize_first': placeholder(str),
+                'smallest': 0,  # Pixels: what is smaller in the first mask is background.
+                'first_frame': 'given',  # Or 'decoded', as CRW writes it.
+            },
             'feature_batch': 4,
             'batch': {'videos_per_device': 1},
             'report_frames': 40,

@@ -22,8 +22,9 @@ def get_config():
         }
     )
     config.measure = ConfigDict({'count_first': True})
-    config.input.update(resize='square', size=560)
+    config.input.update(resize='square', size=560, precision='float32')
     config.propagation.num_context = 4
     # The released code means 'nearest', but interpolates ids: 'bilinear'.
-    config.labels.update(decode_at='input', resize_first='nearest')
+    # Frame 0 is counted as its labels on the grid show it.
+    config.labels.update(decode_at='input', resize_first='nearest', first_frame='decoded')
     return config

@@ -8,7 +8,6 @@ changes can be changed for all of them on the command line.
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from jaxprop import methods
 
@@ -74,7 +73,7 @@ LOCALIZATIONS = {
     'track': {
         'propagation.restriction': 'track',
         'propagation.restrict_first': True,
-        'propagation.as_released': ('signed_stop', 'corner_cells'),
+        'propagation.as_released': methods.settings(methods.uvc_tracked())['as_released'],
     },
 }
 DAVIS_MEASURES = (
@@ -96,8 +95,8 @@ def vip(name: str, title: str) -> ConfigDict:
     """VIP: 560x560, overall, T = 1, k = 10, n = 1, no localization, UVC's label maps."""
     config = vip_crw.get_config()
     config.propagation.update(temperature=1.0, num_context=1, restriction='none')
+    config.input.precision = 'uint8'  # As UVC resizes frames there.
     config.labels = davis_uvc.get_config().labels
-    config.labels.resize_first = placeholder(str)
     return _base(config, name, title)
 
 

@@ -1,10 +1,10 @@
 """Table 7: VIP val. Parts (mIoU) and instances (AP^r_vol) are cells of their own.
 
 The context is n, frame 0 not counted: so UVC's code has it, although the caption counts it. UVC,
-VFS and, with a region, CRW have the factors of their released code, the first with the study's
-k = 50; VFS's are those for DAVIS. UVC+ has UVC's. The row that UVC reports has UVC's factors with
-colours. What the study doesn't say: the others' aggregation, which is what is best on DAVIS, and
-k = 10, as in Figure 5.
+VFS and CRW have the factors of their released code, but for the localization and n: UVC with the
+study's k = 50, CRW with its label maps, VFS those for DAVIS. UVC+ has UVC's. The row that UVC
+reports has UVC's factors with colours. What the study doesn't say: the others' aggregation, which
+is what is best on DAVIS, and k = 10, as in Figure 5.
 """
 
 from ..eval import davis_timecycle, davis_vfs, vip_crw, vip_uvc
@@ -29,7 +29,7 @@ MEASURES = (('mIoU', 'mIoU'), ('AP^r_vol', 'AP^r_vol'))
 ANNOTATIONS = {'mIoU': ('parts', 'category'), 'AP^r_vol': ('instances', 'instance')}
 
 
-def row(method, localization):
+def row(method):
     """The network, the changes beside localization and context, and where they were chosen."""
     only = ('network', 'propagation')
     if method == 'ImageNet, reported by UVC':
@@ -38,7 +38,7 @@ def row(method, localization):
         config = davis_timecycle if method == 'TimeCycle' else davis_vfs
         return method.lower(), common.released(config.get_config(), only), ''
     network = common.METHODS[method].network
-    if method == 'CRW' and localization != 'none':
+    if method == 'CRW':
         return (
             network,
             {**common.released(vip_crw.get_config()), **common.METHODS[method].changes},
@@ -57,7 +57,7 @@ def get_config():
     config = common.vip('table7', 'Table 7: parts of people (VIP)')
     cells = []
     for part, method, localization, context, *numbers in ROWS:
-        network, changes, chosen_on = row(method, localization)
+        network, changes, chosen_on = row(method)
         changes.update(common.LOCALIZATIONS[localization])
         changes['propagation.num_context'] = context
         for (key, _), number in zip(MEASURES, numbers):

@@ -8,6 +8,7 @@ import numpy as np
 _SMALLEST_SIDE = 8
 _RESIZES = ('native', 'square', 'short_side')
 _FLOORED = ('both', 'long')
+_PRECISIONS = ('uint8', 'float32')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class InputConfig:
         VFS                    InputConfig(size=480, resize='short_side')
         UVC, DINO              InputConfig(size=480, resize='short_side', multiple=64,
                                            floored='long')
-        TimeCycle              InputConfig(size=320, resize='square')
+        TimeCycle              InputConfig(size=320, resize='square', precision='float32')
         twice the usual grid   InputConfig(upsample=2)
 
     Attributes:
@@ -30,6 +31,9 @@ class InputConfig:
       multiple: sides are floored to a multiple of this many pixels.
       floored: 'both' sides are floored, or the 'long' one alone (of a square frame: the width).
       upsample: the factor applied last to both sides, the product rounded.
+      precision: a frame of another size is resized in 'uint8', after which pixels are whole levels
+        again (UVC, VFS, DINO), or in 'float32' (CRW, TimeCycle, UVC on JHMDB). Only 'float32' takes
+        the lightness of pixels before the resize, see `prepare_frame`.
 
     Raises:
       ValueError: a setting that no frame could be resized with.
@@ -40,12 +44,15 @@ class InputConfig:
     multiple: int = 1
     floored: str = 'both'
     upsample: float = 1
+    precision: str = 'uint8'
 
     def __post_init__(self) -> None:
         if self.resize not in _RESIZES:
             raise ValueError(f'resize is {self.resize!r}; it must be one of {_RESIZES}')
         if self.floored not in _FLOORED:
             raise ValueError(f'floored is {self.floored!r}; it must be one of {_FLOORED}')
+        if self.precision not in _PRECISIONS:
+            raise ValueError(f'precision is {self.precision!r}; it must be one of {_PRECISIONS}')
         if self.resize == 'native' and self.size is not None:
             raise ValueError(
                 f"size is {self.size}, but resize 'native' sets none: leave size out, or resize by "
@@ -110,11 +117,41 @@ def input_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
     return result
 
 
+def prepare_frame(
+    frame: np.ndarray, size: tuple[int, int], precision: str = 'uint8', lightness: bool = False
+) -> np.ndarray:
+    """Brings a frame to the size at which a network sees it, as one of the released systems does.
+
+    Args:
+      frame: uint8 RGB `[H, W, 3]`.
+      size: (height, width) of the result in pixels, see `input_size`.
+      precision: 'uint8' or 'float32', see `InputConfig`.
+      lightness: the network sees the lightness alone.
+
+    Returns:
+      A frame of that size already, and one resized in 'uint8', as uint8 `[height, width, 3]`. One
+      resized in 'float32' as float32 `[height, width, 3]` from 0 to 255, or with `lightness` as
+      `[height, width, 1]`, its 8-bit lightness resized. `jaxprop.color.network_input` takes each.
+
+    Raises:
+      ValueError: `frame` is not a uint8 image of three channels.
+    """
+    if precision == 'float32' and frame.shape[:2] != tuple(size):
+        _check_frame(frame)
+        if lightness:
+            frame = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)[..., :1]
+        resized = cv2.resize(
+            frame.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR
+        )
+        return resized.reshape(*size, -1)  # OpenCV drops a single channel.
+    return resize_frame(frame, size)
+
+
 def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes a frame bilinearly with half-pixel centres, without antialiasing.
 
-    OpenCV's fixed-point result on 8 bits, as the released evaluations compute it. A frame of that
-    size already is returned as it is.
+    OpenCV's fixed-point result on 8 bits, as UVC's and VFS's released evaluations compute it. A
+    frame of that size already is returned as it is.
 
     Args:
       frame: uint8 `[H, W, 3]`.
@@ -126,8 +163,12 @@ def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Raises:
       ValueError: `frame` is not a uint8 image of three channels.
     """
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(f'frame is {frame.dtype} {list(frame.shape)}; it must be uint8 [H, W, 3]')
+    _check_frame(frame)
     if frame.shape[:2] == tuple(size):
         return frame
     return cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def _check_frame(frame):
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f'frame is {frame.dtype} {list(frame.shape)}; it must be uint8 [H, W, 3]')

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxprop import color, parallel
 from jaxprop.checkpoints import native
-from jaxprop.data.inputs import InputConfig, input_size, resize_frame
+from jaxprop.data.inputs import InputConfig, input_size, prepare_frame
 from jaxprop.models import estimate_batch_statistics, find_network
 from jaxprop.models.network import attribute_names
 
@@ -125,7 +125,7 @@ class OpenedVideo(NamedTuple):
 
     Attributes:
       arrays: one for each frame, in order: features `[H, W, C]`, or, of a source with a network,
-        what that is applied to, uint8 RGB `[h, w, 3]`. Raises DataError.
+        a frame as `jaxprop.color.network_input` takes it. Raises DataError.
       variables: of the network, in place of its own; None for these.
     """
 
@@ -218,14 +218,15 @@ class NetworkFeatures:
         return OpenedVideo(frames, None if variables is self.network.variables else variables)
 
     def read(self, video: Any, index: int) -> np.ndarray:
-        """A frame of a video as the network's input, uint8 RGB. Raises DataError."""
+        """A frame of a video at the network's size, see `prepare_frame`. Raises DataError."""
         return self.prepare(video.read_frame(index), video.size)
 
     def prepare(self, frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
-        """Resizes a frame `[h, w, 3]` to the network's input. Raises ValueError for other sizes."""
+        """Brings a frame `[h, w, 3]` to the network's size. Raises ValueError for other sizes."""
         if frame.shape[:2] != tuple(frame_size):
             raise ValueError(f'a frame is {frame.shape[:2]}, the label map {frame_size}')
-        return resize_frame(frame, self.seen_size(frame_size))
+        size = self.seen_size(frame_size)
+        return prepare_frame(frame, size, self.input.precision, self.color == 'lightness')
 
     def variables(self, video: Any) -> Mapping[str, Any]:
         """The network's variables; if it is untrained, with the batch statistics of this video.
@@ -239,8 +240,8 @@ class NetworkFeatures:
         ends = 0, video.num_frames - 1
         chosen = np.unique(np.linspace(*ends, _STATISTICS_FRAMES).round().astype(int))
         frames = [video.read_frame(int(t)) for t in chosen]
-        size = self.seen_size(frames[0].shape[:2])
-        inputs = np.stack([resize_frame(frame, size) for frame in frames])
+        size = frames[0].shape[:2]
+        inputs = np.stack([self.prepare(frame, size) for frame in frames])
         return _estimate_statistics(network.model, network.variables, inputs, self.color)
 
 
@@ -284,7 +285,7 @@ def compute_features(
 
     Args:
       source: of the network.
-      frames: uint8 RGB of the network's input size, at most `source.batch`.
+      frames: as the source prepares them, at most `source.batch`.
       variables: of the network `[1, ...]`, on the first device.
     """
     extract = parallel.local_map(extract_each, 1, static=(0, 1))
@@ -294,13 +295,13 @@ def compute_features(
 
 
 def extract_each(model, color_space, variables, frames):
-    """The features `[H, W, C]` of each of the frames `[B, h, w, 3]`."""
+    """The features `[H, W, C]` of each of the frames `[B, h, w, 3 or 1]`."""
     return tuple(extract_features(model, variables, frames, color_space=color_space))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'color_space'))
 def extract_features(model, variables, frames, *, color_space):
-    """Features `[B, H, W, C]` of uint8 RGB frames `[B, h, w, 3]`."""
+    """Features `[B, H, W, C]` of frames `[B, h, w, 3 or 1]`, see `color.network_input`."""
     return model.apply(variables, color.network_input(frames, color_space))
 
 

@@ -114,4 +114,5 @@ def start_video(
         entry = rule.init_from_ids(ids, values, plan.sizes.grid, num_labels)
     padded = np.zeros(num_labels, np.int32)
     padded[: values.size] = values
-    return Video(name, target.given(first), soft, padded, entry, variables)
+    given = target.given(first, soft, padded, plan.sizes)
+    return Video(name, given, soft, padded, entry, variables)

@@ -171,8 +171,10 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     if skipped:
         warnings.append(f'{len(skipped)} of {len(sequences)} sequences were skipped.')
     unscored = [name for name in records if name not in scored]
-    if unscored:
-        warnings.append(f'Not scored, for lack of annotations: {", ".join(unscored)}.')
+    reasons = {name: task.unscored(records[name]) for name in unscored}
+    for reason in sorted(set(reasons.values())):
+        names = [name for name in unscored if reasons[name] == reason]
+        warnings.append(f'Not scored, {reason}: {", ".join(names)}.')
     metrics = {
         'title': title,
         **(task.results(scored) if scored else {'summary': {}, 'per_sequence': []}),

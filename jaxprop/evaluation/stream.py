@@ -123,7 +123,7 @@ class Stream:
             parallel.local_map, num_devices=num_devices, first=first_device
         )
         self.extract = map_devices(extract_each, static=(0, 1))
-        self.start = map_devices(_start, static=(0,), donate=(1,))
+        self.start = map_devices(_start, static=(0, 1), donate=(2,))
         self.advance = map_devices(_advance, static=(0, 1, 2, 3), donate=(4,))
         variables = None
         if self.network is not None:
@@ -216,6 +216,7 @@ class Stream:
         is_first = np.isin(np.arange(self.num_devices), first)
         row.context, finite = self.start(
             self.propagation,
+            self.execution,
             row.context if goes_on else None,
             features,
             *self.put((labels, is_first, entry)),
@@ -235,13 +236,13 @@ def _advance(propagation, execution, target, sizes, context, features, values):
     return context, target.decode(label, values, sizes)
 
 
-def _start(propagation, context, features, first_label, is_first, entry=None):
+def _start(propagation, execution, context, features, first_label, is_first, entry=None):
     """The context of a video that begins; `context`, if there is one, where none does.
 
     Returns:
       The context, and whether the features are finite.
     """
-    new = init_context(features, first_label, propagation, entry=entry)
+    new = init_context(features, first_label, propagation, entry=entry, execution=execution)
     if context is not None:
         new = jax.tree.map(lambda a, b: jnp.where(is_first, a, b), new, context)
     return new, jnp.all(jnp.isfinite(features))

@@ -7,7 +7,9 @@ A target is a frozen dataclass, so that it can be a static argument of a compile
     encode(first, values, sizes)    soft labels `[H, W, l]` of the first frame
     decode(label, values, sizes)    the prediction of soft labels `[H, W, L]` with these ids `[L]`;
                                     can be compiled
-    given(first)                    the prediction of the first frame itself: what was given
+    given(first, label, values, sizes)
+                                    the prediction of the first frame itself: what was given, or
+                                    its soft labels `[H, W, L]` decoded as those of any frame
     ids(first, seen)                the first frame as a label map, where it is one; else None
     settings()                      its settings by the name of a config's section, to be recorded
 
@@ -59,33 +61,52 @@ class MaskTarget:
       decode_at: 'frame': labels are upsampled to the frame, then the largest class is taken;
         'input': they are upsampled to the network's input, and the label map is resized by nearest.
       resize_first: bring the first ids to the size of the network's input before they are made
-        one-hot: 'nearest' or 'bilinear', see `jaxprop.data.vip.resize_ids`; None: don't.
+        one-hot: 'nearest' or 'bilinear', see `jaxprop.data.vip.resize_ids`; 'pillow_nearest': to
+        the pixel that holds the centre (TimeCycle); None: don't.
+      smallest: an object of fewer pixels in the first ids, resized if they are, is background.
+      first_frame: its prediction. 'given': the given ids, as most systems write and count them;
+        'decoded': its soft labels decoded, as CRW does.
       keep_soft: a prediction is (ids, the soft labels `[H, W, L]`, what they stand for `[L]`);
-        (ids, None, None) of the first frame.
+        (ids, None, None) of a first frame that is 'given'.
     """
 
     encode_by: str = 'bilinear'
     min_max: bool = False
     decode_at: str = 'frame'
     resize_first: str | None = None
+    smallest: int = 0
+    first_frame: str = 'given'
     keep_soft: bool = False
 
     def __post_init__(self):
         if self.decode_at not in ('frame', 'input'):
             raise ValueError(f"decode_at is {self.decode_at!r}; it must be 'frame' or 'input'")
-        if self.resize_first not in (None, 'nearest', 'bilinear'):
+        if self.resize_first not in (None, 'nearest', 'bilinear', 'pillow_nearest'):
             raise ValueError(
-                f"resize_first is {self.resize_first!r}; it must be 'nearest', 'bilinear' or None"
+                f"resize_first is {self.resize_first!r}; it must be 'nearest', 'bilinear', "
+                "'pillow_nearest' or None"
+            )
+        if self.smallest < 0:
+            raise ValueError(f'smallest is {self.smallest}; it must be a number of pixels')
+        if self.first_frame not in ('given', 'decoded'):
+            raise ValueError(
+                f"first_frame is {self.first_frame!r}; it must be 'given' or 'decoded'"
             )
 
     def settings(self):
         settings = {'encode': self.encode_by, 'min_max': self.min_max, 'decode_at': self.decode_at}
         if self.resize_first is not None:
             settings['resize_first'] = self.resize_first
+        if self.smallest:
+            settings['smallest'] = self.smallest
+        settings['first_frame'] = self.first_frame
         return {'labels': settings}
 
     def values(self, first, seen):
-        return labels.label_values(self.ids(first, seen))
+        ids = self.ids(first, seen)
+        values = labels.label_values(ids)
+        is_large = [value == 0 or np.sum(ids == value) >= self.smallest for value in values]
+        return values[is_large]
 
     def num_labels(self, values):
         return padded_labels(values.size)
@@ -98,12 +119,23 @@ class MaskTarget:
         ids = labels.decode(label, values, sizes.frame, self.min_max, decode_size)
         return (ids, label, values) if self.keep_soft else ids
 
-    def given(self, first):
+    def given(self, first, label, values, sizes):
+        if self.first_frame == 'decoded':
+            decoded = self.decode(label, values, sizes)
+            return tuple(map(np.asarray, decoded)) if self.keep_soft else np.asarray(decoded)
         ids = np.asarray(first, np.int32)
         return (ids, None, None) if self.keep_soft else ids
 
     def ids(self, first, seen):
-        return first if self.resize_first is None else resize_ids(first, seen, self.resize_first)
+        if self.resize_first is None:
+            return first
+        if self.resize_first == 'pillow_nearest':
+            rows, columns = (
+                labels.resize_matrix(*sides, 'nearest').argmax(axis=1)
+                for sides in zip(first.shape, seen)
+            )
+            return np.asarray(first)[rows][:, columns]
+        return resize_ids(first, seen, self.resize_first)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +192,7 @@ class KeypointTarget:
             return keypoints.decode_keypoints(label, (1.0, 1.0), self.num_cells)
         return keypoints.decode_keypoints(label, sizes.cell, self.num_cells)
 
-    def given(self, first):
+    def given(self, first, label, values, sizes):
         return np.asarray(first, np.float32)
 
     def ids(self, first, seen):

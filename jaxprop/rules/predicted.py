@@ -72,6 +72,7 @@ class PredictedWindow(Rule):
         queries = rearrange(features, 'h w c -> (h w) c')
         cells = jnp.asarray(np.indices(grid).reshape(2, -1).T)
         steps = search_steps(context.time - context.numbers)
+        dtype = affinity.at_least_float32(features, context.features)
 
         # Predict, for the frames far away, where each target cell comes from.
         def predict_slot(slot):
@@ -82,9 +83,7 @@ class PredictedWindow(Rule):
                     )
 
                 def stay():
-                    return vary_like(
-                        jnp.zeros((len(index), 2), query.dtype), query, context.features
-                    )
+                    return vary_like(jnp.zeros((len(index), 2), dtype), query, context.features)
 
                 return jax.lax.cond(steps[slot] > 0, search, stay)
 

@@ -37,7 +37,7 @@ class TrackedBoxes(Rule):
 
     One selection of k cells in each context frame; the labels of the frames are averaged. Where a
     class of the video is lost in a context frame, that frame is searched without boxes, but for
-    frame 0. The memory must keep frame 0.
+    frame 0; see `is_lost`. The memory must keep frame 0.
 
     Attributes:
       k: how many neighbours a target cell has in a context frame.
@@ -47,6 +47,11 @@ class TrackedBoxes(Rule):
         move; 'signed': with a small sum of the components, thus with any move up or to the left,
         an error of the released code that published numbers have in them.
       cells: where cell i of n lies. 'center': i + 1/2; 'corner': i n / (n - 1), another one.
+      limit: where boxes of a labelled frame end. 'grid': at the grid's edges; 'pixels': at as many
+        cells as the frame has pixels, so that boxes hang over the lower and the right edge and are
+        remembered too large, another one.
+      lost: what becomes of a class that has no pixel in a labelled frame. 'sought': it gets a box
+        again when it has pixels again; 'gone': never, another one.
 
     Raises:
       ValueError: a value out of its range.
@@ -57,6 +62,8 @@ class TrackedBoxes(Rule):
     softmax: str = 'frame'
     stop: str = 'absolute'
     cells: str = 'center'
+    limit: str = 'grid'
+    lost: str = 'sought'
 
     def __post_init__(self):
         check_k(self.k)
@@ -64,6 +71,8 @@ class TrackedBoxes(Rule):
         check_choice('softmax', self.softmax, affinity.SOFTMAX_OVER)
         check_choice('stop', self.stop, _MOVE_LENGTH)
         check_choice('cells', self.cells, _CELL_COORDINATES)
+        check_choice('limit', self.limit, ('grid', 'pixels'))
+        check_choice('lost', self.lost, ('sought', 'gone'))
 
     def check(self, memory: Memory) -> None:
         if not memory.keep_first or memory.num_frames < 1:
@@ -97,7 +106,7 @@ class TrackedBoxes(Rule):
 
     def entry(self, context: ContextFrames, features: jax.Array, label: jax.Array) -> jax.Array:
         before = context.entries[_latest(context)]
-        return next_boxes(_pixel_classes(label), before, self.stop)
+        return next_boxes(_pixel_classes(label), before, self.stop, self.limit, self.lost)
 
     def label(self, context: ContextFrames, features: jax.Array, execution: Execution) -> jax.Array:
         grid, boxes = context.grid, context.entries
@@ -197,7 +206,13 @@ def first_boxes(classes: jax.Array, num_labels: int) -> jax.Array:
     return _complete(_expand(boxes, 3, size) // STRIDE, present, size // STRIDE)
 
 
-def next_boxes(classes: jax.Array, before: jax.Array, stop: str = 'absolute') -> jax.Array:
+def next_boxes(
+    classes: jax.Array,
+    before: jax.Array,
+    stop: str = 'absolute',
+    limit: str = 'grid',
+    lost: str = 'sought',
+) -> jax.Array:
     """The box of each class in a frame that has been labelled, see `_box_around`.
 
     Its middle is found by mean shift within 20 pixels over the class's pixels, it is 0.3 times
@@ -206,7 +221,7 @@ def next_boxes(classes: jax.Array, before: jax.Array, stop: str = 'absolute') ->
     Args:
       classes: `[8 H, 8 W]`, the number of each pixel's class.
       before: boxes `[L, 4]` of the frame before.
-      stop: see `TrackedBoxes`.
+      stop, limit, lost: see `TrackedBoxes`.
 
     Returns:
       int32 boxes `[L, 4]`.
@@ -246,8 +261,10 @@ def next_boxes(classes: jax.Array, before: jax.Array, stop: str = 'absolute') ->
         return _box_around(center, spread, size), jnp.any(is_label)
 
     boxes, present = jax.vmap(box)(jnp.arange(len(before)))
-    boxes = _expand(boxes, 3, size) // STRIDE
-    return _complete(_smooth(boxes, before, size // STRIDE), present, size // STRIDE)
+    boxes, grid = _expand(boxes, 3, size) // STRIDE, size // STRIDE
+    if lost == 'gone':
+        present &= ~_is_empty(before)
+    return _complete(_smooth(boxes, before, size if limit == 'pixels' else grid), present, grid)
 
 
 def target_boxes(
@@ -295,11 +312,13 @@ def is_lost(labels: jax.Array, sources: jax.Array, target: jax.Array) -> jax.Arr
     """Marks the context frames for which boxes are of no use, since a class was lost.
 
     A class is lost where its soft labels sum to less than 3, or where its box in the context frame
-    or in the target frame has a side below 3 cells. Classes absent from frame 0 are ignored.
+    or in the target frame has a side below 3 cells. A class too small for a cell of frame 0, which
+    has a box there alone, is thus lost in every frame. Classes absent from frame 0 are ignored, and
+    so are, as released, those too small that come after the last class with a cell.
 
     Args:
       labels: `[M, N, L]`; `labels[0]` must be frame 0's.
-      sources: boxes `[M, L, 4]` of the context frames.
+      sources: boxes `[M, L, 4]` of the context frames, of frame 0 first.
       target: boxes `[L, 4]`.
 
     Returns:
@@ -311,7 +330,11 @@ def is_lost(labels: jax.Array, sources: jax.Array, target: jax.Array) -> jax.Arr
 
     mass = jnp.sum(labels, axis=1)
     vanished = (mass < 3) | is_small(sources) | is_small(target)
-    return jnp.any(vanished & (mass[0] > 0), axis=-1)
+    has_cell = mass[0] > 0
+    # Is this class, or one after it, on the grid of frame 0?
+    is_counted = jnp.flip(jax.lax.cummax(jnp.flip(has_cell.astype(jnp.int32)))) > 0
+    exists = is_counted & (has_cell | ~_is_empty(sources[0]))
+    return jnp.any(vanished & exists, axis=-1)
 
 
 def inside(boxes: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -59,7 +59,7 @@ class Joints(Task):
                 ],
             },
         )
-        return {
+        record = {
             'joint_names': sequence.joint_names,
             'distances': {
                 lost: pck.normalized_distances(
@@ -68,9 +68,18 @@ class Joints(Task):
                 for lost in pck.LOST
             },
         }
+        if reason := self.unscored(record):
+            record['unscored'] = reason
+        return record
 
-    def is_scored(self, record):
-        return not np.isnan(self._distances(record, self.lost)).all()
+    def unscored(self, record):
+        if not np.isnan(self._distances(record, self.lost)).all():
+            return ''
+        if len(record['distances'][self.lost]) < 2 and not self.count_first:
+            return 'with fewer than 2 frames'
+        if not np.isnan(self._distances(record, 'wrong')).all():
+            return 'with all joints lost'
+        return 'for lack of annotations'
 
     def results(self, records):
         results = {name: self._distances(record, self.lost) for name, record in records.items()}

@@ -55,13 +55,19 @@ class Objects(Task):
 
     def record(self, path, start, taken):
         record = {'objects': list(start.objects), 'J': None, 'F': None}
-        if None not in taken and start.sequence.num_frames > 2:
+        if start.sequence.num_frames < 3:
+            # The first and the last frame are not scored.
+            record['unscored'] = 'with fewer than 3 frames'
+        elif None in taken:
+            record['unscored'] = 'for lack of annotations'
+        else:
             region, boundary = (np.transpose(scores).tolist() for scores in zip(*taken))
             record.update(J=region, F=boundary)
         return record
 
-    def is_scored(self, record):
-        return record['J'] is not None
+    def unscored(self, record):
+        scored = record['J'] is not None
+        return '' if scored else record.get('unscored', 'for lack of annotations')
 
     def results(self, records):
         results = {name: _result(record) for name, record in records.items()}

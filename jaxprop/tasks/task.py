@@ -182,7 +182,7 @@ class Start:
 class Task:
     """A benchmark. A subclass is a frozen dataclass whose other fields are settings of its scores.
 
-    What `record` returns is written by `jaxprop.files.write_json`, and `is_scored`, `results` and
+    What `record` returns is written by `jaxprop.files.write_json`, and `unscored`, `results` and
     `shown` work on what was read from there again: None for NaN, 'Infinity' for infinity.
 
     Attributes:
@@ -228,9 +228,13 @@ class Task:
         """What is kept of a sequence, from what `take` gave for each frame; writes what is left."""
         raise NotImplementedError
 
+    def unscored(self, record: Record) -> str:
+        """Why the sequence counts in no number ('for lack of annotations'); '' where it does."""
+        return ''
+
     def is_scored(self, record: Record) -> bool:
-        """False: for lack of annotations the sequence counts in no number."""
-        return True
+        """False: the sequence counts in no number, see `unscored`."""
+        return not self.unscored(record)
 
     def results(self, records: Mapping[str, Record]) -> dict[str, Any]:
         """'summary', the benchmark's numbers; 'per_sequence' and further tables, lists of rows.

@@ -1,9 +1,10 @@
 """Input sizes against the arithmetic of the released pipelines; resizing against plain NumPy."""
 
+import cv2
 import numpy as np
 import pytest
 
-from jaxprop.data.inputs import InputConfig, input_size, resize_frame
+from jaxprop.data.inputs import InputConfig, input_size, prepare_frame, resize_frame
 
 UVC = InputConfig(size=480, resize='short_side', multiple=64, floored='long')
 
@@ -55,6 +56,7 @@ def test_uvc_rule_on_many_sizes():
         ({'multiple': 0}, '0'),
         ({'upsample': 0}, '0'),
         ({'upsample': float('nan')}, 'nan'),
+        ({'precision': 'float16'}, "'float16'"),
     ],
 )
 def test_impossible_settings(settings, message):
@@ -105,3 +107,35 @@ def test_resize_frame_keeps_a_frame_of_that_size():
 def test_resize_frame_refuses_other_arrays(frame):
     with pytest.raises(ValueError, match='uint8'):
         resize_frame(frame, (16, 16))
+
+
+@pytest.mark.parametrize('size', [(17, 40), (64, 9)])
+def test_float_frames_are_bilinear_without_rounding(size):
+    frame = np.random.default_rng(1).integers(0, 256, (24, 31, 3), np.uint8)
+    prepared = prepare_frame(frame, size, 'float32')
+    assert prepared.dtype == np.float32 and prepared.shape == (*size, 3)
+    np.testing.assert_allclose(prepared, bilinear(frame, *size), atol=1e-3)
+    # As CRW has it: the frame is divided by 255 before it is resized.
+    released = cv2.resize(np.float32(frame) / 255, size[::-1], interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(prepared / 255, released, atol=1e-6)
+    np.testing.assert_array_equal(prepare_frame(frame, size), resize_frame(frame, size))
+
+
+def test_lightness_is_taken_before_floats_are_resized():
+    """As UVC has it on JHMDB: L of 8-bit Lab, (L - 128) / 128, to [0, 1], and then resized."""
+    frame = np.random.default_rng(2).integers(0, 256, (24, 31, 3), np.uint8)
+    lightness = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)[..., :1].astype(np.float32)
+    unit = ((lightness - 128) / 128 + 1) / 2
+    prepared = prepare_frame(frame, (32, 16), 'float32', lightness=True)
+    assert prepared.dtype == np.float32 and prepared.shape == (32, 16, 1)
+    np.testing.assert_allclose(prepared / 256, bilinear(unit, 32, 16), atol=1e-6)
+
+
+@pytest.mark.parametrize('lightness', [False, True])
+def test_a_frame_of_that_size_keeps_its_8_bits(lightness):
+    frame = np.random.default_rng(3).integers(0, 256, (10, 12, 3), np.uint8)
+    prepared = prepare_frame(frame, (10, 12), 'float32', lightness)
+    assert prepared.dtype == np.uint8
+    np.testing.assert_array_equal(prepared, frame)
+    with pytest.raises(ValueError, match='uint8'):
+        prepare_frame(frame.astype(np.float32), (5, 6), 'float32', lightness)

@@ -1,8 +1,10 @@
 """Networks by what a config says of them."""
 
+import dataclasses
 import types
 
 import absl.flags
+import cv2
 import flax.linen as nn
 import jax
 import numpy as np
@@ -145,3 +147,32 @@ def test_variables_without_batch_statistics_are_taken_as_they_are():
     frames = (sequence.read_frame(t) for t in range(3))
     found = list(runner.label_frames(frames, sequence.read_label(0), labeller))
     assert len(found) == 3 and found[2].shape == (64, 80)
+
+
+@pytest.mark.parametrize('seen', ['rgb', 'lightness'])
+def test_frames_resized_in_floats(seen):
+    """The features are those of frames resized without rounding; the setting is recorded."""
+    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    settings = InputConfig(resize='square', size=24, precision='float32')
+    source = sources.NetworkFeatures(dataclasses.replace(network, trained=True), settings, seen)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), np.uint8)
+    video = types.SimpleNamespace(size=(32, 48), num_frames=2, read_frame=lambda t: frames[t])
+    prepared = list(source.open(video).arrays)
+    found = sources.compute_features(source, prepared, sources.stack([network.variables]))
+    resized = []
+    for frame in frames:
+        if seen == 'lightness':
+            frame = np.repeat(cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)[..., :1], 3, axis=-1)
+        resized.append(
+            cv2.resize(frame / np.float64(256 if seen == 'lightness' else 255), (24, 24))
+        )
+    inputs = (np.stack(resized) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = network.model.apply(network.variables, inputs.astype(np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert source.settings()['input']['precision'] == 'float32'
+    # Rounded to 8 bits they are others.
+    rounded = dataclasses.replace(source, input=dataclasses.replace(settings, precision='uint8'))
+    other = sources.compute_features(
+        rounded, list(rounded.open(video).arrays), sources.stack([network.variables])
+    )
+    assert np.abs(np.asarray(other) - expected).max() > 3e-3

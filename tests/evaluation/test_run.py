@@ -200,8 +200,36 @@ def test_frames_without_annotation_are_not_scored(sequences, labeller, tmp_path)
     )
     metrics = run([first_only], labeller, tmp_path)
     assert metrics['unscored'] == [first_only.name]
+    assert f'Not scored, for lack of annotations: {first_only.name}.' in metrics['warnings']
     assert metrics['summary'] == {}
     assert len(list((tmp_path / 'masks' / first_only.name).glob('*.png'))) == 6
+
+
+def test_short_videos_are_not_scored_for_their_length(sequences, labeller, tmp_path):
+    short = dataclasses.replace(
+        sequences[0], name='short', num_frames=2, frame_names=sequences[0].frame_names[:2]
+    )
+    bare = dataclasses.replace(
+        sequences[0],
+        name='bare',
+        read_label=lambda t: None if t == 1 else sequences[0].read_label(t),
+    )
+    metrics = run([short, bare, sequences[0]], labeller, tmp_path)
+    assert metrics['unscored'] == ['short', 'bare']
+    assert [text for text in metrics['warnings'] if 'Not scored' in text] == [
+        'Not scored, for lack of annotations: bare.',
+        'Not scored, with fewer than 3 frames: short.',
+    ]
+    recorded = {
+        name: json.loads((tmp_path / f'sequences/{name}.json').read_text()).get('unscored')
+        for name in ('short', 'bare', sequences[0].name)
+    }
+    assert recorded == {
+        'short': 'with fewer than 3 frames',
+        'bare': 'for lack of annotations',
+        sequences[0].name: None,
+    }
+    assert {row['sequence'] for row in metrics['per_sequence']} == {sequences[0].name}
 
 
 def test_decoding_at_the_input_then_nearest(sequences, labeller):

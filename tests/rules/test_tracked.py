@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop import labels
+from jaxprop import labels, methods
 from jaxprop.color import lightness_input
 from jaxprop.data.davis import davis_sequence
 from jaxprop.data.inputs import resize_frame
@@ -172,6 +172,22 @@ def _oracle_is_lost(label, sources, target, exists):
     return False
 
 
+def _oracle_next_boxes(classes, before, errors):
+    """The boxes of a labelled frame from the class of each pixel and the boxes before."""
+    size = tuple(side // 8 for side in classes.shape)
+    # The released code cuts them to the number of pixels.
+    limit = classes.shape if 'pixel_limit' in errors else size
+    boxes = [[0, size[1], 0, size[0]]]
+    for number in range(1, len(before)):
+        box, points = None, _points(classes == number)
+        gone = 'lost_is_gone' in errors and before[number] is None
+        if len(points) and not gone:
+            box = _oracle_box(points, classes.shape, Fraction(6, 10), 20, 'signed_stop' in errors)
+            box = _oracle_adjusted([side // 8 for side in box], before[number], limit)
+        boxes.append(box)
+    return boxes
+
+
 def _oracle_track(features, first_label, first_boxes, config):
     """Labels, and for every frame its boxes and how many context frames did without boxes."""
     features = features.astype(np.float64)
@@ -185,7 +201,12 @@ def _oracle_track(features, first_label, first_boxes, config):
         grid = np.stack([x + 0.5, y + 0.5], axis=-1)
     num_labels = first_label.shape[-1]
     whole = [0, width, 0, height]
-    exists = first_label.sum(axis=(0, 1)) > 0
+    has_cell = first_label.sum(axis=(0, 1)) > 0
+    # The released maps have as many classes as the last one that the small map of frame 0 has.
+    exists = [
+        has_cell[number] or (first_boxes[number] is not None and has_cell[number:].any())
+        for number in range(num_labels)
+    ]
     known, boxes, fallbacks = [first_label.astype(np.float64)], [first_boxes], [0]
     for time in range(1, len(features)):
         queue = list(range(max(1, time - config.num_context), time))
@@ -220,15 +241,8 @@ def _oracle_track(features, first_label, first_boxes, config):
         label = total / (1 + len(queue))
         # Its boxes, for the frames after it.
         classes = _oracle_soft_to_classes(label)
-        new = [whole]
-        for number in range(1, num_labels):
-            box, points = None, _points(classes == number)
-            if len(points):
-                box = _oracle_box(points, (8 * height, 8 * width), Fraction(6, 10), 20, signed_stop)
-                box = _oracle_adjusted([side // 8 for side in box], boxes[-1][number], size)
-            new.append(box)
         known.append(label)
-        boxes.append(new)
+        boxes.append(_oracle_next_boxes(classes, boxes[-1], config.as_released))
         fallbacks.append(fallen)
     return np.stack(known), boxes, fallbacks
 
@@ -267,6 +281,7 @@ def _assert_tracks(features, first_label, ids, config):
 
 
 GRID = (10, 14)
+RELEASED = methods.settings(methods.uvc_tracked())['as_released']
 
 
 def _moving_objects(num_frames, gone=(), sharpness=3.0, seed=0):
@@ -290,7 +305,7 @@ def _first(ids):
     'settings',
     [
         {},
-        {'as_released': ('signed_stop', 'corner_cells')},
+        {'as_released': RELEASED},
         {'num_context': 1, 'num_neighbors': 3, 'temperature': 2.0},
     ],
     ids=str,
@@ -317,6 +332,54 @@ def test_track_of_a_class_that_disappears():
     assert fallbacks == [0, 0, 0, 0, 3, 3, 3, 3]
     mass = np.sum(propagate_video(features, label, config=config)[..., 2], axis=(1, 2))
     assert np.all(mass[:3] > 10) and np.all(mass[3:] < 3)
+
+
+@pytest.mark.parametrize('errors', [(), ('pixel_limit',), ('lost_is_gone',), RELEASED], ids=str)
+def test_next_boxes_equal_numpy(errors):
+    """Of blobs anywhere, at the edges too: boxes overhang them, and are found again, or not."""
+    rng, rule = np.random.default_rng(3), _track_config(as_released=errors).method.rule
+    boxes = functools.partial(tracked.next_boxes, stop=rule.stop, limit=rule.limit, lost=rule.lost)
+    boxes, ends = jax.jit(boxes), []
+    for _ in range(12):
+        classes = np.zeros([8 * side for side in GRID], int)
+        for number in (1, 2):
+            row, column = (rng.integers(8, 8 * side) for side in GRID)
+            classes[row - 8 : row + 24, column - 8 : column + 24] = number
+        corner, size = rng.integers(0, 8, 2), rng.integers(3, 9, 2)
+        last = np.minimum(corner + size, GRID)
+        before = [[0, GRID[1], 0, GRID[0]], [corner[1], last[1], corner[0], last[0]], None]
+        before[1] = [int(side) for side in before[1]]
+        expected = _as_array(_oracle_next_boxes(classes, before, errors))
+        np.testing.assert_array_equal(boxes(classes, _as_array(before)), expected)
+        ends.append(expected[:, 2:])
+    assert np.any(np.array(ends) > GRID) == ('pixel_limit' in errors)
+    assert np.any(np.array(ends)[:, 2]) != ('lost_is_gone' in errors)
+
+
+def test_boxes_overhang_in_a_video():
+    """Of an object that leaves over the lower right corner, the box is remembered as it was."""
+    rng = np.random.default_rng(2)
+    ids = np.zeros((6, *GRID), int)
+    for time in range(6):
+        ids[time, 3 + time : 8 + time, 7 + time : 12 + time] = 1
+    features = (3 * np.eye(8)[ids] + rng.standard_normal((6, *GRID, 8))).astype(np.float32)
+    label, pixels = _first(ids)
+    boxes, _ = _assert_tracks(features, label, pixels, _track_config(as_released=RELEASED))
+    rights, bottoms = zip(*((frame[1][1], frame[1][3]) for frame in boxes))
+    assert max(rights) > GRID[1] and max(bottoms) > GRID[0]
+
+
+@pytest.mark.parametrize('number, fallbacks', [(1, [0, 0, 1, 2]), (2, [0, 0, 0, 0])])
+def test_track_of_a_class_without_a_cell(number, fallbacks):
+    """It falls between the cells of frame 0; only one that is not the last is missed."""
+    features, ids = _moving_objects(4)
+    other = 3 - number
+    label = np.where(ids[0] == other, other, 0)
+    pixels = np.kron(label, np.ones((8, 8), int))
+    pixels[41:44, 50:54] = number
+    label = np.eye(3, dtype=np.float32)[label]
+    boxes, found = _assert_tracks(features, label, pixels, _track_config())
+    assert boxes[0][number] is not None and found == fallbacks
 
 
 def test_track_of_a_class_too_small_to_follow():
@@ -375,7 +438,7 @@ def test_track_mass(softmax):
     [
         # Of all seven objects small ones get lost at once, of the three largest one in the end.
         (range(8), {}),
-        ((0, 1, 3, 5), {'as_released': ('signed_stop', 'corner_cells')}),
+        ((0, 1, 3, 5), {'as_released': RELEASED}),
     ],
     ids=['seven', 'three'],
 )

@@ -235,3 +235,20 @@ def test_joints_start_from_their_first_positions():
     start = Joints(list).start(types.SimpleNamespace(positions=positions))
     np.testing.assert_array_equal(start.first, positions[0])
     assert KeypointTarget().values(start.first, (8, 8)).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    'skip, wrong, measure, reason',
+    [
+        ([[0.0], [0.1]], [[0.0], [0.1]], {}, ''),
+        ([[0.0]], [[0.0]], {}, 'with fewer than 2 frames'),
+        ([[0.0]], [[0.0]], {'count_first': True}, ''),
+        ([[0.0], [None]], [[0.0], ['Infinity']], {}, 'with all joints lost'),
+        ([[0.0], [None]], [[0.0], ['Infinity']], {'lost': 'wrong'}, ''),
+        ([[0.0], [None]], [[0.0], [None]], {}, 'for lack of annotations'),
+    ],
+)
+def test_why_joints_are_not_scored(skip, wrong, measure, reason):
+    task = Joints(list, **measure)
+    record = {'distances': {'skip': skip, 'wrong': wrong}}
+    assert task.unscored(record) == reason and task.is_scored(record) == (not reason)

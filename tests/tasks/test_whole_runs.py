@@ -247,6 +247,30 @@ def test_parts(parts_labeller, video_root, tmp_path):
     assert 'upper-clothes' in (tmp_path / 'report.html').read_text()
 
 
+@pytest.mark.parametrize('task', [Parts, Instances])
+def test_frame_0_counts_as_decoded(task, parts_labeller, video_root, tmp_path):
+    """As CRW has it: the mask of frame 0 is that of its labels on the grid, and is scored so."""
+    target = dataclasses.replace(parts_labeller.target, first_frame='decoded')
+    decoded = dataclasses.replace(parts_labeller, target=target)
+    video = vip_sequence(video_root, 'videos7', 'instance' if task is Instances else 'category')
+    metrics = run([video], decoded, tmp_path, task)
+    usual = run([video], parts_labeller, tmp_path / 'usual', task)
+    found, truth = masks_of(tmp_path), video.read_label(0)
+    assert 0 < np.mean(found[0] != truth) < 0.05
+    np.testing.assert_array_equal(found[1:], masks_of(tmp_path / 'usual')[1:])
+    record = json.loads((tmp_path / 'sequences/videos7.json').read_text())
+    if task is Parts:
+        expected = parts.confusion_matrix(found[0], truth).tolist()
+        assert record['confusion'][0] == expected
+    else:
+        scores = dict(zip((1, 2, 3), record['matches'][0]['scores'], strict=True))
+        assert all(0.5 < score < 1 for score in scores.values())
+    with_frame_0, without = metrics['summary'].items()
+    assert with_frame_0[1] < usual['summary'][with_frame_0[0]]
+    assert without[1] == usual['summary'][without[0]]
+    assert metrics['settings']['labels']['first_frame'] == 'decoded'
+
+
 def test_instances(parts_labeller, video_root, tmp_path):
     video = vip_sequence(video_root, 'videos7', 'instance')
     metrics = run([video], parts_labeller, tmp_path, Instances)
