@@ -6,7 +6,6 @@ They, and a user's own, may import their siblings relatively.
 """
 
 import contextlib
-import difflib
 import functools
 import importlib.machinery
 import importlib.util
@@ -20,6 +19,8 @@ from collections.abc import Iterable, Sequence
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxprop.names import nearest
+
 PACKAGE = 'jaxprop.configs'
 FOLDERS = ('eval', 'study', 'train')
 _WIDEST = 72  # Characters of a value in `describe`.
@@ -32,8 +33,8 @@ class ConfigError(Exception):
 def closest(name: str, names: Iterable[str]) -> str:
     """The end of a message about a wrong name: the nearest right one, or all of them."""
     names = sorted(names)
-    if near := names if len(names) == 1 else difflib.get_close_matches(name, names, 1):
-        return f'did you mean {near[0]!r}?'
+    if near := names[0] if len(names) == 1 else nearest(name, names):
+        return f'did you mean {near!r}?'
     return f'there are: {", ".join(names)}'
 
 
@@ -51,7 +52,7 @@ def config_folder() -> pathlib.Path:
 
 
 def config_names(folders: Sequence[str] = FOLDERS) -> dict[str, pathlib.Path]:
-    """The files of the project's own configs by name; of two of one name the first folder's."""
+    """The project's config files by name. If two folders have one name, the earlier wins."""
     paths = {}
     for folder in folders:
         for path in sorted((config_folder() / folder).glob('*.py')):

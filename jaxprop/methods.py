@@ -6,7 +6,6 @@ become objects.
 """
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -16,6 +15,7 @@ from typing import Any
 
 from jaxprop import rules
 from jaxprop.memory import Memory
+from jaxprop.names import nearest
 from jaxprop.propagation import Propagation
 from jaxprop.rules.neighbors import Attention, Disk, Everywhere, Square, TopK
 from jaxprop.rules.predicted import PredictedWindow
@@ -180,7 +180,7 @@ _RESTRICTIONS: Mapping[str, type] = {
     'track': TrackedBoxes,
     'predicted': PredictedWindow,
 }
-# What a flat setting must be for a rule in which it has no place.
+# Rules that fix a factor: the only value that its flat setting may have.
 _FIXED: Mapping[type, Mapping[str, Any]] = {
     TrackedBoxes: {'aggregation': 'per_frame', 'restrict_first': True},
     PredictedWindow: {'num_neighbors': None, 'softmax': 'region', 'restrict_first': True},
@@ -231,7 +231,7 @@ def from_settings(**flat: Any) -> Propagation:
         systems: 'signed_stop', 'corner_cells', 'pixel_limit' and 'lost_is_gone' of `TrackedBoxes`,
         'zero_outside' and 'shared_offset' of `PredictedWindow`, 'predicted_first' of `Memory`.
         implementation and query_chunk are for `execution_from_settings`. A region or rule of your
-        own may have further names.
+        own may have further names, see `own_names`; None stands for their defaults.
 
     Raises:
       ValueError: an unknown name or value, or settings that cannot be combined.
@@ -240,7 +240,7 @@ def from_settings(**flat: Any) -> Propagation:
     >>> methods.from_settings(num_neighbors=5, restriction='none').rule.region
     Everywhere()
     """
-    flat = dict(flat)
+    flat = {key: value for key, value in flat.items() if value is not None or key in _DEFAULTS}
     name = flat.pop('method', None)
     base = dict(_DEFAULTS) if name in (None, '') else settings(_method(name))
     given = {**base, **{key: value for key, value in flat.items() if key not in EXECUTION}}
@@ -255,8 +255,12 @@ def from_settings(**flat: Any) -> Propagation:
     kind = _restriction(given.pop('restriction'))
     renamed = {new: given.get(old) for new, old in _FLAT_NAMES.items() if old in given}
     values = {**given, **renamed, **dict(_RELEASED_ERRORS[error] for error in errors)}
+    region = kind
     if issubclass(kind, Rule):
         _check_fixed(kind, given)
+        if 'region' in _names(kind) and 'region' in given:
+            region = _restriction(given['region'])
+            values['region'] = _build(region, values)
         if values['k'] is None and any(field.name == 'k' for field in _fields(kind)):
             raise ValueError(
                 f'num_neighbors is none; restriction={_restriction_name(kind)!r} needs a number'
@@ -276,11 +280,11 @@ def from_settings(**flat: Any) -> Propagation:
     )
 
     # A name that no part has is a mistake.
-    parts = (kind, Memory, TopK, Attention, Propagation)
-    known = {*_DEFAULTS, *EXECUTION, 'method'} | {
-        _FLAT_NAMES.get(field.name, field.name) for part in parts for field in _fields(part)
-    }
-    known -= {'rule', 'region', 'memory'}
+    parts = (kind, region, Memory, TopK, Attention, Propagation)
+    known = {*_DEFAULTS, *EXECUTION, 'method'}.union(*map(_names, parts))
+    known -= {'rule', 'memory', *(name for name, _ in _RELEASED_ERRORS.values())}
+    if not issubclass(kind, Rule):
+        known -= {'region'}
     for key in flat:
         if key not in known:
             raise ValueError(f'propagation has no setting {key!r}; {_known(key, known)}')
@@ -309,9 +313,13 @@ def settings(method: Propagation) -> dict[str, Any]:
         for field in _fields(type(part)):
             flat[_FLAT_NAMES.get(field.name, field.name)] = getattr(part, field.name)
     flat.pop('region', None)
+    # TopK and Attention go by the name of their region, other rules by their own.
+    flat['restriction'] = _restriction_name(type(region))
+    if region is not rule and not isinstance(rule, (TopK, Attention)):
+        flat['region'] = flat['restriction']
+        flat['restriction'] = _restriction_name(type(rule))
     if isinstance(rule, Attention):
         flat['num_neighbors'] = None
-    flat['restriction'] = _restriction_name(type(region))
     flat['as_released'] = tuple(
         error for error, (name, value) in _RELEASED_ERRORS.items() if flat.pop(name, None) == value
     )
@@ -331,26 +339,53 @@ def _method(name):
     return known[name]()
 
 
+def own_names() -> tuple[str, ...]:
+    """The flat names that only regions and rules of your own have, in files of jaxprop/rules."""
+    kinds = [_find_kind(module) for module in _own_modules()]
+    names = set().union(*(_names(kind) for kind in kinds if kind is not None))
+    return tuple(sorted(names - {*_DEFAULTS, 'region'}))
+
+
 def _restriction(name):
     """The class of a region or rule, by its name among the flat settings."""
-    if name in _RESTRICTIONS:
-        return _RESTRICTIONS[name]
-    modules = [module.name for module in pkgutil.iter_modules(rules.__path__)]
-    found = None
-    if name in modules:
-        module = importlib.import_module(f'{rules.__name__}.{name}')
-        found = getattr(module, ''.join(part.title() for part in name.split('_')), None)
-    if found is None:
-        own = set(modules) - {'neighbors', 'windowed', 'tracked', 'rule'}
-        raise ValueError(f'restriction is {name!r}; {_known(name, {*_RESTRICTIONS, *own})}')
-    return found
+    kind = _RESTRICTIONS.get(name) or (_find_kind(name) if name in _own_modules() else None)
+    if kind is None:
+        raise ValueError(
+            f'restriction is {name!r}; {_known(name, {*_RESTRICTIONS, *_own_modules()})}'
+        )
+    return kind
+
+
+def _own_modules():
+    """The modules of jaxprop/rules that are not this project's own."""
+    ours = {kind.__module__.rpartition('.')[2] for kind in _RESTRICTIONS.values()}
+    ours |= {'rule', 'windowed'}
+    return {module.name for module in pkgutil.iter_modules(rules.__path__)} - ours
+
+
+def _find_kind(module_name):
+    """The dataclass that is named as its module: 'narrow_band' has NarrowBand; None without one."""
+    module = importlib.import_module(f'{rules.__name__}.{module_name}')
+    for name, kind in vars(module).items():
+        is_here = dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
+        if is_here and name.lower() == module_name.replace('_', '').lower():
+            return kind
+    return None
 
 
 def _restriction_name(kind):
     for name, known in _RESTRICTIONS.items():
         if kind is known:
             return name
+    package, _, module_name = kind.__module__.rpartition('.')
+    if package == rules.__name__:
+        return module_name
     return re.sub('(?<!^)([A-Z])', r'_\1', kind.__name__).lower()
+
+
+def _names(kind):
+    """The flat names of a part's fields."""
+    return {_FLAT_NAMES.get(field.name, field.name) for field in _fields(kind)}
 
 
 def _fields(kind):
@@ -375,5 +410,5 @@ def _check_fixed(kind, given):
 
 def _known(name, known):
     """What to say of a wrong name: the nearest right one, and all of them."""
-    near = difflib.get_close_matches(str(name), list(known), 1)
-    return (f'did you mean {near[0]!r}? ' if near else '') + f'Known: {", ".join(sorted(known))}'
+    near = nearest(name, known)
+    return (f'did you mean {near!r}? ' if near else '') + f'Known: {", ".join(sorted(known))}'

@@ -4,6 +4,19 @@ import difflib
 from collections.abc import Iterable
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like a wrong one, whatever its capitals; None if none is alike.
+
+    Args:
+      name: the wrong one.
+      known: the right ones.
+      cutoff: how alike they must be at least: 0 not at all, 1 equal.
+    """
+    by_lower = {right.lower(): right for right in sorted(known)}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, 1, cutoff)
+    return by_lower[near[0]] if near else None
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
     """Returns the error for a name that nothing has, with the nearest name that something has.
 
@@ -13,8 +26,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
       known: the right names.
     """
     known = sorted(known)
-    by_lower = {right.lower(): right for right in known}
-    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    if near:
-        return ValueError(f'there is no {kind} {name!r}; the nearest name is {by_lower[near[0]]!r}')
+    if near := nearest(name, known):
+        return ValueError(f'there is no {kind} {name!r}; the nearest name is {near!r}')
     return ValueError(f'there is no {kind} {name!r}; known: {", ".join(known)}')

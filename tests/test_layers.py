@@ -19,7 +19,7 @@ MAY_IMPORT = {
     'augment': MATHEMATICS,
     'rules': RULES,
     'propagation': {'affinity', 'labels', 'memory', 'rules'},
-    'methods': {'memory', 'propagation', 'rules'},
+    'methods': {'memory', 'names', 'propagation', 'rules'},
     'models': {'names'},
     'checkpoints': {'files', 'models', 'names'},
     'objectives': {*MATHEMATICS, 'augment', 'checkpoints', 'models', 'names'},

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 
 import jaxprop
-from jaxprop import methods, rules
+from jaxprop import Disk, Propagation, Region, Rule, Square, config_files, methods, rules
 from tests.support import REFERENCE
 
 PUBLISHED = sorted(
@@ -180,3 +181,92 @@ def test_dino_as_released(num_frames, reach, k, implementation):
     )
     expected = reference[f'n{num_frames}_reach{reach}_k{k}']
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_every_factor_is_set_by_a_flag():
+    flags = {
+        'aggregation': ('per_frame', 'per_frame'),
+        'temperature': ('0.5', 0.5),
+        'num_neighbors': ('none', None),
+        'num_context': ('4', 4),
+        'context_step': ('2', 2),
+        'keep_first': ('false', False),
+        'kept_frames': ('(5,)', (5,)),
+        'padding': ('mask', 'mask'),
+        'restriction': ('square', 'square'),
+        'radius': ('3.0', 3.0),
+        'restrict_first': ('true', True),
+        'softmax': ('frame', 'frame'),
+        'normalize_features': ('false', False),
+        'feedback': ('hard', 'hard'),
+        'as_released': ('()', ()),
+        'implementation': ('dense', 'dense'),
+        'query_chunk': ('32', 32),
+    }
+    arguments = [f'--config.propagation.{name}={text}' for name, (text, _) in flags.items()]
+    values = absl_flags.FlagValues()
+    rest = config_files.define_flags(['', *arguments], 'davis_crw', ('eval',), values)
+    values(rest)
+    section = values['config'].value.propagation.to_dict()
+    found = {
+        **methods.settings(methods.from_settings(**section)),
+        **dataclasses.asdict(methods.execution_from_settings(**section)),
+    }
+    # Without frame 0 nothing of it is restricted.
+    assert found == {name: value for name, (_, value) in flags.items()}
+
+
+@pytest.mark.usefixtures('narrow_band')
+def test_parameters_of_an_own_region_are_set_by_flags():
+    arguments = [
+        '',
+        '--config.propagation.restriction=narrow_band',
+        '--config.propagation.height=3',
+    ]
+    values = absl_flags.FlagValues()
+    values(config_files.define_flags(arguments, 'davis_crw', ('eval',), values))
+    method = methods.from_settings(**values['config'].value.propagation.to_dict())
+    assert method.rule.region.height == 3
+    assert methods.settings(method)['restriction'] == 'narrow_band'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnRule(Rule):
+    strength: float = 1.0
+    region: Region = Disk(4.0)
+
+
+def test_a_rule_of_ones_own_is_not_taken_for_another():
+    method = Propagation(rule=OwnRule(region=Square(3.0)))
+    found = methods.settings(method)
+    assert found['restriction'] == 'own_rule' and found['region'] == 'square'
+    assert found['radius'] == 3.0 and found['strength'] == 1.0
+    assert methods.settings(Propagation(rule=OwnRule())) != methods.settings(methods.crw())
+
+
+@pytest.mark.parametrize('name', ['stop', 'cells', 'outside', 'label_offset'])
+def test_errors_of_releases_are_set_by_as_released_alone(name):
+    with pytest.raises(ValueError, match=f"no setting '{name}'"):
+        methods.from_settings(method='uvc_tracked', **{name: 'absolute'})
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'num_context': '3'},
+        {'context_step': 1.5},
+        {'kept_frames': 5},
+        {'kept_frames': ('a',)},
+        {'radius': 'wide'},
+        {'temperature': 'warm'},
+        {'num_neighbors': 2.5},
+    ],
+)
+def test_wrong_types_are_value_errors(settings):
+    with pytest.raises(ValueError):
+        methods.from_settings(**settings)
+
+
+def test_numbers_of_numpy_are_numbers():
+    method = methods.from_settings(num_neighbors=np.int64(5), radius=np.float32(3), num_context=4)
+    assert method.rule.k == 5

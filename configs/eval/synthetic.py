@@ -55,8 +55,11 @@ def propagation(method):
     """The factors of a method by their flat names, see `jaxprop.methods.from_settings`.
 
     `num_neighbors` may be set to a number or to none, `implementation` and `query_chunk` say how
-    the same result is computed.
+    the same result is computed. The parameters of your own regions and rules are there too; None
+    stands for their defaults.
     """
     section = {**methods.settings(method), **dataclasses.asdict(Execution())}
     section['num_neighbors'] = FieldReference(section['num_neighbors'], field_type=object)
+    for name in methods.own_names():
+        section[name] = FieldReference(section.get(name), field_type=object)
     return ConfigDict(section)

@@ -16,6 +16,7 @@ Shapes: H, W feature cells, N = H * W, C channels, L labels, M context slots.
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Iterable
 
 import jax
@@ -100,16 +101,16 @@ class Square:
 
 def check_radius(radius: float) -> None:
     """Raises ValueError for a radius that no region can have."""
-    if not (radius >= 1 and math.isfinite(radius)):
+    if not (isinstance(radius, numbers.Real) and 1 <= radius < math.inf):
         raise ValueError(
-            f'radius is {radius}; it must be finite and at least 1 feature cell; '
+            f'radius is {radius!r}; it must be finite and at least 1 feature cell; '
             "without a restriction take Everywhere() (restriction='none')"
         )
 
 
 def check_k(k: int) -> None:
     """Raises ValueError for what is no number of neighbours."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
         raise ValueError(
             f'k (num_neighbors) is {k!r}; it must be a whole number of at least 1; for all cells '
             'take Attention (num_neighbors=none)'
@@ -118,8 +119,8 @@ def check_k(k: int) -> None:
 
 def check_temperature(temperature: float) -> None:
     """Raises ValueError for a temperature that no softmax can have."""
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f'temperature is {temperature}; it must be positive and finite')
+    if not (isinstance(temperature, numbers.Real) and 0 < temperature < math.inf):
+        raise ValueError(f'temperature is {temperature!r}; it must be positive and finite')
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -346,17 +347,21 @@ def _restrict(logits, index, grid, region):
     return jnp.where(region.allows(targets[:, None] - cells[None]), logits, -jnp.inf)
 
 
+@functools.lru_cache
 def _largest_region(grid, region):
-    """How many cells of a grid the region allows at most."""
+    """How many context cells the region allows at most to a target cell of a grid."""
     if region.reach is None:
         return math.prod(grid)
-    rows, columns = (
-        np.arange(-min(reach, side // 2), min(reach, (side - 1) // 2) + 1)
-        for reach, side in zip(region.reach, grid)
-    )
-    offsets = np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1)
+    # Is a context cell allowed, by its offset from the target cell?
+    offsets = np.stack(np.meshgrid(*(np.arange(1 - n, n) for n in grid), indexing='ij'), axis=-1)
     with jax.ensure_compile_time_eval():
-        return int(jnp.sum(region.allows(jnp.asarray(offsets))))
+        allowed = np.asarray(region.allows(jnp.asarray(offsets)))
+    allowed = allowed & np.all(np.abs(offsets) <= region.reach, axis=-1)
+    # Seen from one target cell the grid is a window over the offsets: count in all windows.
+    sums = np.pad(allowed.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    h, w = grid
+    counts = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
+    return int(counts.max())
 
 
 def _search_slots(search, slots, size, context, features, valid):

@@ -7,6 +7,7 @@ Shapes: H, W feature cells, N = H W, C channels, L labels, M context slots.
 """
 
 import dataclasses
+import numbers
 from typing import Any, Protocol
 
 import jax
@@ -41,8 +42,10 @@ class Execution:
                 f'implementation is {self.implementation!r}; '
                 f'it must be one of {", ".join(IMPLEMENTATIONS)}'
             )
-        if self.query_chunk < 1:
-            raise ValueError(f'query_chunk is {self.query_chunk}; it must be at least 1')
+        if not isinstance(self.query_chunk, numbers.Integral) or self.query_chunk < 1:
+            raise ValueError(
+                f'query_chunk is {self.query_chunk!r}; it must be a whole number of at least 1'
+            )
 
 
 class Region(Protocol):
@@ -61,7 +64,11 @@ class Region(Protocol):
     def reach(self) -> tuple[int, int] | None: ...
 
     def allows(self, offsets: jax.Array) -> jax.Array:
-        """Whether a context cell so far away is allowed: `[..., 2]` cells -> `[...]` boolean."""
+        """Whether a context cell is allowed: offsets `[..., 2]` -> `[...]` boolean.
+
+        Offsets are rows and columns of the target cell less those of the context cell, integers in
+        JAX arrays. They may exceed `reach`; there the answer must be False.
+        """
         ...
 
 
@@ -70,7 +77,8 @@ class Rule:
 
     A rule must have `label`. One that follows something through the video, as boxes, keeps data of
     its own for each remembered frame, an entry: any arrays, which the memory stores beside the
-    frame's features and label. One that selects neighbours has `matches` too:
+    frame's features and label. One that selects neighbours for a cell, the same for all classes,
+    has `matches` too:
     `matches(context, features, execution) -> (cells, weights)`, arrays `[N, K]`: the numbers of the
     context cells, slot * N + cell, and what each contributes to the label.
     """

@@ -30,9 +30,8 @@ def check(region: Region, softmax: str, execution: Execution) -> None:
     """Raises ValueError where the windowed search is asked for but not possible."""
     if execution.implementation == 'windowed' and not is_possible(region, softmax):
         raise ValueError(
-            "implementation='windowed' needs a region of limited reach (restriction 'radius' or "
-            f"'square') and a softmax over 'neighbors' or 'region'; these are {region} and "
-            f'{softmax!r}'
+            "implementation='windowed' needs a region of limited reach, such as Disk or Square, "
+            f"and a softmax over 'neighbors' or 'region'; these are {region} and {softmax!r}"
         )
 
 

@@ -65,11 +65,8 @@ class Cell:
     def folder(self) -> str:
         """Of its results; the same for cells of the same settings and the same weights."""
         factors = {name: self.config[name] for name in _FACTORS if name in self.config}
-        factors['propagation'] = {
-            name: value
-            for name, value in factors['propagation'].items()
-            if name not in methods.EXECUTION
-        }
+        # The same for the same method, whatever names there are that it does not use.
+        factors['propagation'] = methods.settings(methods.from_settings(**factors['propagation']))
         factors['weights'] = weights_digest(self.config['network']['name'])
         digest = hashlib.sha256(json.dumps(factors, sort_keys=True).encode()).hexdigest()
         return f'cells/{_stem(self.config["network"]["name"])}-{digest[:12]}'

@@ -4,13 +4,13 @@
 A new benchmark is one new module here with such a function; nothing else names it.
 """
 
-import difflib
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from jaxprop.names import nearest
 from jaxprop.tasks.task import SettingsError, Task
 
 
@@ -62,5 +62,5 @@ def _find(kind):
 
 def _unknown(kind):
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if _find(module.name))
-    near = difflib.get_close_matches(str(kind), names, n=1, cutoff=0)
-    return f'dataset.kind is {kind!r}; did you mean {near[0]!r}? It must be one of {tuple(names)}'
+    near = nearest(kind, names, cutoff=0)
+    return f'dataset.kind is {kind!r}; did you mean {near!r}? It must be one of {tuple(names)}'
