@@ -13,6 +13,7 @@ from jaxprop.propagation import (
     init_context,
     propagate_step,
     propagate_video,
+    remember,
 )
 from jaxprop.rules.neighbors import Attention, Disk, Everywhere, Square, TopK
 from jaxprop.rules.predicted import PredictedWindow
@@ -44,4 +45,5 @@ __all__ = [
     'methods',
     'propagate_step',
     'propagate_video',
+    'remember',
 ]

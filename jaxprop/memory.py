@@ -8,6 +8,8 @@ Shapes: H, W feature cells, C channels, L labels, S slots that are stored, M slo
 
 import dataclasses
 import functools
+import numbers
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -46,8 +48,17 @@ class Memory:
     predict_first: bool = False
 
     def __post_init__(self):
-        # A list, as JSON has it, would not be hashable.
-        object.__setattr__(self, 'kept_frames', tuple(self.kept_frames))
+        try:
+            # A list, as JSON has it, would not be hashable.
+            kept = tuple(self.kept_frames)
+            object.__setattr__(self, 'kept_frames', tuple(map(operator.index, kept)))
+        except TypeError as error:
+            raise ValueError(
+                f'kept_frames is {self.kept_frames!r}; it must hold numbers of frames'
+            ) from error
+        for name in ('num_frames', 'step'):
+            if not isinstance(getattr(self, name), numbers.Integral):
+                raise ValueError(f'{name} is {getattr(self, name)!r}; it must be a whole number')
         if self.padding not in PADDINGS:
             raise ValueError(
                 f'padding is {self.padding!r}; it must be one of {", ".join(PADDINGS)}'
@@ -164,7 +175,8 @@ def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ())
             # Pushes go round from the queue's first slot, so its last slot holds its oldest frame.
             valid[-1] = True
 
-    # Slots that are not valid hold frame 0 too: finite values whose weight is zero.
+    # Empty slots are filled with copies of frame 0, so that no NaN can arise; `valid` gives them
+    # zero weight.
     def fill(frame):
         return jnp.broadcast_to(frame, (num_stored, *frame.shape))
 
@@ -260,7 +272,8 @@ def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
     the type. Elsewhere this does nothing.
     """
     never = functools.reduce(jnp.logical_and, (x[(0,) * x.ndim] != 0 for x in others)) & False
-    # Both choices are equal; that they are computed from the others is what marks the result.
+    # Both branches have the same value. Since the condition depends on `others`, JAX gives the
+    # result their devices and their mesh.
     return jnp.where(never, jnp.add(array, never.astype(array.dtype)), array)
 
 

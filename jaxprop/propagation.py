@@ -93,12 +93,15 @@ def init_context(
     features = _prepare(features, method)
     # The labels that follow are float32 whatever the first one is.
     label = jnp.asarray(label, affinity.at_least_float32(label))
-    own_entry = method.rule.init(features, label)
     if entry is None:
-        entry = own_entry
-    elif (found := _shapes(entry)) != (wanted := _shapes(own_entry)):
-        raise ValueError(f'entry has shapes {found}; {type(method.rule).__name__} keeps {wanted}')
-    context = memory.init(method.memory, features, label, jax.tree.map(jnp.asarray, entry))
+        entry = method.rule.init(features, label)
+    else:
+        own = jax.eval_shape(method.rule.init, features, label)
+        if (found := _shapes(entry)) != (wanted := _shapes(own)):
+            name = type(method.rule).__name__
+            raise ValueError(f'entry has shapes {found}; {name} keeps {wanted}')
+        entry = jax.tree.map(lambda given, one: jnp.asarray(given, one.dtype), entry, own)
+    context = memory.init(method.memory, features, label, entry)
     if method.memory.predict_first:
         frames = memory.read(method.memory, context)
         _, remembered, entry = _label(frames, features, method, execution)
@@ -138,6 +141,30 @@ def propagate_step(
     return memory.push(method.memory, context, features, remembered, entry), label
 
 
+def remember(
+    context: Context, features: jax.Array, label: jax.Array, method: Propagation
+) -> Context:
+    """Takes a frame whose label is known into the context.
+
+    So labels can be given in the middle of a video: for such a frame call this instead of
+    `propagate_step`.
+
+    Args:
+      context: of the frames before, from `init_context` or a step.
+      features: `[H, W, C]` of the frame.
+      label: `[H, W, L]`, its soft label.
+      method: the factors, the same as for `init_context`.
+
+    Raises:
+      ValueError: as `init_context`.
+    """
+    _check(features, label, method, Execution())
+    features = _prepare(features, method)
+    label = jnp.asarray(label, affinity.at_least_float32(label))
+    entry = method.rule.entry(memory.read(method.memory, context), features, label)
+    return memory.push(method.memory, context, features, label, entry)
+
+
 def propagate_video(
     features: jax.Array,
     first_label: jax.Array,
@@ -147,6 +174,9 @@ def propagate_video(
     execution: Execution = Execution(),
 ) -> jax.Array:
     """Labels a whole video: `lax.scan` over `propagate_step`.
+
+    Under explicit sharding (`jax.make_mesh`) whole videos are sharded, by `jax.vmap` over them; a
+    frame stays on one device.
 
     Args:
       features: `[T, H, W, C]`.
