@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+METHODS = ('area', 'nearest', 'bilinear')  # Of `resize_matrix`.
 _VOID = 255
 
 
@@ -45,7 +46,7 @@ def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
         position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
         distance = np.abs(position[:, None] - np.arange(source)[None])
         return np.maximum(1 - distance, 0).astype(np.float32)
-    raise ValueError(f"method is {method!r}; it must be 'area', 'nearest' or 'bilinear'")
+    raise ValueError(f'method is {method!r}; it must be one of {", ".join(METHODS)}')
 
 
 def resize(array: jax.Array, size: tuple[int, int], method: str) -> jax.Array:

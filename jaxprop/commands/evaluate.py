@@ -94,7 +94,7 @@ def _evaluate(config, output):
     for warning in metrics['warnings']:
         print(f'note: {warning}')
     if not metrics['network']['trained']:
-        print('note: the network is untrained: random weights, batch statistics from each video')
+        print('note: the network is untrained: its weights are random')
     print(f'report: {output / "report.html"}')
 
 

@@ -62,7 +62,7 @@ def run(options, arguments, root):
     for warning in labeller.source.warnings:
         print(f'note: {warning}')
     if not labeller.source.trained:
-        print('note: the network is untrained: random weights, batch statistics from this video')
+        print('note: the network is untrained: its weights are random')
     print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')
 
 

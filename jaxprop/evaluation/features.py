@@ -23,7 +23,7 @@ from jaxprop.models.network import attribute_names
 # Frames from which an untrained network's batch statistics are taken, evenly over the video.
 _STATISTICS_FRAMES = 8
 
-# What a description leaves out: it changes no feature, or rounding alone.
+# Attributes left out of descriptions: they change features by rounding at most.
 _UNDESCRIBED = ('dtype', 'norm_momentum', 'norm_axis_name')
 
 
@@ -38,7 +38,8 @@ class Network:
         video itself.
       description: goes into every output.
       color: what the network was trained to see, as `jaxprop.color.network_input` names it.
-      card: what a saved network's card says of those attributes that have another value here.
+      card: attributes that have another value here than in the card of the saved network, with
+        the values of the card.
     """
 
     model: nn.Module
@@ -116,8 +117,14 @@ _estimate_statistics = jax.jit(
 
 
 def _described(model):
+    """The class of a network, and its attributes but those that change no feature."""
     names = [name for name in attribute_names(model) if name not in _UNDESCRIBED]
-    return {name: getattr(model, name) for name in names}
+    if taken := sorted({'name', 'sha256', 'architecture', 'seed', 'card'} & set(names)):
+        raise ValueError(
+            f'{type(model).__name__} has an attribute {taken[0]!r}; results have something else '
+            'by that name: rename it'
+        )
+    return {'architecture': type(model).__name__, **{name: getattr(model, name) for name in names}}
 
 
 class OpenedVideo(NamedTuple):
@@ -186,6 +193,7 @@ class NetworkFeatures:
     def __post_init__(self):
         if self.batch < 1:
             raise ValueError(f'feature_batch is {self.batch}; it must be at least 1')
+        color.network_input(np.zeros((1, 1, 3), np.uint8), self.color)  # Raises for a wrong color.
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -197,7 +205,12 @@ class NetworkFeatures:
 
     @property
     def warnings(self) -> Sequence[str]:
-        return self.network.warnings
+        network = self.network
+        if not network.trained or self.color == network.color:
+            return network.warnings
+        name = network.description['name']
+        note = f'input.color is {self.color!r}, {name} was trained to see {network.color!r}.'
+        return [*network.warnings, note]
 
     @property
     def stride(self) -> int:

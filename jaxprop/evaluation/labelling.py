@@ -145,7 +145,7 @@ def _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar):
 def _next_batches(works, queue, skip):
     """The next arrays of a row's sequences, by device, as `Stream.push` takes them.
 
-    The place of a sequence that has ended goes to the next one of the queue, in `works`.
+    When a sequence has ended, the queue's next one takes its place in `works`.
     """
     batches = {}
     for device, work in enumerate(works):
@@ -170,7 +170,7 @@ class _Queue:
         self.opening, self.opened = collections.deque(), {}
 
     def next(self):
-        """The next one that could be opened; None where there is none."""
+        """Takes the next sequence that opens without a DataError; None when the queue is empty."""
         while self.works or self.opening:
             while self.works and len(self.opening) <= self.ahead:
                 work = self.works.popleft()
@@ -256,11 +256,11 @@ class _Work:
     def _finish(self):
         """Brings the predictions to their place and, last, writes the record."""
         record = {
+            **self.task.record(self.partial, self.start, self.taken),
             'name': self.name,
             'num_frames': self.num_frames,
             'size': self.start.sequence.size,
             'seconds': self.seconds,
-            **self.task.record(self.partial, self.start, self.taken),
         }
         self.folder.finish(self.partial, record, self.start.sequence.identity())
         self.start = self.video = self.arrays = None  # Finished ones hold no label maps.

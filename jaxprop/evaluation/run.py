@@ -135,14 +135,20 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
 
     # Label what is not finished.
     started = time.time()
-    waits = labelling.label_sequences(
-        parallel.own_part(sequences),
-        task,
-        labeller,
-        output,
-        skip_bad=skip_bad,
-        videos_per_device=videos_per_device,
-    )
+    try:
+        waits = labelling.label_sequences(
+            parallel.own_part(sequences),
+            task,
+            labeller,
+            output,
+            skip_bad=skip_bad,
+            videos_per_device=videos_per_device,
+        )
+    except ValueError:
+        # With such settings nothing can be labelled: a folder without results is free for others.
+        if parallel.is_writer() and not any((output / 'sequences').rglob('*.json')):
+            (output / 'settings.json').unlink()
+        raise
     parallel.wait_for_all()
 
     # Read the records of all, those of other processes too, and draw what the report shows.
@@ -240,7 +246,7 @@ def open_folder(
 
 
 def opened_once(open_sequence: Callable[[], Any]) -> Callable[[], Any]:
-    """The function, which keeps what it opened, and the error of what it could not open."""
+    """Makes a function run once: later calls give the same sequence, or the same DataError."""
     lock, opened = threading.Lock(), []
 
     def once():

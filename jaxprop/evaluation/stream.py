@@ -139,8 +139,8 @@ class Stream:
         Args:
           row: its number.
           batches: by the number of the device in the row: its video, and the next arrays of it as
-            the source gives them, at most `source.batch`. A video that was not there in the push
-            before begins, with its first frame, in the place of the one before.
+            the source gives them, at most `source.batch`. Where a device's video is another
+            one than in the last push, it starts there: its first array must be that of frame 0.
 
         Returns:
           The steps of this row's push before: to be fetched while the devices work.
@@ -208,7 +208,7 @@ class Stream:
         for device in first:
             video = row.playing[device]
             row.values[device], labels[device] = video.values, video.labels
-        # Devices whose video does not begin now get the first one's entry, which is not used.
+        # `stack` needs an entry for every device. Those that go on get a copy, which is not used.
         some = row.playing[first[0]].entry
         entries = [row.playing[d].entry if d in first else some for d in range(self.num_devices)]
         entry = None if some is None else stack(entries)

@@ -13,7 +13,8 @@ A target is a frozen dataclass, so that it can be a static argument of a compile
     ids(first, seen)                the first frame as a label map, where it is one; else None
     settings()                      its settings by the name of a config's section, to be recorded
 
-where `first` is what the first frame is labelled with, and `seen` the size of the network's input.
+where `first` is the given annotation of frame 0, a label map or joints, and `seen` is the (height,
+width) of the network's input.
 """
 
 import dataclasses
@@ -79,6 +80,10 @@ class MaskTarget:
     keep_soft: bool = False
 
     def __post_init__(self):
+        if self.encode_by not in labels.METHODS:
+            raise ValueError(
+                f'encode_by is {self.encode_by!r}; it must be one of {", ".join(labels.METHODS)}'
+            )
         if self.decode_at not in ('frame', 'input'):
             raise ValueError(f"decode_at is {self.decode_at!r}; it must be 'frame' or 'input'")
         if self.resize_first not in (None, 'nearest', 'bilinear', 'pillow_nearest'):

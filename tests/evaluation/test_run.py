@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxprop import labels
+from jaxprop import Execution, labels
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.inputs import InputConfig
@@ -178,6 +178,22 @@ def test_refuses_a_folder_of_other_settings(sequences, labeller, finished):
     )
     with pytest.raises(ValueError, match='propagation.num_neighbors'):
         run(sequences, other, finished[0])
+
+
+def test_settings_that_label_nothing_claim_no_folder(sequences, labeller, tmp_path):
+    many = dataclasses.replace(labeller, propagation=from_settings(num_neighbors=10**6))
+    with pytest.raises(ValueError, match='num_neighbors'):
+        run(sequences, many, tmp_path)
+    assert not list(tmp_path.rglob('*.json'))
+
+
+def test_another_execution_goes_on(sequences, labeller, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / 'out')
+    (tmp_path / f'out/sequences/{sequences[1].name}.json').unlink()
+    execution = Execution(implementation='dense', query_chunk=7)
+    again = run(sequences, dataclasses.replace(labeller, execution=execution), tmp_path / 'out')
+    assert again['settings']['execution'] == dataclasses.asdict(execution)
+    assert again['summary'] == finished[1]['summary']
 
 
 def test_bad_sequence_is_listed_or_stops(sequences, labeller, tmp_path):
