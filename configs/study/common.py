@@ -147,7 +147,10 @@ def cell(
     chosen_on: str = '',
     factors: str = '',
 ) -> dict[str, Any]:
-    """A cell of a published method; `factors` names the method that own networks have it from."""
+    """A cell of a published method.
+
+    `factors`: the method whose settings a user's own network takes in this cell.
+    """
     published = {key: value for key, value in published.items() if value is not None}
     return {
         'labels': labels,
@@ -162,7 +165,7 @@ def cell(
 def templates(cells: list[dict[str, Any]], **labels: str) -> list[dict[str, Any]]:
     """The cells of own networks: those with `factors`, each once, with these labels.
 
-    What a method's network is and sees is left out: an own network has that itself.
+    Changes of `network.*` and `input.color` are dropped: a user's network brings its own.
     """
     found = []
     for one in cells:

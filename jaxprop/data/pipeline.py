@@ -403,7 +403,11 @@ class _BuiltDataset:
 
 
 class _Read:
-    """An index and a generator to an example of one size, and what could not be read for it."""
+    """Reads the example of an index, resized and cropped to one size.
+
+    Where a file is unreadable it tries others at random. It returns the example, and the reason for
+    each file that it could not read.
+    """
 
     def __init__(self, source: Source, size: tuple[int, int]) -> None:
         self._source = source

@@ -143,10 +143,10 @@ class Layout:
 
     Attributes:
       tiles: at the head of the report; without any, each number of the summary has one.
-      means: columns to add in front of a row of 'per_sequence': of each its name, and the names of
-        those whose mean it is.
-      title: the name, and the column, of what stands beside a sequence's name: its mean over the
-        sequence's rows. Without it all fractions of its row stand there.
+      means: columns that are put in front of each row of 'per_sequence': by name the columns that
+        each one averages.
+      title: a name and a column: the column's mean over a sequence's rows is shown beside its name.
+        None: all fractions of its row are shown.
       plain: columns without a bar.
       notes: what to say of a column where it is shown.
     """
@@ -225,7 +225,11 @@ class Task:
         raise NotImplementedError
 
     def record(self, path: pathlib.Path, start: Start, taken: list[Any]) -> Record:
-        """What is kept of a sequence, from what `take` gave for each frame; writes what is left."""
+        """Combines what `take` gave for each frame to the sequence's record.
+
+        It writes the files that need all frames. The names 'name', 'num_frames', 'size', 'seconds'
+        and 'made_from' are added to the record afterwards.
+        """
         raise NotImplementedError
 
     def unscored(self, record: Record) -> str:
@@ -238,6 +242,8 @@ class Task:
 
     def results(self, records: Mapping[str, Record]) -> dict[str, Any]:
         """'summary', the benchmark's numbers; 'per_sequence' and further tables, lists of rows.
+
+        A row of 'per_sequence' names its sequence as 'sequence'.
 
         The first column of a further table, 'per_joint', names what its rows are about.
 

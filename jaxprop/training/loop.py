@@ -27,7 +27,7 @@ from jaxprop.training.setup import (
 from jaxprop.training.state import create_state
 from jaxprop.training.step import make_train_step
 
-# What a run may go on with another value of: its length, its place, what is written.
+# Settings that may differ when a run is resumed: its length, its paths, what is logged.
 _CHANGEABLE = {
     'title',
     'steps',
