@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 
 from jaxprop.data.davis import davis_sequence
-from jaxprop.data.sequences import DataError, KeypointSequence
+from jaxprop.data.sequences import DataError, KeypointSequence, check_name
 
 NUM_JOINTS = 37
 FULL_SIZE = (1080, 1920)
@@ -46,10 +46,10 @@ def badja_names(folder: str | os.PathLike) -> tuple[str, ...]:
       DataError: there is no such folder, or no JSON file in it.
     """
     folder = pathlib.Path(folder)
-    names = tuple(sorted(path.stem for path in folder.glob('*.json')))
+    names = sorted(path.stem for path in folder.glob('*.json') if not path.name.startswith('.'))
     if not names:
         raise DataError(f'{folder}: holds no annotations NAME.json')
-    return names
+    return tuple(check_name(name, folder) for name in names)
 
 
 def badja_sequence(
@@ -76,7 +76,7 @@ def badja_sequence(
         above, twice for one frame, for a frame that DAVIS lacks or whose mask is missing or empty,
         or without a visible joint in the first annotated frame.
     """
-    path = pathlib.Path(folder) / f'{name}.json'
+    path = pathlib.Path(folder) / f'{check_name(name, folder)}.json'
     annotations = _read_annotations(path)
     video = davis_sequence(root, name, '2016', resolution)
     for frame_name in annotations:

@@ -118,8 +118,16 @@ def decode_jpeg(data: bytes) -> np.ndarray:
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a text file that hold something, without the space around it."""
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    """The lines of a text file that hold something, without the space around it.
+
+    Raises:
+      DataError: the file is no text in UTF-8.
+    """
+    try:
+        text = path.read_text(encoding='utf-8')
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path}: is no text in UTF-8: {error}') from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:

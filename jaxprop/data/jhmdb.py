@@ -17,7 +17,7 @@ import numpy as np
 from scipy import io as scipy_io
 
 from jaxprop.data.image_files import common_size, list_images, read_image, read_lines
-from jaxprop.data.sequences import DataError, KeypointSequence
+from jaxprop.data.sequences import DataError, KeypointSequence, check_name
 
 JOINT_NAMES = (
     'neck',
@@ -51,7 +51,8 @@ def jhmdb_names(
         folders of the path count, as the lists were written on other machines.
 
     Raises:
-      DataError: a list is missing, empty, or has another kind of line.
+      DataError: a list is missing, empty, has another kind of line, or a name that `check_name`
+        refuses.
     """
     if list_path is not None:
         return _names_of_pairs(pathlib.Path(list_path))
@@ -62,9 +63,12 @@ def jhmdb_names(
         for line in read_lines(path):
             clip, _, use = line.rpartition(' ')
             if not clip or use not in ('0', '1', '2'):
-                raise DataError(f"{path}: the line {line!r} is not 'CLIP.avi 1' or 'CLIP.avi 2'")
+                raise DataError(
+                    f"{path}: the line {line[:60]!r} is not 'CLIP.avi 1' or 'CLIP.avi 2'"
+                )
             if use == '2':
-                names.append(f'{path.name.removesuffix(suffix)}/{clip.removesuffix(".avi")}')
+                name = f'{path.name.removesuffix(suffix)}/{clip.removesuffix(".avi")}'
+                names.append(check_name(name, path, parts=2))
     if not names:
         raise DataError(f'{folder}: holds no list ACTION{suffix} with a test clip')
     return tuple(names)
@@ -86,6 +90,7 @@ def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
         finite, fewer frames than positions.
     """
     root = pathlib.Path(root)
+    check_name(name, root, parts=2)
     frames = list_images(root / 'Rename_Images' / name)
     positions_path = root / 'joint_positions' / name / 'joint_positions.mat'
     positions = _read_positions(positions_path)
@@ -119,9 +124,9 @@ def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
         parts = pathlib.PurePosixPath(folders[0]).parts if len(folders) == 1 else ()
         if len(parts) < 2 or len(line.split()) != 2:
             raise DataError(
-                f'{path}: the line {line!r} is not the folder of a clip and its .mat file'
+                f'{path}: the line {line[:60]!r} is not the folder of a clip and its .mat file'
             )
-        names.append('/'.join(parts[-2:]))
+        names.append(check_name('/'.join(parts[-2:]), path, parts=2))
     if not names:
         raise DataError(f'{path}: names no clip')
     return tuple(names)

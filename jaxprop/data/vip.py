@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from jaxprop.data.image_files import common_size, list_images, open_image, read_image, read_lines
-from jaxprop.data.sequences import DataError, LabelledSequence
+from jaxprop.data.sequences import DataError, LabelledSequence, check_name
 
 CLASS_NAMES = (
     'background',
@@ -50,12 +50,12 @@ def vip_names(root: str | os.PathLike, split: str = 'val') -> tuple[str, ...]:
     """The videos of a split, in the order of lists/{split}_videos.txt: 50 in 'val'.
 
     Raises:
-      DataError: the list is missing or empty.
+      DataError: the list is missing or empty, or a name in it is refused by `check_name`.
     """
     path = pathlib.Path(root) / 'lists' / f'{split}_videos.txt'
     if not path.is_file():
         raise DataError(f'{path}: there is no such list; root must be the folder VIP_Fine')
-    names = tuple(read_lines(path))
+    names = tuple(check_name(line, path, parts=None) for line in read_lines(path))
     if not names:
         raise DataError(f'{path}: names no video')
     return names
@@ -142,6 +142,7 @@ def _paths(
     if annotation not in ANNOTATIONS:
         raise ValueError(f'annotation is {annotation!r}; it must be one of {tuple(ANNOTATIONS)}')
     root = pathlib.Path(root)
+    check_name(name, root, parts=None)
     frames = list_images(root / 'Images' / name)
     folder = root / 'Annotations' / ANNOTATIONS[annotation] / name
     paths = [folder / f'{frame.stem}{suffix}' for frame in frames]
@@ -166,11 +167,11 @@ def _read_classes(path: pathlib.Path) -> dict[int, int]:
         fields = line.split()
         if (
             len(fields) < 2
-            or not all(field.isdecimal() for field in fields[:2])
+            or not all(field.isdecimal() and len(field) < 10 for field in fields[:2])
             or int(fields[1]) >= len(CLASS_NAMES)
         ):
             raise DataError(
-                f"{path}: the line {line!r} is not 'ID CLASS' with a class from 0 to 19"
+                f"{path}: the line {line[:60]!r} is not 'ID CLASS' with a class from 0 to 19"
             )
         classes[int(fields[0])] = int(fields[1])
     return classes

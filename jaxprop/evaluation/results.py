@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jaxprop.data.sequences import check_name
 from jaxprop.files import replacing
 from jaxprop.tasks.task import Task
 
@@ -45,7 +46,7 @@ def provenance() -> dict[str, Any]:
 
 def prediction_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:
     """Where the predictions of a finished sequence are."""
-    return output / task.folder / f'{name}{task.suffix}'
+    return output / task.folder / f'{_checked(name)}{task.suffix}'
 
 
 def partial_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:
@@ -63,11 +64,16 @@ def remove(path):
 
 def record_path(output: pathlib.Path, name: str) -> pathlib.Path:
     """Where the record of a finished sequence is, as its task made it."""
-    return output / 'sequences' / f'{name}.json'
+    return output / 'sequences' / f'{_checked(name)}.json'
 
 
 def skipped_path(output, name):
-    return output / 'skipped' / f'{name}.json'
+    return output / 'skipped' / f'{_checked(name)}.json'
+
+
+def _checked(name):
+    """The name of a sequence, which leads to no place outside the output. Raises DataError."""
+    return check_name(name, 'the results of a sequence', parts=None)
 
 
 def write_csv(path, rows):
