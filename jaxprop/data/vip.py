@@ -18,7 +18,14 @@ import pathlib
 import cv2
 import numpy as np
 
-from jaxprop.data.image_files import common_size, list_images, open_image, read_image, read_lines
+from jaxprop.data.image_files import (
+    check_ids,
+    common_size,
+    list_images,
+    open_image,
+    read_image,
+    read_lines,
+)
 from jaxprop.data.sequences import DataError, LabelledSequence, check_name
 
 CLASS_NAMES = (
@@ -153,11 +160,12 @@ def _paths(
 
 
 def _read_ids(path: pathlib.Path) -> np.ndarray:
-    """int32 `[H, W]`, the values of a grey or palette image."""
+    """int32 `[H, W]`, the values of a grey or palette image, 0 to 255."""
     with open_image(path) as image:
         values = np.array(image)
-    if values.ndim != 2 or values.dtype.kind not in 'iub':
+    if values.ndim != 2:
         raise DataError(f'{path}: is of mode {image.mode}; a palette or grey PNG is needed')
+    check_ids(values, path)
     return values.astype(np.int32)
 
 
