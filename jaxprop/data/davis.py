@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxprop.data.image_files import (
     common_size,
+    frame_names,
     list_images,
     only_full,
     read_ids,
@@ -63,9 +64,10 @@ def davis_sequence(
     root = pathlib.Path(root)
     check_name(name, root)
     frames = list_images(root / 'JPEGImages' / resolution / name)
-    masks = {path.stem: path for path in list_images(root / 'Annotations' / resolution / name)}
+    mask_paths = list_images(root / 'Annotations' / resolution / name)
+    masks = dict(zip(frame_names(mask_paths), mask_paths))
+    names = frame_names(frames)
     _check_numbering(frames)
-    names = tuple(path.stem for path in frames)
     for stem, path in masks.items():
         if stem not in names:
             raise DataError(f'{path}: a mask without its frame in {frames[0].parent}')

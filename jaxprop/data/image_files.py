@@ -155,6 +155,22 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     return sorted(paths, key=natural)
 
 
+def frame_names(paths: Sequence[pathlib.Path]) -> tuple[str, ...]:
+    """The names of images without their suffixes, under which results of frames are saved.
+
+    Raises:
+      DataError: two images have one name, as f0.jpg and f0.png have.
+    """
+    by_name: dict[str, pathlib.Path] = {}
+    for path in paths:
+        if (other := by_name.setdefault(path.stem, path)) is not path:
+            raise DataError(
+                f'{path}: has the name of {other.name} with another suffix: one would overwrite '
+                "the other's results; rename or remove one"
+            )
+    return tuple(by_name)
+
+
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) from an image's header, after a check that the file is whole.
 
@@ -164,9 +180,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
       DataError: the file cannot be read, is no image, or is cut short.
     """
     with open_image(path) as image:
-        width, height = image.size
-        image.verify()
-    return height, width
+        return image.height, image.width
 
 
 def common_size(paths: Sequence[pathlib.Path]) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 from scipy import io as scipy_io
 
-from jaxprop.data.image_files import common_size, list_images, read_image, read_lines
+from jaxprop.data.image_files import common_size, frame_names, list_images, read_image, read_lines
 from jaxprop.data.sequences import DataError, KeypointSequence, check_name
 
 JOINT_NAMES = (
@@ -110,7 +110,7 @@ def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
         read_frame=lambda index: read_image(frames[index]),
         positions=positions,
         scales=None,
-        frame_names=tuple(path.stem for path in frames),
+        frame_names=frame_names(frames),
         joint_names=JOINT_NAMES,
     )
 

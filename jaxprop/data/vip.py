@@ -21,6 +21,7 @@ import numpy as np
 from jaxprop.data.image_files import (
     check_ids,
     common_size,
+    frame_names,
     list_images,
     open_image,
     read_image,
@@ -94,7 +95,7 @@ def vip_sequence(
         size=common_size([*frames, *masks]),
         read_frame=lambda index: read_image(frames[index]),
         read_label=lambda index: _read_ids(masks[index]),
-        frame_names=tuple(path.stem for path in frames),
+        frame_names=frame_names(frames),
         classes=vip_instance_classes(root, name) if annotation == 'instance' else None,
     )
 
