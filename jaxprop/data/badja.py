@@ -82,7 +82,7 @@ def badja_sequence(
     for frame_name in annotations:
         if frame_name not in video.frame_names:
             raise DataError(
-                f'{path}: annotates the frame {frame_name!r}, which {name!r} in {root} lacks'
+                f'{path}: annotates the frame {frame_name[:60]!r}, which {name!r} in {root} lacks'
             )
     indices = sorted(video.frame_names.index(frame_name) for frame_name in annotations)
     first, num_frames = indices[0], indices[-1] - indices[0] + 1
@@ -129,8 +129,10 @@ def _read_annotations(path: pathlib.Path) -> dict[str, np.ndarray]:
             if frame_name in annotations:
                 raise ValueError(f'the frame {frame_name!r} is there twice')
             annotations[frame_name] = np.where(visible[:, None], joints[:, ::-1], np.nan)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{path}: is not a list of annotated frames: {error}') from error
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        # Overflow: of an integer of 400 digits. Recursion: of lists in lists. Both can be long.
+        reason = str(error)[:200]
+        raise DataError(f'{path}: is not a list of annotated frames: {reason}') from error
     if not annotations:
         raise DataError(f'{path}: annotates no frame')
     return annotations

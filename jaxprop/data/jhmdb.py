@@ -14,9 +14,9 @@ import os
 import pathlib
 
 import numpy as np
-from scipy import io as scipy_io
 
 from jaxprop.data.image_files import common_size, frame_names, list_images, read_image, read_lines
+from jaxprop.data.mat_file import read_array
 from jaxprop.data.sequences import DataError, KeypointSequence, check_name
 
 JOINT_NAMES = (
@@ -134,14 +134,7 @@ def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
 
 def _read_positions(path: pathlib.Path) -> np.ndarray:
     """float64 `[T, 15, 2]`, counted from 0."""
-    if not path.is_file():
-        raise DataError(f'{path}: there is no such file')
-    try:
-        values = np.asarray(scipy_io.loadmat(path)['pos_img'], np.float64)
-    except KeyError as error:
-        raise DataError(f'{path}: holds no pos_img') from error
-    except Exception as error:  # scipy raises many kinds for malformed files.
-        raise DataError(f'{path}: cannot be read as a .mat file: {error}') from error
+    values = read_array(path, 'pos_img')
     if values.ndim == 2:  # MATLAB drops the last axis of a clip of one frame.
         values = values[..., None]
     if values.ndim != 3 or values.shape[:2] != (2, len(JOINT_NAMES)) or not values.shape[2]:
