@@ -122,8 +122,10 @@ def read_lines(path: pathlib.Path) -> list[str]:
     """The lines of a text file that hold something, without the space around it.
 
     Raises:
-      DataError: the file is no text in UTF-8.
+      DataError: there is no such regular file, or it is no text in UTF-8.
     """
+    if not path.is_file():  # Reading a pipe or a device would never end.
+        raise DataError(f'{path}: there is no such file, or it is no regular one')
     try:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:
@@ -316,7 +318,6 @@ def _decoding(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _read_bytes(path: pathlib.Path) -> bytes:
-    # Reading a pipe or a device would never end.
     if path.exists() and not path.is_file():
         raise DataError(f'{path}: is no regular file')
     with path.open('rb') as file:

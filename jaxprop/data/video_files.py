@@ -240,7 +240,7 @@ def open_container(
     """
     path = pathlib.Path(path)
     if not path.is_file():  # Reading a pipe or a device would never end.
-        raise DataError(f'{path}: there is no such file')
+        raise DataError(f'{path}: there is no such file, or it is no regular one')
     options = {'protocol_whitelist': 'file', 'format_whitelist': ','.join(CONTAINERS)}
     try:
         # Without 'file:' a name such as 12:30.mp4 is taken for an address.

@@ -2,24 +2,17 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from jaxprop.data.badja import NUM_JOINTS, badja_sequence
 from tests.fuzz.mutations import classify, count, mutate
+from tests.layouts import write_davis
 
 
 @pytest.fixture
 def read(tmp_path):
     """A function that reads the annotations with this text, of four frames of a small DAVIS."""
-    for kind, suffix in (('JPEGImages', 'jpg'), ('Annotations', 'png')):
-        folder = tmp_path / kind / '480p' / 'cat'
-        folder.mkdir(parents=True)
-        for index in range(4):
-            picture = np.zeros((24, 40), np.uint8)
-            picture[4:13, 5:9] = 255
-            Image.fromarray(picture).save(folder / f'{index:05d}.{suffix}')
+    write_davis(tmp_path, 4)
     path = tmp_path / 'cat.json'
 
     def classified(data):
