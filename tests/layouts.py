@@ -1,4 +1,7 @@
-"""JHMDB and VIP in their layouts on disk, with rendered scenes whose truth is known exactly."""
+"""JHMDB and VIP in their layouts on disk, with rendered scenes whose truth is known exactly.
+
+And a small DAVIS, for annotations of its frames.
+"""
 
 import pathlib
 
@@ -42,6 +45,20 @@ def moving_disc(size: tuple[int, int], num_frames: int) -> tuple[Scene, np.ndarr
             )
         )
     return scene, np.stack(points)
+
+
+def write_davis(root: pathlib.Path, num_frames: int) -> None:
+    """A sequence 'cat' of 24 x 40 pixels: 9 x 4 of them are the object, frames are flat but there.
+
+    The grey of frame t is 10 t.
+    """
+    for kind, suffix in (('JPEGImages', 'jpg'), ('Annotations', 'png')):
+        folder = root / kind / '480p' / 'cat'
+        folder.mkdir(parents=True)
+        for index in range(num_frames):
+            picture = np.full((24, 40), 0 if kind == 'Annotations' else 10 * index, np.uint8)
+            picture[4:13, 5:9] = 255
+            Image.fromarray(picture).save(folder / f'{index:05d}.{suffix}')
 
 
 def write_jhmdb(

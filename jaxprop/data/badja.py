@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 
 from jaxprop.data.davis import davis_sequence
-from jaxprop.data.sequences import DataError, KeypointSequence, identity_of
+from jaxprop.data.sequences import DataError, KeypointSequence, check_name, identity_of
 
 NUM_JOINTS = 37
 FULL_SIZE = (1080, 1920)
@@ -46,10 +46,10 @@ def badja_names(folder: str | os.PathLike) -> tuple[str, ...]:
       DataError: there is no such folder, or no JSON file in it.
     """
     folder = pathlib.Path(folder)
-    names = tuple(sorted(path.stem for path in folder.glob('*.json')))
+    names = sorted(path.stem for path in folder.glob('*.json') if not path.name.startswith('.'))
     if not names:
         raise DataError(f'{folder}: holds no annotations NAME.json')
-    return names
+    return tuple(check_name(name, folder) for name in names)
 
 
 def badja_sequence(
@@ -76,13 +76,13 @@ def badja_sequence(
         above, twice for one frame, for a frame that DAVIS lacks or whose mask is missing or empty,
         or without a visible joint in the first annotated frame.
     """
-    path = pathlib.Path(folder) / f'{name}.json'
+    path = pathlib.Path(folder) / f'{check_name(name, folder)}.json'
     annotations = _read_annotations(path)
     video = davis_sequence(root, name, '2016', resolution)
     for frame_name in annotations:
         if frame_name not in video.frame_names:
             raise DataError(
-                f'{path}: annotates the frame {frame_name!r}, which {name!r} in {root} lacks'
+                f'{path}: annotates the frame {frame_name[:60]!r}, which {name!r} in {root} lacks'
             )
     indices = sorted(video.frame_names.index(frame_name) for frame_name in annotations)
     first, num_frames = indices[0], indices[-1] - indices[0] + 1
@@ -131,8 +131,10 @@ def _read_annotations(path: pathlib.Path) -> dict[str, np.ndarray]:
             if frame_name in annotations:
                 raise ValueError(f'the frame {frame_name!r} is there twice')
             annotations[frame_name] = np.where(visible[:, None], joints[:, ::-1], np.nan)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{path}: is not a list of annotated frames: {error}') from error
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        # Overflow: of an integer of 400 digits. Recursion: of lists in lists. Both can be long.
+        reason = str(error)[:200]
+        raise DataError(f'{path}: is not a list of annotated frames: {reason}') from error
     if not annotations:
         raise DataError(f'{path}: annotates no frame')
     return annotations

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxprop.data.image_files import (
     common_size,
+    frame_names,
     list_images,
     only_full,
     read_ids,
@@ -23,7 +24,13 @@ from jaxprop.data.image_files import (
     read_palette,
     resolve_full,
 )
-from jaxprop.data.sequences import DataError, LabelledSequence, compact, identity_of
+from jaxprop.data.sequences import (
+    DataError,
+    LabelledSequence,
+    check_name,
+    compact,
+    identity_of,
+)
 
 
 def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val') -> tuple[str, ...]:
@@ -32,7 +39,7 @@ def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val')
     A line is a name, or (DAVIS-2016) the image and the mask of one frame, /JPEGImages/480p/NAME/...
 
     Raises:
-      DataError: the file is missing or empty.
+      DataError: the file is missing or empty, or a name in it is refused by `check_name`.
     """
     path = pathlib.Path(root) / 'ImageSets' / year / f'{split}.txt'
     if not path.is_file():
@@ -41,7 +48,7 @@ def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val')
     names = [entry.split('/')[-2] if '/' in entry else entry for entry in entries]
     if not names:
         raise DataError(f'{path}: names no sequence')
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(check_name(name, path) for name in names))
 
 
 def davis_sequence(
@@ -55,15 +62,18 @@ def davis_sequence(
     shows only when it is decoded.
 
     Raises:
-      DataError: naming the file: a missing folder, no frames, a gap in their numbers, a file that
-        is no image or is cut short, an image of another size than the first frame, no mask for the
-        first frame or one without an object, a mask without a frame.
+      DataError: naming the file: a name refused by `check_name`, a missing folder, no frames, a
+        gap in their numbers, a file that is no image or is cut short, an image of another size than
+        the first frame, no mask for the first frame or one without an object, a mask without a
+        frame.
     """
     root = pathlib.Path(root)
+    check_name(name, root)
     frames = list_images(root / 'JPEGImages' / resolution / name)
-    masks = {path.stem: path for path in list_images(root / 'Annotations' / resolution / name)}
+    mask_paths = list_images(root / 'Annotations' / resolution / name)
+    masks = dict(zip(frame_names(mask_paths), mask_paths))
+    names = frame_names(frames)
     _check_numbering(frames)
-    names = tuple(path.stem for path in frames)
     for stem, path in masks.items():
         if stem not in names:
             raise DataError(f'{path}: a mask without its frame in {frames[0].parent}')

@@ -1,7 +1,6 @@
 """Image files: frames and masks read with every damage named, folders of images, JPEG in memory."""
 
 import contextlib
-import io
 import os
 import pathlib
 import re
@@ -11,11 +10,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from jaxprop.data.image_formats import check_jpeg_data, opened
 from jaxprop.data.sequences import DataError, davis_palette
 from jaxprop.files import replacing
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _VOID = 255
+_MAX_BYTES = 1 << 29  # An image of 50 million pixels needs less.
+# A person draws fewer objects than this, or draws them with a brush that has no soft edge.
+_MANY_IDS = 20
 
 
 def list_image_classes(
@@ -106,20 +109,28 @@ def encode_jpeg(image: np.ndarray, short_side: int = 256, quality: int = 95) -> 
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:
-    """uint8 RGB `[H, W, 3]` from an encoded image.
+    """uint8 RGB `[H, W, 3]` from an image of `encode_jpeg`.
 
     Raises:
       DataError: it is none.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError('cannot be decoded as an image')
-    return image[..., ::-1]
+    with _decoding('an image in memory'), opened(data) as image:
+        return np.array(image.convert('RGB'))
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a text file that hold something, without the space around it."""
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    """The lines of a text file that hold something, without the space around it.
+
+    Raises:
+      DataError: there is no such regular file, or it is no text in UTF-8.
+    """
+    if not path.is_file():  # Reading a pipe or a device would never end.
+        raise DataError(f'{path}: there is no such file, or it is no regular one')
+    try:
+        text = path.read_text(encoding='utf-8')
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path}: is no text in UTF-8: {error}') from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
@@ -146,6 +157,22 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     return sorted(paths, key=natural)
 
 
+def frame_names(paths: Sequence[pathlib.Path]) -> tuple[str, ...]:
+    """The names of images without their suffixes, under which results of frames are saved.
+
+    Raises:
+      DataError: two images have one name, as f0.jpg and f0.png have.
+    """
+    by_name: dict[str, pathlib.Path] = {}
+    for path in paths:
+        if (other := by_name.setdefault(path.stem, path)) is not path:
+            raise DataError(
+                f'{path}: has the name of {other.name} with another suffix: one would overwrite '
+                "the other's results; rename or remove one"
+            )
+    return tuple(by_name)
+
+
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) from an image's header, after a check that the file is whole.
 
@@ -155,9 +182,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
       DataError: the file cannot be read, is no image, or is cut short.
     """
     with open_image(path) as image:
-        width, height = image.size
-        image.verify()
-    return height, width
+        return image.height, image.width
 
 
 def common_size(paths: Sequence[pathlib.Path]) -> tuple[int, int]:
@@ -193,13 +218,15 @@ def check_size(
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Decodes an image file: uint8 RGB `[H, W, 3]`, for a JPEG the very values OpenCV gives.
 
-    An orientation in a photograph's EXIF data is not applied.
+    An orientation in a photograph's EXIF data is not applied. The compressed data of a JPEG is
+    checked by a second decoder, see `image_formats.check_jpeg_data`.
 
     Raises:
-      DataError: the file cannot be read, is cut short, or has more than 8 bits a channel.
+      DataError: the file cannot be read, is cut short or corrupt, or has more than 8 bits a
+        channel.
     """
-    with open_image(path) as image:
-        if image.mode.startswith(('I', 'F')):
+    with open_image(path, check_data=True) as image:
+        if image.mode.startswith('I'):
             raise DataError(f'{path}: has more than 8 bits a channel; save it with 8')
         return np.array(image.convert('RGB'))
 
@@ -213,8 +240,8 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
     in the official evaluation.
 
     Raises:
-      DataError: the file cannot be read, is a JPEG (whose values are not exact), or holds a colour
-        that is not in the DAVIS palette.
+      DataError: the file cannot be read, is a JPEG (whose values are not exact), holds a colour
+        that is not in the DAVIS palette or an id above 255, or is a grey image with smoothed edges.
     """
     ids = read_ids(path)
     return resolve_full(ids, only_full(ids))
@@ -263,39 +290,96 @@ def write_mask(path: str | os.PathLike, ids: np.ndarray, palette: np.ndarray | N
 
 
 @contextlib.contextmanager
-def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The opened image; whatever goes wrong inside becomes a DataError that names the file."""
-    try:
-        data = pathlib.Path(path).read_bytes()
-        # A JPEG decoder fills what is missing with grey. The mark of the end (ff d9) must follow
-        # the last start of compressed data (ff da); inside the data neither can occur.
-        if data.startswith(b'\xff\xd8') and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
-            raise DataError(f'{path}: is cut short: its compressed data has no end')
-        with Image.open(io.BytesIO(data)) as image:
+def open_image(path: str | os.PathLike, check_data: bool = False) -> Iterator[Image.Image]:
+    """The opened image; whatever goes wrong inside becomes a DataError that names the file.
+
+    JPEG and PNG are told by their content. Nothing else is read, whatever the file's name.
+
+    Args:
+      path: of the file.
+      check_data: check the compressed data of a JPEG too, see `image_formats.check_jpeg_data`.
+    """
+    with _decoding(path):
+        data = _read_bytes(pathlib.Path(path))
+        with opened(data) as image:
+            if check_data and image.format == 'JPEG':
+                check_jpeg_data(data)
             yield image
+
+
+@contextlib.contextmanager
+def _decoding(path: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
     except DataError:
         raise
     except Exception as error:  # Pillow raises many kinds for malformed files, SyntaxError too.
         raise DataError(f'{path}: cannot be read as an image: {error}') from error
 
 
+def _read_bytes(path: pathlib.Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise DataError(f'{path}: is no regular file')
+    with path.open('rb') as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise DataError(f'{path}: is larger than {_MAX_BYTES >> 20} MB')
+    return data
+
+
 def read_ids(path: str | os.PathLike) -> np.ndarray:
-    """int32 `[H, W]` as the file has them, with 255 for the full value of any depth."""
+    """int32 `[H, W]` from 0 to 255 as the file has them, with 255 for the full value of any depth.
+
+    Raises:
+      DataError: as `read_mask`.
+    """
     with open_image(path) as image:
         if image.format == 'JPEG':
             raise DataError(f'{path}: a JPEG does not keep ids exactly; save masks as PNG')
         if image.mode in ('RGB', 'RGBA'):
             return _ids_of_colours(np.array(image.convert('RGB')), path)
-        if image.mode not in ('P', '1', 'L', 'LA', 'I;16', 'I;16B', 'I'):
-            raise DataError(
-                f'{path}: is of mode {image.mode}; save the mask as a palette or grey PNG'
-            )
-        values = np.array(image)
+        mode, values = image.mode, np.array(image)
     if values.ndim == 3:  # Grey with an alpha channel, as one mask of DAVIS-2016 is.
         values = values[..., 0]
     ids = values.astype(np.int32)
     ids[ids == 65535] = _VOID
+    check_ids(ids, path)
+    if mode in ('L', 'LA', 'I;16', 'I'):
+        _check_edges(ids, path)
     return ids
+
+
+def check_ids(ids: np.ndarray, path: str | os.PathLike) -> None:
+    """Checks that ids are from 0 to 255, which is what results hold.
+
+    Raises:
+      DataError: they are not.
+    """
+    if ids.max() > _VOID:
+        raise DataError(
+            f'{path}: holds the id {ids.max()}; ids are 0 to 255: save it with 8 bits a pixel'
+        )
+
+
+def _check_edges(ids: np.ndarray, path: str | os.PathLike) -> None:
+    """Refuses a grey mask whose values blend into each other, as soft brushes draw it.
+
+    Every object has a place where 3 x 3 pixels are of its id. The values that smoothing makes lie
+    in thin lines along the edges instead, and there are many of them.
+    """
+    counts = np.bincount(ids.ravel(), minlength=256)
+    found = np.flatnonzero(counts[1:]) + 1
+    if len(found) <= _MANY_IDS:
+        return
+    values, square = ids.astype(np.uint8), np.ones((3, 3), np.uint8)
+    inside = cv2.erode(values, square) == cv2.dilate(values, square)
+    solid = np.intersect1d(found, values[inside])
+    if len(solid) < len(found) / 2:
+        raise DataError(
+            f'{path}: has {len(found)} grey values, of which {len(found) - len(solid)} only lie in '
+            'thin lines, as smoothed edges make them: save the mask without anti-aliasing (hard '
+            'brush), or make it black and white by a threshold'
+        )
 
 
 def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:

@@ -14,10 +14,10 @@ import os
 import pathlib
 
 import numpy as np
-from scipy import io as scipy_io
 
-from jaxprop.data.image_files import common_size, list_images, read_image, read_lines
-from jaxprop.data.sequences import DataError, KeypointSequence, identity_of
+from jaxprop.data.image_files import common_size, frame_names, list_images, read_image, read_lines
+from jaxprop.data.mat_file import read_array
+from jaxprop.data.sequences import DataError, KeypointSequence, check_name, identity_of
 
 JOINT_NAMES = (
     'neck',
@@ -51,7 +51,8 @@ def jhmdb_names(
         folders of the path count, as the lists were written on other machines.
 
     Raises:
-      DataError: a list is missing, empty, or has another kind of line.
+      DataError: a list is missing, empty, has another kind of line, or a name that `check_name`
+        refuses.
     """
     if list_path is not None:
         return _names_of_pairs(pathlib.Path(list_path))
@@ -62,9 +63,12 @@ def jhmdb_names(
         for line in read_lines(path):
             clip, _, use = line.rpartition(' ')
             if not clip or use not in ('0', '1', '2'):
-                raise DataError(f"{path}: the line {line!r} is not 'CLIP.avi 1' or 'CLIP.avi 2'")
+                raise DataError(
+                    f"{path}: the line {line[:60]!r} is not 'CLIP.avi 1' or 'CLIP.avi 2'"
+                )
             if use == '2':
-                names.append(f'{path.name.removesuffix(suffix)}/{clip.removesuffix(".avi")}')
+                name = f'{path.name.removesuffix(suffix)}/{clip.removesuffix(".avi")}'
+                names.append(check_name(name, path, parts=2))
     if not names:
         raise DataError(f'{folder}: holds no list ACTION{suffix} with a test clip')
     return tuple(names)
@@ -86,6 +90,7 @@ def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
         finite, fewer frames than positions.
     """
     root = pathlib.Path(root)
+    check_name(name, root, parts=2)
     frames = list_images(root / 'Rename_Images' / name)
     positions_path = root / 'joint_positions' / name / 'joint_positions.mat'
     positions = _read_positions(positions_path)
@@ -105,7 +110,7 @@ def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
         read_frame=lambda index: read_image(frames[index]),
         positions=positions,
         scales=None,
-        frame_names=tuple(path.stem for path in frames),
+        frame_names=frame_names(frames),
         joint_names=JOINT_NAMES,
         identity=identity_of([*frames, positions_path]),
     )
@@ -120,9 +125,9 @@ def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
         parts = pathlib.PurePosixPath(folders[0]).parts if len(folders) == 1 else ()
         if len(parts) < 2 or len(line.split()) != 2:
             raise DataError(
-                f'{path}: the line {line!r} is not the folder of a clip and its .mat file'
+                f'{path}: the line {line[:60]!r} is not the folder of a clip and its .mat file'
             )
-        names.append('/'.join(parts[-2:]))
+        names.append(check_name('/'.join(parts[-2:]), path, parts=2))
     if not names:
         raise DataError(f'{path}: names no clip')
     return tuple(names)
@@ -130,14 +135,7 @@ def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
 
 def _read_positions(path: pathlib.Path) -> np.ndarray:
     """float64 `[T, 15, 2]`, counted from 0."""
-    if not path.is_file():
-        raise DataError(f'{path}: there is no such file')
-    try:
-        values = np.asarray(scipy_io.loadmat(path)['pos_img'], np.float64)
-    except KeyError as error:
-        raise DataError(f'{path}: holds no pos_img') from error
-    except Exception as error:  # scipy raises many kinds for malformed files.
-        raise DataError(f'{path}: cannot be read as a .mat file: {error}') from error
+    values = read_array(path, 'pos_img')
     if values.ndim == 2:  # MATLAB drops the last axis of a clip of one frame.
         values = values[..., None]
     if values.ndim != 3 or values.shape[:2] != (2, len(JOINT_NAMES)) or not values.shape[2]:

@@ -25,7 +25,7 @@ from jaxprop.data.image_files import (
     resize_to_cover,
 )
 from jaxprop.data.sequences import DataError
-from jaxprop.data.video_files import to_rgb
+from jaxprop.data.video_files import open_container, to_rgb
 
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpeg')
 # So many unreadable files one after another, drawn at random, are no accident.
@@ -279,17 +279,11 @@ def read_frames(
     if path.is_dir():
         paths = list_images(path)
         return [read_image(paths[index]) for index in choose(len(paths))]
-    try:
-        with av.open(str(path)) as container:
-            return _read_container(path, container, choose)
-    except (av.FFmpegError, OSError) as error:
-        raise DataError(f'{path}: cannot be decoded: {error}') from error
+    with open_container(path, strict=False) as (container, stream):
+        return _read_container(path, container, stream, choose)
 
 
-def _read_container(path, container, choose):
-    if not container.streams.video:
-        raise DataError(f'{path}: holds no video')
-    stream = container.streams.video[0]
+def _read_container(path, container, stream, choose):
     rate, base = stream.average_rate, stream.time_base
     seconds = (container.duration or 0) / av.time_base
     if stream.duration:

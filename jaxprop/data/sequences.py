@@ -3,15 +3,57 @@
 import dataclasses
 import functools
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from jaxprop import files
 
+_NAME_BYTES = 200  # File systems allow 255; results add a suffix to a name.
+
 
 class DataError(Exception):
     """A sequence that cannot be used; the message names the file."""
+
+
+def check_name(name: str, where: str | os.PathLike, parts: int | None = 1) -> str:
+    """Refuses a name that could lead out of the folder in which it is looked up or written.
+
+    Names of sequences come from lists, annotations and flags, and become paths of data and of
+    results. Every reader calls this before it opens anything.
+
+    Args:
+      name: of a sequence, as the list has it.
+      where: the list or flag that has the name, for the message.
+      parts: how many parts, joined by '/', the name must have; None for any number.
+
+    Returns:
+      The name.
+
+    Raises:
+      DataError: the name is empty, absolute, too long, or no text; it has a backslash or a control
+        character, another number of parts, or a part that is empty or begins with a dot.
+    """
+    found = str(name).split('/')
+    if not isinstance(name, str):
+        reason = 'is no text'
+    elif not name:
+        reason = 'is empty'
+    elif any(c == '\\' or unicodedata.category(c) in ('Cc', 'Zl', 'Zp') for c in name):
+        reason = 'has a backslash or a control character'
+    elif any(not part or part.startswith('.') for part in found):
+        reason = 'leads to another folder, or to a hidden one'
+    elif parts is not None and len(found) != parts:
+        reason = f"has {len(found)} parts between '/'; it must have {parts}"
+    else:
+        try:
+            reason = 'is too long' if len(os.fsencode(name)) > _NAME_BYTES else ''
+        except UnicodeEncodeError:
+            reason = 'is no text'
+    if reason:
+        raise DataError(f'{where}: the name {str(name)[:60]!r} {reason}')
+    return name
 
 
 def identity_of(paths: Iterable[str | os.PathLike]) -> Callable[[], str]:

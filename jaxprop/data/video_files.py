@@ -1,5 +1,6 @@
 """Videos as they come: folders of frames and video files, read one frame at a time."""
 
+import contextlib
 import dataclasses
 import fractions
 import os
@@ -11,14 +12,20 @@ import numpy as np
 
 from jaxprop.data.image_files import (
     check_size,
+    frame_names,
     image_size,
     list_images,
     read_image,
     read_mask,
     read_palette,
 )
+from jaxprop.data.image_formats import MAX_PIXELS
 from jaxprop.data.sequences import DataError, LabelledSequence, identity_of
 from jaxprop.files import replacing
+
+# FFmpeg's readers of MP4 and MOV, Matroska and WebM, AVI, and MPEG's three. The others, about 350,
+# have playlists among them, which name files and addresses for FFmpeg to open.
+CONTAINERS = ('mov', 'mp4', 'matroska', 'webm', 'avi', 'mpeg', 'mpegts', 'mpegvideo')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +63,9 @@ def open_video(path: str | os.PathLike) -> Video:
     now rather than in the middle of the work. Its rotation, as telephones record it, is applied.
 
     Raises:
-      DataError: naming the file: missing, no video, damaged, without frames, or with frames of
-        different sizes (in a folder: when such a frame is read).
+      DataError: naming the file: missing, no video of a kind that `open_container` reads, damaged,
+        without frames, or with frames of different sizes (in a folder: when such a frame is read);
+        two frames of a folder whose names differ in their suffixes alone.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -158,7 +166,7 @@ def _open_folder(path: pathlib.Path) -> Video:
         name=path.resolve().name,
         num_frames=len(frames),
         size=size,
-        frame_names=tuple(frame.stem for frame in frames),
+        frame_names=frame_names(frames),
         frames_per_second=None,
         read_frame=read_frame,
         iterate=lambda: map(read_frame, range(len(frames))),
@@ -180,8 +188,8 @@ def _open_file(path: pathlib.Path) -> Video:
         num_frames += 1
     if num_frames == 0:
         raise DataError(f'{path}: holds no frame')
-    with av.open(str(path)) as container:
-        rate = container.streams.video[0].average_rate
+    with open_container(path) as (_, stream):
+        rate = stream.average_rate
     return Video(
         path=path,
         name=path.stem,
@@ -216,15 +224,56 @@ class _ForwardReader:
         return to_rgb(self._latest)
 
 
-def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
-    num_frames = num_packets = 0
+@contextlib.contextmanager
+def open_container(
+    path: str | os.PathLike, strict: bool = True
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Opens a video file and its first video stream.
+
+    The file is local, whatever its name looks like, its container one of `CONTAINERS`, and no other
+    file is opened for it.
+
+    Args:
+      path: of the file.
+      strict: the decoder ends with an error where data is corrupt, rather than to show what it can
+        and to note the error in a log. It must read from the start: the first frames after a key
+        frame may refer to frames before it, whose lack is an error too.
+
+    Raises:
+      DataError: naming the file: it is missing or of another kind, holds no video that can be
+        decoded, or FFmpeg raises an error in the block.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():  # Reading a pipe or a device would never end.
+        raise DataError(f'{path}: there is no such file, or it is no regular one')
+    options = {'protocol_whitelist': 'file', 'format_whitelist': ','.join(CONTAINERS)}
     try:
-        with av.open(str(path)) as container:
+        # Without 'file:' a name such as 12:30.mp4 is taken for an address.
+        with av.open(
+            f'file:{path.absolute()}', options=options, metadata_errors='replace'
+        ) as container:
             if not container.streams.video:
                 raise DataError(f'{path}: holds no video')
             stream = container.streams.video[0]
-            # Frames decoded in several threads at once are not always marked as corrupt.
-            stream.thread_type = 'SLICE'
+            if stream.codec_context is None:
+                raise DataError(f'{path}: its video is of an unknown kind')
+            errors = {'err_detect': 'explode+crccheck+bitstream+buffer'} if strict else {}
+            stream.codec_context.options = {'max_pixels': str(MAX_PIXELS), **errors}
+            yield container, stream
+    except av.error.ArgumentError as error:
+        raise DataError(
+            f'{path}: is no MP4, MOV, Matroska, WebM, AVI or MPEG video; convert it to MP4'
+        ) from error
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f'{path}: cannot be decoded: {error}') from error
+
+
+def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
+    num_frames = num_packets = 0
+    with open_container(path) as (container, stream):
+        # Frames decoded in several threads at once are not always marked as corrupt.
+        stream.thread_type = 'SLICE'
+        try:
             for packet in container.demux(stream):
                 num_packets += packet.size > 0
                 for frame in packet.decode():
@@ -232,14 +281,16 @@ def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
                         raise DataError(f'{path}: frame {num_frames} is damaged')
                     yield frame
                     num_frames += 1
-            # A file cut short may decode without an error. MP4's index knows; the counts in other
-            # containers' headers are too often wrong.
-            if 'mp4' in container.format.name and num_packets < stream.frames:
-                raise DataError(
-                    f'{path}: is cut short: {num_packets} of {stream.frames} frames are there'
-                )
-    except av.FFmpegError as error:
-        raise DataError(f'{path}: cannot be decoded from frame {num_frames} on: {error}') from error
+        except av.FFmpegError as error:
+            raise DataError(
+                f'{path}: cannot be decoded from frame {num_frames} on: {error}'
+            ) from error
+        # A file cut short may decode without an error. MP4's index knows; the counts in other
+        # containers' headers are too often wrong.
+        if 'mp4' in container.format.name and num_packets < stream.frames:
+            raise DataError(
+                f'{path}: is cut short: {num_packets} of {stream.frames} frames are there'
+            )
 
 
 def to_rgb(frame: av.VideoFrame) -> np.ndarray:

@@ -18,8 +18,16 @@ import pathlib
 import cv2
 import numpy as np
 
-from jaxprop.data.image_files import common_size, list_images, open_image, read_image, read_lines
-from jaxprop.data.sequences import DataError, LabelledSequence, identity_of
+from jaxprop.data.image_files import (
+    check_ids,
+    common_size,
+    frame_names,
+    list_images,
+    open_image,
+    read_image,
+    read_lines,
+)
+from jaxprop.data.sequences import DataError, LabelledSequence, check_name, identity_of
 
 CLASS_NAMES = (
     'background',
@@ -50,12 +58,12 @@ def vip_names(root: str | os.PathLike, split: str = 'val') -> tuple[str, ...]:
     """The videos of a split, in the order of lists/{split}_videos.txt: 50 in 'val'.
 
     Raises:
-      DataError: the list is missing or empty.
+      DataError: the list is missing or empty, or a name in it is refused by `check_name`.
     """
     path = pathlib.Path(root) / 'lists' / f'{split}_videos.txt'
     if not path.is_file():
         raise DataError(f'{path}: there is no such list; root must be the folder VIP_Fine')
-    names = tuple(read_lines(path))
+    names = tuple(check_name(line, path, parts=None) for line in read_lines(path))
     if not names:
         raise DataError(f'{path}: names no video')
     return names
@@ -88,7 +96,7 @@ def vip_sequence(
         size=common_size([*frames, *masks]),
         read_frame=lambda index: read_image(frames[index]),
         read_label=lambda index: _read_ids(masks[index]),
-        frame_names=tuple(path.stem for path in frames),
+        frame_names=frame_names(frames),
         classes=vip_instance_classes(root, name) if annotation == 'instance' else None,
         identity=identity_of([*frames, *masks, *classes]),
     )
@@ -144,6 +152,7 @@ def _paths(
     if annotation not in ANNOTATIONS:
         raise ValueError(f'annotation is {annotation!r}; it must be one of {tuple(ANNOTATIONS)}')
     root = pathlib.Path(root)
+    check_name(name, root, parts=None)
     frames = list_images(root / 'Images' / name)
     folder = root / 'Annotations' / ANNOTATIONS[annotation] / name
     paths = [folder / f'{frame.stem}{suffix}' for frame in frames]
@@ -154,11 +163,12 @@ def _paths(
 
 
 def _read_ids(path: pathlib.Path) -> np.ndarray:
-    """int32 `[H, W]`, the values of a grey or palette image."""
+    """int32 `[H, W]`, the values of a grey or palette image, 0 to 255."""
     with open_image(path) as image:
         values = np.array(image)
-    if values.ndim != 2 or values.dtype.kind not in 'iub':
+    if values.ndim != 2:
         raise DataError(f'{path}: is of mode {image.mode}; a palette or grey PNG is needed')
+    check_ids(values, path)
     return values.astype(np.int32)
 
 
@@ -168,11 +178,11 @@ def _read_classes(path: pathlib.Path) -> dict[int, int]:
         fields = line.split()
         if (
             len(fields) < 2
-            or not all(field.isdecimal() for field in fields[:2])
+            or not all(field.isdecimal() and len(field) < 10 for field in fields[:2])
             or int(fields[1]) >= len(CLASS_NAMES)
         ):
             raise DataError(
-                f"{path}: the line {line!r} is not 'ID CLASS' with a class from 0 to 19"
+                f"{path}: the line {line[:60]!r} is not 'ID CLASS' with a class from 0 to 19"
             )
         classes[int(fields[0])] = int(fields[1])
     return classes

@@ -18,6 +18,7 @@ import jax
 
 import jaxprop
 from jaxprop import files
+from jaxprop.data.sequences import check_name
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.tasks.task import Record, Task
 
@@ -195,17 +196,22 @@ class Folder:
 
 def prediction_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:
     """Where the predictions of a finished sequence are."""
-    return output / task.folder / f'{name}{task.suffix}'
+    return output / task.folder / f'{_checked(name)}{task.suffix}'
 
 
 def record_path(output: pathlib.Path, name: str) -> pathlib.Path:
     """Where the record of a finished sequence is, as its task made it."""
-    return output / 'sequences' / f'{name}.json'
+    return output / 'sequences' / f'{_checked(name)}.json'
 
 
 def skipped_path(output: pathlib.Path, name: str) -> pathlib.Path:
     """Where the reason is why a sequence could not be used."""
-    return output / 'skipped' / f'{name}.json'
+    return output / 'skipped' / f'{_checked(name)}.json'
+
+
+def _checked(name):
+    """The name of a sequence, which leads to no place outside the output. Raises DataError."""
+    return check_name(name, 'the results of a sequence', parts=None)
 
 
 def write_csv(path: str | os.PathLike, rows: list[dict[str, Any]]) -> None:

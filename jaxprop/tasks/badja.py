@@ -4,7 +4,7 @@ import functools
 
 from jaxprop.data.badja import badja_names, badja_sequence
 from jaxprop.tasks.joints import Joints
-from jaxprop.tasks.task import check_folders
+from jaxprop.tasks.task import check_folders, named_sequences
 
 
 def open_task(measure, *, root, folder, resolution='480p', names=()):
@@ -16,6 +16,6 @@ def open_task(measure, *, root, folder, resolution='480p', names=()):
     opened = functools.partial(badja_sequence, folder, root, resolution=resolution)
 
     def sequences():
-        return [(name, functools.partial(opened, name)) for name in names or badja_names(folder)]
+        return named_sequences(names or badja_names(folder), opened)
 
     return Joints(sequences, **measure)

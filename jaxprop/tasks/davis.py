@@ -4,7 +4,7 @@ import functools
 
 from jaxprop.data.davis import davis_names, davis_sequence
 from jaxprop.tasks.objects import Objects
-from jaxprop.tasks.task import check_folders
+from jaxprop.tasks.task import check_folders, named_sequences
 
 
 def open_task(measure, *, root, year='2017', split='val', resolution='480p', names=()):
@@ -13,7 +13,6 @@ def open_task(measure, *, root, year='2017', split='val', resolution='480p', nam
     opened = functools.partial(davis_sequence, root, year=year, resolution=resolution)
 
     def sequences():
-        chosen = names or davis_names(root, year, split)
-        return [(name, functools.partial(opened, name)) for name in chosen]
+        return named_sequences(names or davis_names(root, year, split), opened)
 
     return Objects(sequences, **measure)

@@ -4,7 +4,7 @@ import functools
 
 from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
 from jaxprop.tasks.joints import Joints
-from jaxprop.tasks.task import check_folders
+from jaxprop.tasks.task import check_folders, named_sequences
 
 
 def open_task(measure, *, root, split=1, list='', names=()):
@@ -13,7 +13,6 @@ def open_task(measure, *, root, split=1, list='', names=()):
     opened = functools.partial(jhmdb_sequence, root)
 
     def sequences():
-        chosen = names or jhmdb_names(root, split, list or None)
-        return [(name, functools.partial(opened, name)) for name in chosen]
+        return named_sequences(names or jhmdb_names(root, split, list or None), opened)
 
     return Joints(sequences, **measure)

@@ -7,6 +7,7 @@ views that it describes.
 
 import colorsys
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxprop.data.sequences import compact
+from jaxprop.data.sequences import check_name, compact
 
 Record = dict[str, Any]
 Colour = tuple[int, int, int]
@@ -281,6 +282,20 @@ def check_folders(**folders: tuple[str, str]) -> None:
                 f'dataset.{name} is empty: say --config.dataset.{name}=FOLDER, the folder that '
                 f'holds {holds}'
             )
+
+
+def named_sequences(
+    names: Iterable[str], open_sequence: Callable[[str], Any]
+) -> list[tuple[str, Callable[[], Any]]]:
+    """Sequences by their names, for a task's `sequences`.
+
+    Raises:
+      DataError: `jaxprop.data.sequences.check_name` refuses a name.
+    """
+    return [
+        (check_name(name, 'dataset.names', parts=None), functools.partial(open_sequence, name))
+        for name in names
+    ]
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:

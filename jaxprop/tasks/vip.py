@@ -10,7 +10,7 @@ from jaxprop.data.sequences import davis_palette
 from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
 from jaxprop.metrics import parts
 from jaxprop.tasks import masks
-from jaxprop.tasks.task import Measure, SequenceView, Task, check_folders
+from jaxprop.tasks.task import Measure, SequenceView, Task, check_folders, named_sequences
 
 
 def open_task(measure, *, root, split='val', annotation='category', names=()):
@@ -19,7 +19,7 @@ def open_task(measure, *, root, split='val', annotation='category', names=()):
     opened = functools.partial(vip_sequence, root, annotation=annotation)
 
     def sequences():
-        return [(name, functools.partial(opened, name)) for name in names or vip_names(root, split)]
+        return named_sequences(names or vip_names(root, split), opened)
 
     return (Instances if annotation == 'instance' else Parts)(sequences, **measure)
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxprop.data.badja import JOINT_NAMES, NUM_JOINTS, badja_names, badja_sequence
 from jaxprop.data.sequences import DataError
+from tests.layouts import write_davis
 from tests.support import shared
 
 
@@ -53,13 +54,7 @@ def test_real_annotations():
 @pytest.fixture
 def small(tmp_path):
     """DAVIS with 5 frames of 24 x 40, annotated from the second to the fourth."""
-    for kind, suffix in (('JPEGImages', 'jpg'), ('Annotations', 'png')):
-        folder = tmp_path / kind / '480p' / 'cat'
-        folder.mkdir(parents=True)
-        for index in range(5):
-            picture = np.full((24, 40), 0 if kind == 'Annotations' else 10 * index, np.uint8)
-            picture[4:13, 5:9] = 255
-            Image.fromarray(picture).save(folder / f'{index:05d}.{suffix}')
+    write_davis(tmp_path, 5)
     write_annotations(tmp_path, [annotation(1), annotation(3)])
     return tmp_path
 

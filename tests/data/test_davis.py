@@ -183,7 +183,7 @@ WITH_VOID = np.where(IDS == 3, 255, IDS).astype(np.uint8)
     [
         (lambda path: save_palette(path, IDS), IDS),
         (lambda path: Image.fromarray(IDS).save(path), IDS),
-        (lambda path: Image.fromarray(IDS.astype(np.uint16) * 100).save(path), IDS * np.int32(100)),
+        (lambda path: Image.fromarray(IDS.astype(np.uint16) * 80).save(path), IDS * np.int32(80)),
         (lambda path: Image.fromarray(BINARY).save(path), IDS > 0),
         (lambda path: Image.fromarray(BINARY).convert('LA').save(path), IDS > 0),
         (lambda path: Image.fromarray(BINARY.astype(np.uint16) * 257).save(path), IDS > 0),
