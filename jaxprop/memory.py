@@ -149,7 +149,8 @@ class ContextFrames:
     @property
     def grid(self) -> tuple[int, int]:
         """(H, W)."""
-        return self.features.shape[1:3]
+        _, height, width, _ = self.features.shape
+        return height, width
 
     @property
     def num_slots(self) -> int:

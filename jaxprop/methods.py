@@ -346,7 +346,7 @@ def own_names() -> tuple[str, ...]:
     return tuple(sorted(names - {*_DEFAULTS, 'region'}))
 
 
-def _restriction(name):
+def _restriction(name) -> type:
     """The class of a region or rule, by its name among the flat settings."""
     kind = _RESTRICTIONS.get(name) or (_find_kind(name) if name in _own_modules() else None)
     if kind is None:
@@ -363,12 +363,16 @@ def _own_modules():
     return {module.name for module in pkgutil.iter_modules(rules.__path__)} - ours
 
 
-def _find_kind(module_name):
+def _find_kind(module_name) -> type | None:
     """The dataclass that is named as its module: 'narrow_band' has NarrowBand; None without one."""
     module = importlib.import_module(f'{rules.__name__}.{module_name}')
     for name, kind in vars(module).items():
-        is_here = dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
-        if is_here and name.lower() == module_name.replace('_', '').lower():
+        is_class = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        if (
+            is_class
+            and kind.__module__ == module.__name__
+            and name.lower() == module_name.replace('_', '').lower()
+        ):
             return kind
     return None
 

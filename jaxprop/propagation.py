@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxprop import affinity, memory
 from jaxprop.labels import harden, min_max_normalize
@@ -134,7 +135,8 @@ def propagate_step(
         raise ValueError(
             f'features are {features.shape}; the context holds {context.features.shape[1:]}'
         )
-    method.rule.check_grid(features.shape[:2], method.memory, execution)
+    height, width, _ = features.shape
+    method.rule.check_grid((height, width), method.memory, execution)
     features = _prepare(features, method)
     frames = memory.read(method.memory, context)
     label, remembered, entry = _label(frames, features, method, execution)
@@ -242,5 +244,5 @@ def _check(features, label, method, execution):
         raise ValueError(f'the first label is {label.dtype}; soft labels are float32')
     method.rule.check_grid(grid, method.memory, execution)
     for name, array in {'features': features, 'first label': label}.items():
-        if not isinstance(array, jax.core.Tracer) and not np.all(np.isfinite(array)):
+        if not isinstance(array, Tracer) and not np.all(np.isfinite(array)):
             raise ValueError(f'{name} hold values that are not finite; check the input and weights')

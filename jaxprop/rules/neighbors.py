@@ -67,7 +67,8 @@ class Disk:
 
     @property
     def reach(self) -> tuple[int, int]:
-        return (math.ceil(self.radius) - 1,) * 2
+        reach = math.ceil(self.radius) - 1
+        return reach, reach
 
     def allows(self, offsets: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(offsets), axis=-1) < self.radius**2
@@ -93,7 +94,8 @@ class Square:
 
     @property
     def reach(self) -> tuple[int, int]:
-        return (math.ceil(self.radius) - 1,) * 2
+        reach = math.ceil(self.radius) - 1
+        return reach, reach
 
     def allows(self, offsets: jax.Array) -> jax.Array:
         return jnp.max(jnp.abs(offsets), axis=-1) < self.radius
@@ -429,4 +431,4 @@ def _per_frame(parts, k, valid):
     del k
     found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
     weights = affinity.neighbor_weights(found) * (valid / jnp.sum(valid))[:, None, None]
-    return tuple(rearrange(x, 'm n k -> n (m k)') for x in (found.cells, weights))
+    return rearrange(found.cells, 'm n k -> n (m k)'), rearrange(weights, 'm n k -> n (m k)')

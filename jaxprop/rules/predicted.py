@@ -153,7 +153,7 @@ def predict_offsets(
     logits = _affinities(queries, frame, places) / rule.temperature
     outside = ~_is_inside(places, frame)
     logits = jnp.where(outside, 0 if rule.outside == 'zero' else -jnp.inf, logits)
-    return step * affinity.soft_copy(jax.nn.softmax(logits), offsets.astype(np.float32))
+    return step * affinity.soft_copy(jax.nn.softmax(logits), jnp.asarray(offsets, jnp.float32))
 
 
 def attend_predicted(

@@ -116,7 +116,7 @@ class TrackedBoxes(Rule):
 
         # Where does each cell of the frame before go to?
         before = _latest(context)
-        coordinates = _CELL_COORDINATES[self.cells](grid)
+        coordinates = jnp.asarray(_CELL_COORDINATES[self.cells](grid))
 
         def follow(cell, _):
             weights = jax.nn.softmax(affinity.affinity(cell, queries) / self.temperature)
@@ -230,7 +230,7 @@ def next_boxes(
     """
     bandwidth = 20
     size = np.array(classes.shape)
-    side = np.minimum(2 * bandwidth + 1, size)
+    side = tuple(min(2 * bandwidth + 1, length) for length in classes.shape)
     rows, columns = (jnp.arange(length, dtype=jnp.float32) for length in size)
 
     def box(label):
@@ -244,7 +244,9 @@ def next_boxes(
 
         def neighbors(center):
             # All pixels that are near enough lie in this window.
-            corner = jnp.clip(jnp.floor(center).astype(jnp.int32) - bandwidth, 0, size - side)
+            corner = jnp.clip(
+                jnp.floor(center).astype(jnp.int32) - bandwidth, 0, size - np.array(side)
+            )
             points = corner + jnp.asarray(np.indices(side).reshape(2, -1).T)
             return points, jax.lax.dynamic_slice(is_label, corner, side).reshape(-1)
 
@@ -292,7 +294,7 @@ def target_boxes(
 
     Source: Li et al., NeurIPS 2019, as released.
     """
-    size = np.array(size)
+    grid = np.array(size)
 
     def box(is_label):
         total = jnp.maximum(jnp.sum(is_label), 1)
@@ -301,11 +303,11 @@ def target_boxes(
         start = coordinates[_nearest(distances, is_label)]
         center = _mean_shift(start, lambda _: (coordinates, is_label), 5, stop)
         deviations = jnp.where(is_label[:, None], jnp.abs(coordinates - center), 0)
-        return _box_around(center, jnp.sum(deviations, axis=0) / total, size), total >= 2
+        return _box_around(center, jnp.sum(deviations, axis=0) / total, grid), total >= 2
 
     boxes, present = jax.vmap(box)(label.T > 0)
     present &= ~_is_empty(before)
-    return _complete(_smooth(_expand(boxes, 5, size), before, size), present, size)
+    return _complete(_smooth(_expand(boxes, 5, grid), before, grid), present, grid)
 
 
 def is_lost(labels: jax.Array, sources: jax.Array, target: jax.Array) -> jax.Array:
