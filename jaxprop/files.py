@@ -105,6 +105,11 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
 
 
+def as_json(value: Any) -> Any:
+    """A value as it comes back from `write_json` and `read_json`."""
+    return json.loads(json.dumps(_finite(value)))
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """The value in a JSON file.
 
@@ -165,7 +170,7 @@ def claim(
         there are damaged.
     """
     path = pathlib.Path(path)
-    settings = json.loads(json.dumps(_finite(settings)))
+    settings = as_json(settings)
     found = None
     if path.exists():
         try:

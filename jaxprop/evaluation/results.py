@@ -137,8 +137,9 @@ class Folder:
         sequences/NAME.json                                a record: the sequence is finished
         skipped/NAME.json                                  why it could not be used
 
-    A record says what it was made from: the settings, the sequence's files and the predictions. A
-    sequence whose record is damaged, or says something else than is there now, is not finished.
+    A record says, by digests, what it was made from: the settings, the sequence's files, the
+    predictions, and what else it holds. A sequence whose record is damaged, or says something else
+    than is there now, is not finished.
     """
 
     def __init__(self, output: pathlib.Path, task: Task, settings: Mapping[str, Any]):
@@ -150,8 +151,7 @@ class Folder:
           settings: all that the results depend on besides the sequences themselves.
         """
         self.output, self.task = output, task
-        text = json.dumps(settings, sort_keys=True, default=str)
-        self.settings_digest = hashlib.sha256(text.encode()).hexdigest()
+        self.settings_digest = _digest(settings)
 
     def predictions(self, name: str) -> pathlib.Path:
         """Where the predictions of a finished sequence are."""
@@ -163,19 +163,26 @@ class Folder:
         record_path(self.output, name).unlink(missing_ok=True)
         path = self.predictions(name)
         files.move(partial, path)
-        made = {'settings': self.settings_digest, 'data': data, 'predictions': files.digest([path])}
+        made = self._made_from(name, data, record)
         files.write_json(record_path(self.output, name), {**record, 'made_from': made})
 
     def record(self, name: str, data: str) -> Record | None:
         """The record of a sequence; None where it is not finished, or was made from other data."""
         try:
             record = files.read_json(record_path(self.output, name))
-            made = dict(record['made_from'])
-            predictions = files.digest([self.predictions(name)])
-        except (OSError, ValueError, KeyError, TypeError):
+            own = {key: value for key, value in record.items() if key != 'made_from'}
+            is_whole = record['made_from'] == self._made_from(name, data, own)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        wanted = {'settings': self.settings_digest, 'data': data, 'predictions': predictions}
-        return record if made == wanted else None
+        return record if is_whole else None
+
+    def _made_from(self, name, data, record):
+        return {
+            'settings': self.settings_digest,
+            'data': data,
+            'predictions': files.digest([self.predictions(name)]),
+            'record': _digest(record),
+        }
 
     def made_from(self, records: Mapping[str, Record]) -> dict[str, Any]:
         """The identity of finished results: a digest of the settings, and of each sequence."""
@@ -192,6 +199,11 @@ class Folder:
             return str(files.read_json(skipped_path(self.output, name))['reason'])
         except FileNotFoundError:
             return None
+
+
+def _digest(value):
+    """SHA-256 of a value as JSON has it."""
+    return hashlib.sha256(json.dumps(files.as_json(value), sort_keys=True).encode()).hexdigest()
 
 
 def prediction_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:

@@ -44,6 +44,7 @@ def test_a_record_is_for_the_settings_the_data_and_the_predictions_it_was_made_f
         lambda masks, record: record.write_text('[' * 10**5),
         lambda masks, record: record.write_text('[]'),
         lambda masks, record: record.write_text('{"made_from": 1}'),
+        lambda masks, record: record.write_text(record.read_text().replace('0.5', '0.6')),
         lambda masks, record: (masks / '00001.png').unlink(),
         lambda masks, record: (masks / '00001.png').write_bytes(b''),
         lambda masks, record: write_mask(masks / '00003.png', np.zeros((4, 5), int)),
