@@ -1,4 +1,4 @@
-"""What is remembered of frame 0 where it is predicted first, and features of half precision."""
+"""What is remembered: which frames, given labels, frame 0 predicted first, half precision."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxprop
-from jaxprop import methods
+from jaxprop import memory, methods
 
 GRID = (8, 9)
 
@@ -105,3 +105,43 @@ def test_first_labels_of_half_precision():
     found = jaxprop.propagate_video(features, label, WINDOWED)
     expected = jaxprop.propagate_video(features, label.astype(np.float32), WINDOWED)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize('method', [methods.crw(k=3, num_frames=2), methods.uvc_tracked(k=3)])
+def test_a_given_label_joins_the_context_as_a_predicted_one(method):
+    features, label = _video()
+    context = jaxprop.init_context(features[0], label, method)
+    after, predicted = jaxprop.propagate_step(context, features[1], method)
+    given = jaxprop.remember(context, features[1], predicted, method)
+    jax.tree.map(np.testing.assert_array_equal, given, after)
+    other = jaxprop.remember(context, features[1], label, method)
+    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(after)))
+    with pytest.raises(ValueError, match='on a grid of'):
+        jaxprop.remember(context, features[1], label[1:], method)
+
+
+@pytest.mark.parametrize('step', [1, 2, 3])
+@pytest.mark.parametrize('keep_first', [True, False])
+@pytest.mark.parametrize('kept_frames', [(), (2, 4)])
+def test_which_frames_are_remembered(step, keep_first, kept_frames):
+    """Against lists: the kept frames, then every so many-th of the latest, each frame once."""
+    settings = jaxprop.Memory(
+        num_frames=2, step=step, keep_first=keep_first, kept_frames=kept_frames, padding='mask'
+    )
+
+    def frame(number):
+        return jnp.full((1, 1, 1), number, jnp.float32)
+
+    context = memory.init(settings, frame(0), frame(0))
+    for time in range(1, 9):
+        frames = memory.read(settings, context)
+        is_valid = np.asarray(frames.valid)
+        # Labels show which frame a slot holds.
+        held = np.asarray(frames.labels).ravel()[is_valid].astype(int).tolist()
+        assert np.asarray(frames.numbers)[is_valid].tolist() == held
+        kept = ([0] if keep_first else []) + [t for t in kept_frames if t < time]
+        queue = [time - 1 - age for age in range(0, 2 * step, step)]
+        first = 1 if keep_first else 0
+        expected = kept + [t for t in queue if t >= first and t not in kept]
+        assert sorted(held) == sorted(expected)
+        context = memory.push(settings, context, frame(time), frame(time))
