@@ -1,7 +1,8 @@
 """Trains a backbone on videos or images.
 
-Writes settings, metrics, checkpoints and at the end backbone.safetensors to the run's folder.
-Started again with the same folder, a run goes on. SIGTERM (kill PID) saves and ends it.
+Writes settings, metrics, checkpoints and at its end backbone.safetensors to the run's folder.
+Started again with the same folder, a run goes on. Ctrl-C and SIGTERM (kill PID) save and end it;
+Ctrl-C a second time ends it at once.
 
     jaxprop train --config.data.root=VIDEOS --workdir=RUN
     jaxprop train --config=uvc:joint --config.start_from=RUN --config.data.root=VIDEOS
@@ -36,6 +37,8 @@ def run(options, arguments, root):
             print(f'finished at step {result["step"]}: {workdir}')
         else:
             print(f'stopped at step {result["step"]}; start again with the same folder to go on')
+            if (workdir / 'backbone.safetensors').exists():
+                print(f'its network so far: {workdir / "backbone"}')
 
 
 COMMAND = Command(
