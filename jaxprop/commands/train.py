@@ -21,6 +21,8 @@ def run(options, arguments, root):
     config = options.config
     if not config.data.root:
         raise app.UsageError('data.root is empty: say --config.data.root=FOLDER')
+    if config.image_data is not None and not config.image_data.root:
+        raise app.UsageError('image_data.root is empty: say --config.image_data.root=FOLDER')
     from absl import logging
 
     from jaxprop import parallel

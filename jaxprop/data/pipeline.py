@@ -33,6 +33,7 @@ VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpe
 _TRIES = 10
 # So many unreadable files stop no run, however small its folder.
 _FEW = 2
+_MOST = 1024  # Threads or processes that read.
 _SHOWN = 5
 
 
@@ -83,8 +84,13 @@ class DatasetConfig:
             raise ValueError('root is empty; it must be the folder that holds the data')
         if self.num_frames not in (1, 2):
             raise ValueError(f'num_frames is {self.num_frames}; it must be 1 or 2')
-        if len(self.size) != 2:
-            raise ValueError(f'size is {self.size}; it must be (height, width)')
+        if len(self.size) != 2 or any(type(n) is not int or n < 1 for n in self.size):
+            raise ValueError(f'size is {self.size}; it must be (height, width), whole numbers')
+        for name in ('num_threads', 'num_workers'):
+            if not 0 <= getattr(self, name) <= _MOST:
+                raise ValueError(f'{name} is {getattr(self, name)}; it must be from 0 to {_MOST}')
+        if not 0 <= self.max_unreadable <= 1:
+            raise ValueError(f'max_unreadable is {self.max_unreadable}; it must be from 0 to 1')
         for name in ('batch_size', 'max_gap', 'examples_per_video'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')

@@ -20,6 +20,7 @@ from jaxprop.files import claim, write_json
 from jaxprop.training import checkpoint
 from jaxprop.training.log import Log
 from jaxprop.training.setup import (
+    check_settings,
     data_statistics,
     export_backbone,
     make_training,
@@ -79,6 +80,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 def _train(config, workdir, stopped):
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f'{workdir} is a file; a run needs a folder')
+    check_settings(config)
     _check_settings_file(workdir / 'config.json')
     claim(workdir / 'config.json', config.to_dict(), _CHANGEABLE, write=parallel.is_writer())
 
