@@ -9,6 +9,7 @@ Wrong input ends in one line that says what is wrong: exit code 2 for the comman
 a run finds. The modules that read, draw or train are imported when a subcommand runs.
 """
 
+import errno
 import os
 import pathlib
 import sys
@@ -34,6 +35,8 @@ _EXTRA_MODULES = (
     'PIL array_record av cv2 grain importlib_resources jinja2 matplotlib optax orbax scipy '
     'tensorboardX tensorflow_datasets tqdm'
 ).split()
+# Libraries seldom say which file no room was left for.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def main(arguments: Sequence[str] | None = None, root: str | os.PathLike = '') -> int:
@@ -120,9 +123,11 @@ def _is_about_input(error):
 
     if isinstance(error, (DataError, FileNotFoundError, PermissionError, FloatingPointError)):
         return True
+    if isinstance(error, OSError) and (error.filename or error.errno in _NO_ROOM):
+        return True
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     is_ours = pathlib.Path(raised_in).is_relative_to(pathlib.Path(__file__).parent)
-    return isinstance(error, ValueError) and is_ours
+    return isinstance(error, (ValueError, OSError)) and is_ours
 
 
 def _is_about_the_config(error):

@@ -8,6 +8,8 @@ import concurrent.futures
 import functools
 import itertools
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +19,8 @@ from jax.experimental import multihost_utils
 
 AXIS = 'device'
 _WAIT_MILLISECONDS = 7 * 24 * 3600 * 1000
+# A process that was silent for so long is dead. JAX's own 100 seconds are paid on every device.
+_HEARTBEAT_SECONDS = 40
 _num_waits = itertools.count()
 
 
@@ -32,6 +36,11 @@ def initialize(
       coordinator: HOST:PORT of process 0; the environment's JAX_COORDINATOR_ADDRESS where None.
       num_processes: the environment's JAX_NUM_PROCESSES where None.
       process_id: 0 to num_processes - 1; the environment's JAX_PROCESS_ID where None.
+
+    When one of the processes dies, JAX aborts the others within a minute.
+
+    Raises:
+      ValueError: the three don't fit each other, or an environment variable is no number.
     """
     coordinator = coordinator or os.environ.get('JAX_COORDINATOR_ADDRESS')
     if coordinator is None:
@@ -42,13 +51,28 @@ def initialize(
             )
         return
 
-    def number(value, name):
-        return int(os.environ[name]) if value is None and name in os.environ else value
+    if not re.fullmatch(r'.+:\d{1,5}', coordinator):
+        raise ValueError(f'the coordinator is {coordinator!r}; it must be HOST:PORT of process 0')
 
+    def number(value, name):
+        if value is not None or name not in os.environ:
+            return value
+        if not os.environ[name].isdecimal():
+            raise ValueError(f'{name} is {os.environ[name]!r}; it must be a whole number')
+        return int(os.environ[name])
+
+    num_processes = number(num_processes, 'JAX_NUM_PROCESSES')
+    process_id = number(process_id, 'JAX_PROCESS_ID')
+    if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
+        raise ValueError(f'process_id is {process_id}; it must be from 0 to {num_processes - 1}')
     jax.distributed.initialize(
-        coordinator,
-        number(num_processes, 'JAX_NUM_PROCESSES'),
-        number(process_id, 'JAX_PROCESS_ID'),
+        coordinator, num_processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+    )
+    # JAX ends a process in C++, where nothing of ours can say a word any more.
+    print(
+        f'process {jax.process_index()} of {jax.process_count()}: should another one die, this one '
+        f'aborts within a minute ("another task died"); start all of them again to go on',
+        file=sys.stderr,
     )
 
 

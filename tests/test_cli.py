@@ -1,11 +1,14 @@
 """The console command: its help, what it says of wrong input, and where it finds configs."""
 
+import errno
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 from jaxprop import cli, config_files
@@ -58,6 +61,10 @@ def fails(capsys, code, *arguments):
         ('evaluate --config.dataset.kind=davis.x', "'davis'"),
         ('train', '--config.data.root=FOLDER'),
         ('train --config=uvc:jiont', "'joint'"),
+        ('train --config=small_uvc_plus:jiont', 'stages: warm_up, joint'),
+        ('train --config=uvc_plus_moco_imagenet --config.data.root=x', 'image_data.root=FOLDER'),
+        ('train --config.data.roott=x', "'data.root'"),
+        ('train --config.schedule.learning_rate=fast', "'fast'"),
         ('train --config.image_data=3', 'cannot be changed'),
         ('compare RUN', 'two finished runs'),
         ('propagate clip.mp4 --output=DIR', 'FIRST_MASK'),
@@ -102,6 +109,69 @@ help = subprocess.Popen([sys.executable, '-m', 'jaxprop', 'evaluate', '--help'],
 help.stdout.close()
 assert not help.stderr.read()"""
     assert run(cwd=tmp_path, code=code).returncode == 0
+
+
+@pytest.fixture
+def frames(tmp_path):
+    for video in range(2):
+        (tmp_path / f'data/{video}').mkdir(parents=True)
+        for frame in range(3):
+            cv2.imwrite(f'{tmp_path}/data/{video}/{frame}.png', np.zeros((8, 8, 3), np.uint8))
+    return tmp_path / 'data'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        ('--config.data.root={root}/empty', 'empty: holds neither'),
+        ('--config.data.batch_size=5000', 'less than a batch of 5000'),
+        ('--config.data.size=(0,0)', 'data.size is (0, 0)'),
+        ('--config.data.num_threads=-1', 'num_threads'),
+        ('--config.backbone.dtype=float33', "'float33'"),
+        ('--config.backbone.output=res5', "'res5'"),
+        ('--config.objective.size=-1', 'objective.size'),
+        ('--config.objective.name=rotatoin', "'rotation'"),
+        ('--config.optimizer.name=adm', "'adm'"),
+        ('--config.schedule.name=linear', "'linear'"),
+        ('--config.schedule.warmup=inf', 'schedule.warmup'),
+        ('--config.seed=-1', 'seed'),
+        ('--config.keep=0', 'keep'),
+        ('--config.steps=0', 'steps'),
+        ('--workdir={root}/file', 'file is a file'),
+        ('--workdir={root}/file/run', 'file'),
+        ('--workdir={root}/cut', 'config.json is damaged'),
+        ('--workdir={root}/other', 'holds results of other settings'),
+        ('--config=small_uvc', 'color_autoencoder is empty'),
+        ('--config=small_uvc --config.objective.color_autoencoder=/no', 'encoder and decoder'),
+        ('--config=small_uvc --config.objective.color_autoencoder={root}', '0 *encoder*.pth'),
+        ('--config=small_uvc --config.objective.color_autoencoder={root}/bad', 'an_encoder.pth'),
+        ('--coordinator=here', 'HOST:PORT'),
+        ('--coordinator=localhost:1 --num_processes=2 --process_id=2', 'process_id is 2'),
+    ],
+)
+def test_a_wrong_start_of_training_is_one_line(arguments, expected, frames, tmp_path, capsys):
+    for folder in ('empty', 'cut', 'other', 'bad'):
+        (tmp_path / folder).mkdir()
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'cut/config.json').write_text('{"name": "sma')
+    (tmp_path / 'other/config.json').write_text('{"name": "moco"}')
+    for part in ('encoder', 'decoder'):
+        (tmp_path / f'bad/an_{part}.pth').write_bytes(b'weights')
+    given = [f'--config.data.root={frames}', f'--workdir={tmp_path}/run', '--config.log_every=1']
+    given += arguments.format(root=tmp_path).split()
+    assert expected in fails(capsys, 1, 'train', *given)
+
+
+def test_errors_of_a_disk_are_one_line(capsys, monkeypatch):
+    for error in (
+        OSError(errno.ENOSPC, 'No space left on device'),
+        OSError(errno.EIO, 'Input/output error', 'metrics.jsonl'),
+        NotADirectoryError(errno.ENOTDIR, 'Not a directory', 'run/config.json'),
+    ):
+        command = cli.COMMANDS['compare']._replace(run=raising(error))
+        monkeypatch.setitem(cli.COMMANDS, 'compare', command)
+        line = fails(capsys, 1, 'compare')
+        assert error.strerror in line and (error.filename or '') in line
 
 
 def raising(error):

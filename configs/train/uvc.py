@@ -7,6 +7,8 @@
 a folder with the two released files, the encoder's and the decoder's.
 """
 
+from jaxprop.config_files import closest
+
 from . import base
 
 # The study trains 50 epochs in all, and the joint stage starts the learning rate anew.
@@ -15,7 +17,9 @@ EPOCHS = {'warm_up': 10.0, 'joint': 40.0}
 
 def get_config(stage='warm_up'):
     if stage not in EPOCHS:
-        raise ValueError(f'the stage must be one of {tuple(EPOCHS)}')
+        raise ValueError(
+            f'there is no stage {stage!r}; {closest(stage, EPOCHS)} (stages: {", ".join(EPOCHS)})'
+        )
     config = base.get_config()
     config.name = 'uvc' if stage == 'warm_up' else f'uvc_{stage}'
     config.epochs = EPOCHS[stage]

@@ -19,7 +19,10 @@ def plus(config, objective, weight, batch_size, name='uvc_plus_rotation'):
     config.image_weight = weight
     config.image_data = base.videos()
     config.image_data.update(
-        num_frames=1, size=(256, 256), batch_size=batch_size, root=config.data.get_ref('root')
+        num_frames=1,
+        size=(256, 256),
+        batch_size=batch_size,
+        root=config.data.get_oneway_ref('root'),
     )
     return config
 

@@ -5,6 +5,7 @@ from jaxprop.checkpoints.native import (
     list_pretrained,
     load_pretrained,
     save_pretrained,
+    weights_digest,
 )
 from jaxprop.checkpoints.published import from_deepcluster, from_torchvision
 from jaxprop.checkpoints.torch_file import load_torch_weights
@@ -17,4 +18,5 @@ __all__ = [
     'load_pretrained',
     'load_torch_weights',
     'save_pretrained',
+    'weights_digest',
 ]

@@ -1,6 +1,7 @@
 """Networks with their weights as files: NAME.safetensors, and NAME.json that says how to build it.
 
-A network here is a Flax module that `jaxprop.models.find_network` finds.
+A network here is a Flax module that `jaxprop.models.find_network` finds. The JSON file, the card,
+holds digests of the weights and of what the network is built from: damage to either is an error.
 """
 
 import hashlib
@@ -43,7 +44,8 @@ def save_pretrained(
 
     Raises:
       ValueError: for another dtype, for a module that `jaxprop.models` doesn't have, and for
-        variables that are not this network's.
+        variables that are not this network's, not finite, or too large for the dtype.
+      OSError: the files cannot be written.
     """
     if dtype not in DTYPES:
         raise ValueError(f'dtype is {dtype!r}; known: {DTYPES}')
@@ -52,26 +54,35 @@ def save_pretrained(
         raise ValueError(f'{type(model)} is not the {name} of jaxprop.models')
     weights_path, card_path = _paths(path)
     flat = select(model, traverse_util.flatten_dict(variables, sep='/'), 'the variables')
-    arrays = {
-        # safetensors writes the memory as it lies.
-        key: np.asarray(value, _saved_dtype(key, value, dtype), order='C')
-        for key, value in flat.items()
-    }
-    card = {
-        'network': name,
-        'attributes': {key: getattr(model, key) for key in attribute_names(model)},
-        'jaxprop': _version(),
-        'dtype': dtype,
-        'description': dict(description or {}),
-    }
+    with np.errstate(over='ignore'):  # What float16 cannot hold is found below.
+        arrays = {
+            # safetensors writes the memory as it lies.
+            key: np.asarray(value, _saved_dtype(key, value, dtype), order='C')
+            for key, value in flat.items()
+        }
+    check_finite(arrays, f'the variables in {dtype}')
+    attributes = {key: getattr(model, key) for key in attribute_names(model)}
     # What JSON doesn't know among a network's attributes are dtypes.
-    text = json.dumps(card, indent=2, default=lambda value: np.dtype(value).name)
+    attributes = json.loads(json.dumps(attributes, default=lambda value: np.dtype(value).name))
 
-    from safetensors.numpy import save_file  # Here: reading this module shouldn't load it.
+    from safetensors import SafetensorError  # Here: reading this module shouldn't load it.
+    from safetensors.numpy import save_file
 
     with replacing(card_path) as card_file, replacing(weights_path) as weights_file:
-        save_file(arrays, weights_file)
-        card_file.write_text(text + '\n', encoding='utf-8')
+        try:
+            save_file(arrays, weights_file)
+        except SafetensorError as error:
+            raise OSError(f'{weights_path}: cannot be written: {error}') from error
+        card = {
+            'network': name,
+            'attributes': attributes,
+            'jaxprop': _version(),
+            'dtype': dtype,
+            'sha256': hashlib.sha256(weights_file.read_bytes()).hexdigest(),
+            'network_sha256': _network_digest(name, attributes),
+            'description': dict(description or {}),
+        }
+        card_file.write_text(json.dumps(card, indent=2) + '\n', encoding='utf-8')
 
 
 def load_pretrained(
@@ -88,20 +99,23 @@ def load_pretrained(
       The network, and its variables, floating point ones in float32.
 
     Raises:
-      ValueError: where there is no such network, it has no such attribute, or it needs a
-        parameter that the file doesn't have or has in another shape.
+      ValueError: where there is no such network, its files are damaged or hold values that are not
+        finite, it has no such attribute, or it needs a parameter that the file doesn't have or has
+        in another shape. The message names the file.
     """
     weights_path, card_path = _find(name_or_path)
-    card = json.loads(card_path.read_text(encoding='utf-8'))
-    network = find_network(card['network'])
+    card = _read_card(card_path)
+    data = _read_weights(weights_path, card)
+    arrays = _parse(weights_path, data)
+    try:
+        network = find_network(card['network'])
+    except ValueError as error:
+        raise ValueError(f'{card_path}: {error}') from error
     known = attribute_names(network)
     if unknown := sorted(set(attributes) - set(known)):
         raise ValueError(f'{card["network"]} has no {unknown}; known: {known}')
-    model = network(**{**card['attributes'], **attributes})
-
-    from safetensors.numpy import load_file  # Here: reading this module shouldn't load it.
-
-    flat = select(model, load_file(weights_path), str(weights_path))
+    model = _build(network, card, attributes, card_path)
+    flat = select(model, arrays, str(weights_path))
     flat = {key: jnp.asarray(value, _saved_dtype(key, value)) for key, value in flat.items()}
     return model, traverse_util.unflatten_dict(flat, sep='/')
 
@@ -112,23 +126,27 @@ def describe_pretrained(name_or_path: str | os.PathLike) -> dict[str, Any]:
     Args:
       name_or_path: as for `load_pretrained`.
 
+    Returns:
+      The file's contents. 'sha256' is that of the weights' file, as it is now.
+
     Raises:
-      ValueError: there is no such network.
+      ValueError: there is no such network, or its files are damaged.
     """
-    return json.loads(_find(name_or_path)[1].read_text(encoding='utf-8'))
+    weights_path, card_path = _find(name_or_path)
+    card = _read_card(card_path)
+    return {**card, 'sha256': hashlib.sha256(_read_weights(weights_path, card)).hexdigest()}
 
 
 def weights_digest(name_or_path: str | os.PathLike) -> str:
-    """SHA-256 of a saved network's file of weights, in hexadecimal.
+    """The SHA-256 of a saved network's file of weights, in hexadecimal digits.
 
     Args:
       name_or_path: as for `load_pretrained`.
 
     Raises:
-      ValueError: there is no such network.
+      ValueError: there is no such network, or its files are damaged.
     """
-    with _find(name_or_path)[0].open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+    return describe_pretrained(name_or_path)['sha256']
 
 
 def list_pretrained() -> list[str]:
@@ -152,6 +170,80 @@ def _find(name_or_path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
                 f'the shipped networks: {list_pretrained()}'
             )
     return weights_path, card_path
+
+
+def _read_card(path: pathlib.Path) -> dict[str, Any]:
+    """The contents of a network's JSON file."""
+    try:
+        card = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path}: is damaged, it cannot be read as JSON: {error}') from error
+    if type(card) is not dict:
+        raise ValueError(f'{path}: is damaged: it holds a {type(card).__name__}, no dict')
+    # Networks that were saved by earlier versions have no digests.
+    card = {'description': {}, **card}
+    types = {'network': str, 'attributes': dict, 'description': dict}
+    types |= {key: str for key in ('sha256', 'network_sha256') if key in card}
+    for key, kind in types.items():
+        if type(card.get(key)) is not kind:
+            raise ValueError(f'{path}: is damaged: {key!r} must be a {kind.__name__}')
+    try:
+        digest = _network_digest(card['network'], card['attributes'])
+    except RecursionError as error:
+        raise ValueError(f'{path}: is damaged: its attributes are nested too deeply') from error
+    if card.get('network_sha256', digest) != digest:
+        raise ValueError(
+            f'{path}: is damaged or was edited: network and attributes are not what was saved '
+            "('network_sha256'); give other attributes to load_pretrained instead"
+        )
+    return card
+
+
+def _read_weights(path: pathlib.Path, card: Mapping[str, Any]) -> bytes:
+    """The bytes of a file of weights, those that its card is of."""
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if card.get('sha256', digest) != digest:
+        raise ValueError(
+            f'{path}: is damaged, or not the file that {path.stem}.json was written with: its '
+            f"SHA-256 is {digest}, and 'sha256' there {card['sha256'][:64]}"
+        )
+    return data
+
+
+def _parse(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError  # Here: reading this module shouldn't load it.
+    from safetensors.numpy import load
+
+    try:
+        return load(data)
+    except (SafetensorError, KeyError, ValueError, OverflowError, MemoryError) as error:
+        raise ValueError(f'{path}: cannot be read as safetensors: {error}') from error
+
+
+def _network_digest(network: str, attributes: Mapping[str, Any]) -> str:
+    text = json.dumps([network, attributes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _build(
+    network: type[nn.Module],
+    card: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    card_path: pathlib.Path,
+) -> nn.Module:
+    """The network of a card, with some attributes replaced, known to be one that can be called."""
+    try:
+        model = network(**{**card['attributes'], **attributes})
+        variable_shapes(model)
+    # Values of a wrong kind end in whatever error they first lead to, somewhere in Flax or JAX.
+    except Exception as error:
+        given = f' with {dict(attributes)} in place of some' if attributes else ''
+        raise ValueError(
+            f'{card_path}: no {card["network"]} can be built of its attributes{given}: '
+            f'{type(error).__name__}: {error}'
+        ) from error
+    return model
 
 
 def _version() -> str:
@@ -178,7 +270,7 @@ def variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def select(model: nn.Module, flat: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What `model` needs of `flat`; ValueError where it is missing or of another shape."""
+    """What `model` needs of `flat`; ValueError if it is missing, of another shape, not finite."""
     shapes = variable_shapes(model)
     missing = [path for path in shapes if path not in flat]
     if missing:
@@ -189,4 +281,13 @@ def select(model: nn.Module, flat: Mapping[str, Any], where: str) -> dict[str, A
                 f'{path} has shape {np.shape(flat[path])} in {where}; '
                 f'{type(model).__name__} needs {shape}'
             )
-    return {path: flat[path] for path in shapes}
+    selected = {path: flat[path] for path in shapes}
+    check_finite(selected, where)
+    return selected
+
+
+def check_finite(flat: Mapping[str, Any], where: str) -> None:
+    """ValueError naming the first array that holds infinite values or such that are no numbers."""
+    for path, value in flat.items():
+        if not np.isfinite(np.asarray(value)).all():
+            raise ValueError(f'{where}: {path} holds values that are infinite or not numbers')

@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 from jax.typing import ArrayLike
 
-from jaxprop.checkpoints.native import select, variable_shapes
+from jaxprop.checkpoints.native import check_finite, select, variable_shapes
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.models.color_autoencoder import ColorAutoencoder
 from jaxprop.models.resnet import ResNet
@@ -35,8 +35,8 @@ def from_torchvision(
       `params` and `batch_stats`, float32.
 
     Raises:
-      ValueError: where `state` lacks arrays of the network, has them in another shape, or holds
-        a deeper network.
+      ValueError: where `state` lacks arrays of the network, has them in another shape or not
+        finite, or holds a deeper network.
     """
     if prefix is None:
         stems = [re.fullmatch(r'(|.*\.)conv1\.weight', name) for name in state]
@@ -60,7 +60,7 @@ def from_torchvision(
     for path in variable_shapes(model):
         name = _torchvision_name(path)
         if name in state:
-            value = np.asarray(state.pop(name), np.float32)
+            value = _array(state.pop(name), name)
             # [out, in, height, width] -> [height, width, in, out]
             flat[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
         else:
@@ -110,7 +110,8 @@ def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, 
       `params` and `batch_stats`, float32.
 
     Raises:
-      ValueError: where `state` lacks arrays of the network, or has them in another shape.
+      ValueError: where `state` lacks arrays of the network, has them in another shape, or not
+        finite.
     """
     found = {}
     for name, value in state.items():
@@ -126,7 +127,7 @@ def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, 
         name = _torch_name(path)
         if name not in found:
             raise ValueError(f"the state lacks 'features.{name}'")
-        value = np.asarray(found[name], np.float32)
+        value = _array(found[name], f'features.{name}')
         # [out, in, height, width] -> [height, width, in, out]
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
         if value.shape != shape.shape:
@@ -134,6 +135,7 @@ def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, 
                 f"'features.{name}' has the shape {value.shape} as {'/'.join(path)}, but this "
                 f'network needs {shape.shape}'
             )
+        check_finite({f'features.{name}': value}, 'the state')
         variables[path] = jnp.asarray(value)
     return traverse_util.unflatten_dict(variables)
 
@@ -177,14 +179,17 @@ def load_released(
             # The two are in a sequence with pooling or upsampling.
             source = f'{name}.1' if name in ('downsample', 'upsample') else name
             try:
-                kernel = np.asarray(state[f'{source}.weight'], np.float32)
-                bias = np.asarray(state[f'{source}.bias'], np.float32)
-            except (KeyError, TypeError) as error:
+                kernel = _array(state[f'{source}.weight'], f'{source}.weight')
+                bias = _array(state[f'{source}.bias'], f'{source}.bias')
+            except (KeyError, TypeError, IndexError, ValueError) as error:
                 raise ValueError(
                     f"{os.fspath(path)!r} lacks '{source}', which the {part} needs"
                 ) from error
             # [out, in, height, width] -> [height, width, in, out]
-            layer = {'kernel': np.moveaxis(kernel, (0, 1), (3, 2)), 'bias': bias}
+            if kernel.ndim == 4:
+                kernel = kernel.transpose(2, 3, 1, 0)
+            layer = {'kernel': kernel, 'bias': bias}
+            check_finite({f'{source}.{key}': layer[key] for key in layer}, os.fspath(path))
             for key, value in layer.items():
                 if value.shape != shapes[key].shape:
                     raise ValueError(
@@ -193,3 +198,10 @@ def load_released(
                     )
             params[part][name] = jax.tree.map(jnp.asarray, layer)
     return {'params': params}
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    """A value of a state dict as float32; a container there could stand for billions of values."""
+    if not hasattr(value, 'shape'):
+        raise ValueError(f'{name!r} is a {type(value).__name__}, not an array')
+    return np.asarray(value, np.float32)

@@ -1,7 +1,8 @@
 """Trains a backbone on videos or images.
 
-Writes settings, metrics, checkpoints and at the end backbone.safetensors to the run's folder.
-Started again with the same folder, a run goes on. SIGTERM (kill PID) saves and ends it.
+Writes settings, metrics, checkpoints and at its end backbone.safetensors to the run's folder.
+Started again with the same folder, a run goes on. Ctrl-C and SIGTERM (kill PID) save and end it;
+Ctrl-C a second time ends it at once.
 
     jaxprop train --config.data.root=VIDEOS --workdir=RUN
     jaxprop train --config=uvc:joint --config.start_from=RUN --config.data.root=VIDEOS
@@ -20,6 +21,8 @@ def run(options, arguments, root):
     config = options.config
     if not config.data.root:
         raise app.UsageError('data.root is empty: say --config.data.root=FOLDER')
+    if config.image_data is not None and not config.image_data.root:
+        raise app.UsageError('image_data.root is empty: say --config.image_data.root=FOLDER')
     from absl import logging
 
     from jaxprop import parallel
@@ -36,6 +39,8 @@ def run(options, arguments, root):
             print(f'finished at step {result["step"]}: {workdir}')
         else:
             print(f'stopped at step {result["step"]}; start again with the same folder to go on')
+            if (workdir / 'backbone.safetensors').exists():
+                print(f'its network so far: {workdir / "backbone"}')
 
 
 COMMAND = Command(

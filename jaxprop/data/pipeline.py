@@ -9,6 +9,7 @@ where it was, and several processes together read what one would.
 import dataclasses
 import os
 import pathlib
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -30,6 +31,10 @@ from jaxprop.data.video_files import open_container, to_rgb
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpeg')
 # So many unreadable files one after another, drawn at random, are no accident.
 _TRIES = 10
+# So many unreadable files stop no run, however small its folder.
+_FEW = 2
+_MOST = 1024  # Threads or processes that read.
+_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +57,8 @@ class DatasetConfig:
       batch_size: of all processes and devices together.
       num_threads: that read; 0 reads only when asked.
       num_workers: processes that read, each with `num_threads`; 0 for none but this one.
-      max_unreadable: share of the files that may be unreadable. An unreadable one is replaced by
-        another at random; more than this share stops the run.
+      max_unreadable: share of the files that may be unreadable, and two files in any case unless
+        it is 0. An unreadable one is replaced by another at random; more of them stop the run.
 
     Raises:
       ValueError: a setting that is none of these.
@@ -79,8 +84,13 @@ class DatasetConfig:
             raise ValueError('root is empty; it must be the folder that holds the data')
         if self.num_frames not in (1, 2):
             raise ValueError(f'num_frames is {self.num_frames}; it must be 1 or 2')
-        if len(self.size) != 2:
-            raise ValueError(f'size is {self.size}; it must be (height, width)')
+        if len(self.size) != 2 or any(type(n) is not int or n < 1 for n in self.size):
+            raise ValueError(f'size is {self.size}; it must be (height, width), whole numbers')
+        for name in ('num_threads', 'num_workers'):
+            if not 0 <= getattr(self, name) <= _MOST:
+                raise ValueError(f'{name} is {getattr(self, name)}; it must be from 0 to {_MOST}')
+        if not 0 <= self.max_unreadable <= 1:
+            raise ValueError(f'max_unreadable is {self.max_unreadable}; it must be from 0 to 1')
         for name in ('batch_size', 'max_gap', 'examples_per_video'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
@@ -128,15 +138,21 @@ class BatchIterator:
         """The next batch of this process: a dict of arrays `[batch_size / processes, ...]`.
 
         Raises:
-          DataError: too many files are unreadable; the message lists them.
+          DataError: too many files are unreadable; the message lists some of them.
         """
-        batch, unreadable = next(self._iterator)
+        try:
+            batch, unreadable = next(self._iterator)
+        except RuntimeError as error:
+            if 'process was terminated' not in str(error):
+                raise
+            raise DataError(f'a process that reads data (num_workers) has died: {error}') from error
         self.unreadable.update(unreadable)
-        if len(self.unreadable) > self._max_unreadable * self._num_files:
+        allowed = max(_FEW, self._max_unreadable * self._num_files) if self._max_unreadable else 0
+        if len(self.unreadable) > allowed:
             raise DataError(
                 f'{len(self.unreadable)} of {self._num_files} files are unreadable so far, more '
-                f'than the share of {self._max_unreadable} that max_unreadable allows:\n'
-                + '\n'.join(self.unreadable.values())
+                f'than the share of {self._max_unreadable} that max_unreadable allows (flag '
+                '--config.data.max_unreadable):\n' + _first(self.unreadable.values())
             )
         return batch
 
@@ -229,7 +245,8 @@ def make_iterator(
     )
     if config.num_workers:
         dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=config.num_workers, per_worker_buffer_size=2)
+            grain.MultiprocessingOptions(num_workers=config.num_workers, per_worker_buffer_size=2),
+            worker_init_fn=_ignore_interrupts,
         )
     return BatchIterator(dataset, length, len(source), config.max_unreadable)
 
@@ -419,9 +436,7 @@ class _Read:
                 index = int(rng.integers(len(self._source)))
             else:
                 return self._fit(example, rng.random(2)), unreadable
-        raise DataError(
-            f'{_TRIES} files in a row are unreadable:\n' + '\n'.join(unreadable.values())
-        )
+        raise DataError(f'{_TRIES} files in a row are unreadable:\n' + _first(unreadable.values()))
 
     def _fit(self, example, position):
         fitted = dict(example)
@@ -432,6 +447,18 @@ class _Read:
                 [resize_to_cover(frame, self._size, position) for frame in example['frames']]
             )
         return fitted
+
+
+def _first(reasons):
+    """The first of several reasons, a line each."""
+    reasons = list(reasons)
+    more = [f'and {len(reasons) - _SHOWN} more'] * (len(reasons) > _SHOWN)
+    return '\n'.join((*reasons[:_SHOWN], *more))
+
+
+def _ignore_interrupts(*_):
+    """Ctrl-C reaches reading processes too, but it is their parent that decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _stack(examples):

@@ -96,7 +96,7 @@ def load_network(
         for key in attributes
         if key in card['attributes'] and getattr(saved, key) != getattr(model, key)
     }
-    description = {'name': str(name), 'sha256': weights_digest(name), **_described(model)}
+    description = {'name': str(name), 'sha256': card['sha256'], **_described(model)}
     if differing:
         description['card'] = differing
     color_seen = card['description'].get('color', 'rgb')

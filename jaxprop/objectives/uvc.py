@@ -227,7 +227,7 @@ def load_color_autoencoder(
       restore: reads the 'params' and 'state' of the latest checkpoint in a folder.
 
     Raises:
-      ValueError: it is neither.
+      ValueError: it is neither, or its files are damaged.
     """
     if not path:
         raise ValueError(
@@ -235,10 +235,24 @@ def load_color_autoencoder(
             'color_autoencoder.py, or one with the released encoder and decoder'
         )
     path = pathlib.Path(path)
-    parts = [sorted(path.glob(f'*{part}*.pth')) for part in ('encoder', 'decoder')]
-    if all(len(part) == 1 for part in parts):
-        return load_released(parts[0][0], parts[1][0])
-    return {'params': restore(path / 'checkpoints')['params']['backbone']}
+    parts = {part: sorted(path.glob(f'*{part}*.pth')) for part in ('encoder', 'decoder')}
+    if all(len(found) == 1 for found in parts.values()):
+        return load_released(*(found for (found,) in parts.values()))
+    if not (path / 'checkpoints').is_dir():
+        found = ', '.join(f'{len(files)} *{part}*.pth' for part, files in parts.items())
+        what = f'holds {found} and no checkpoints' if path.is_dir() else 'there is no such folder'
+        raise ValueError(
+            f'color_autoencoder is {path}: {what}; needed: a folder with the released encoder and '
+            'decoder, one *encoder*.pth and one *decoder*.pth, or the folder of a run of '
+            'configs/train/color_autoencoder.py'
+        )
+    params = restore(path / 'checkpoints')['params'].get('backbone', {})
+    if params.keys() != {'encoder', 'decoder'}:
+        raise ValueError(
+            f'color_autoencoder is {path}: a run of another network; needed: one of '
+            'configs/train/color_autoencoder.py'
+        )
+    return {'params': params}
 
 
 def locate(

@@ -1,16 +1,38 @@
-"""Checkpoints: all of a run's state, written in the background, whole or not at all."""
+"""Checkpoints: all of a run's state, written in the background, whole or not at all.
 
+Each holds the SHA-256 of every file that Orbax wrote for it, and gets its name after that. What was
+damaged later is found when it is read, and an older checkpoint is used: a run that goes on from it
+ends with the same parameters.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from flax import traverse_util
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from jaxprop import parallel
+from jaxprop.files import write_json
+from jaxprop.training.log import note
 from jaxprop.training.state import TrainState
+
+_DIGESTS = 'integrity.json'
+# Orbax writes the time into this file when it gives the folder its name, after the digests.
+_UNTIL_THE_END = ('_CHECKPOINT_METADATA', _DIGESTS)
+
+
+class OtherRunError(ValueError):
+    """The checkpoint is whole, but of another network, objective or optimiser."""
 
 
 def open_manager(
@@ -20,22 +42,34 @@ def open_manager(
 
     Args:
       folder: of the checkpoints, one folder each.
-      keep: how many of the latest are kept, beside the one with the lowest loss.
+      keep: how many of the latest are kept, beside the one with the lowest loss, whichever process
+        wrote them.
       read_only: change nothing there: another process may be writing.
+
+    Raises:
+      ValueError: keep is less than 1.
     """
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    if keep < 1:
+        raise ValueError(f'keep is {keep}; it must be at least 1')
+    folder = pathlib.Path(folder).resolve()
+    # Orbax reads the losses of all checkpoints at its start otherwise, and fails on damaged ones.
+    options = ocp.CheckpointManagerOptions(read_only=True, lightweight_initialize=True)
     if not read_only:
-        best = BestN(get_metric_fn=lambda metrics: metrics['loss'], reverse=True, n=1)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+            preservation_policy=_Keep(folder, keep),
             cleanup_tmp_directories=True,
+            lightweight_initialize=True,
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=functools.partial(_write_digests, folder)
+            ),
         )
     return ocp.CheckpointManager(
-        pathlib.Path(folder).resolve(),
+        folder,
         options=options,
         item_handlers={
             'state': ocp.StandardCheckpointHandler(),
             'data': ocp.JsonCheckpointHandler(),
+            'loss': ocp.JsonCheckpointHandler(),
         },
     )
 
@@ -50,69 +84,210 @@ def save(
       state: NumPy arrays.
       data: the data iterator's state, the same in all processes but for what only informs.
       loss: by which checkpoints are compared.
+
+    Raises:
+      OSError: this checkpoint, or the one before, cannot be written.
     """
     step = int(state.step)
     if step in manager.all_steps():
         return
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(dict(data))
-        ),
-        metrics={'loss': float(loss)},
-    )
+    with _naming(manager):
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=ocp.args.JsonSave(dict(data)),
+                loss=ocp.args.JsonSave({'loss': float(loss)}),
+            ),
+            metrics={'loss': float(loss)},
+        )
 
 
-def restore(
-    manager: ocp.CheckpointManager, like: TrainState, step: int | None = None
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state as NumPy arrays, and the data iterator's, of a step or the latest one.
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Returns when what `save` began is written.
+
+    Raises:
+      OSError: it cannot be.
+    """
+    with _naming(manager):
+        manager.wait_until_finished()
+
+
+def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """The state as NumPy arrays, and the data iterator's, of the newest whole checkpoint.
+
+    Notes tell the user of newer ones that are damaged, and these are removed: the run writes them
+    anew. A checkpoint without digests, of an earlier version, is used where there is no other.
 
     Args:
       manager: from `open_manager`.
       like: a state of the same shapes.
-      step: which one; the latest where None.
 
     Raises:
-      ValueError: there is none, or it is of another network, objective or optimiser.
+      ValueError: there is no whole one, or it is of another network, objective or optimiser.
     """
-    step = _existing(manager, step)
-    saved = manager.item_metadata(step)['state']
-    for part in ('params', 'state'):
-        _check_shapes(manager.directory / str(step), part, saved[part], getattr(like, part))
-    restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.device_get(like)), data=ocp.args.JsonRestore()
-        ),
-    )
-    return restored['state'], restored['data']
+
+    def read(step):
+        saved = manager.item_metadata(step)['state']
+        for part in ('params', 'state'):
+            _check_shapes(manager.directory / str(step), part, saved[part], getattr(like, part))
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(jax.device_get(like)), data=ocp.args.JsonRestore()
+            ),
+        )
+        return restored['state'], restored['data']
+
+    step, result = _read_newest(manager, read)
+    parallel.wait_for_all()  # Other processes may still be looking at what is removed here.
+    for later in [other for other in manager.all_steps() if other > step]:
+        manager.delete(later)
+    return result
 
 
 def restore_variables(folder: str | os.PathLike) -> dict[str, Any]:
-    """The latest checkpoint's 'params' and 'state', of whatever objective, as NumPy arrays.
+    """The newest whole checkpoint's 'params' and 'state', of whatever objective, as NumPy arrays.
 
     Raises:
-      ValueError: there is no checkpoint.
+      ValueError: there is no whole checkpoint.
     """
     if not pathlib.Path(folder).is_dir():
         raise ValueError(f'{folder}: there is no such folder of checkpoints')
     with open_manager(folder, read_only=True) as manager:
-        step = _existing(manager, None)
-        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))[
-            'state'
-        ]
-    return jax.device_get({'params': state['params'], 'state': state['state']})
+
+        def read(step):
+            args = ocp.args.Composite(state=ocp.args.StandardRestore())
+            state = manager.restore(step, args=args)['state']
+            return {'params': state['params'], 'state': state['state']}
+
+        _, variables = _read_newest(manager, read)
+    return jax.device_get(variables)
 
 
-def _existing(manager, step):
-    step = manager.latest_step() if step is None else step
-    if step not in manager.all_steps():
-        raise ValueError(
-            f'{manager.directory}: holds no checkpoint'
-            + ('' if step is None else f' of step {step}, but of {sorted(manager.all_steps())}')
-        )
-    return step
+def _read_newest(manager: ocp.CheckpointManager, read: Callable[[int], Any]) -> tuple[int, Any]:
+    """The newest whole step, and what `read` gives for it."""
+    problems = []
+    steps = sorted(manager.all_steps(), reverse=True)
+    if not steps:
+        raise ValueError(f'{manager.directory}: holds no checkpoint')
+    unverified = []
+
+    def in_order():
+        for step in steps:
+            try:
+                problem = _damage(pathlib.Path(manager.directory / str(step)))
+            except FileNotFoundError:
+                unverified.append(step)
+                problem = f'has no {_DIGESTS}: it is of an earlier version, or damaged'
+            if problem is None:
+                yield step
+            else:
+                problems.append(f'checkpoint {step} {problem}')
+        yield from unverified
+
+    for step in in_order():
+        try:
+            result = read(step)
+        except (OtherRunError, PermissionError):
+            raise
+        # What Orbax makes of a damaged file may be any error.
+        except Exception as error:
+            reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+            problems.append(f'checkpoint {step} cannot be read: {reason[:200]}')
+            continue
+        for problem in problems:
+            note(f'{manager.directory}: {problem}')
+        if problems:
+            doubt = ', which cannot be verified,' if step in unverified else ''
+            note(f'{manager.directory}: checkpoint {step}{doubt} is used')
+        return step, result
+    raise ValueError(
+        f'{manager.directory}: none of its checkpoints is whole: {"; ".join(problems)}. Copy the '
+        'folder from a backup, or remove it and train anew'
+    )
+
+
+def _write_digests(folder: pathlib.Path) -> None:
+    """Orbax calls this when it has written all of a checkpoint but its name."""
+    if not parallel.is_writer():
+        return
+    for unnamed in folder.iterdir():
+        if unnamed.is_dir() and not unnamed.name.isdigit():
+            paths = [path for path in sorted(unnamed.rglob('*')) if path.is_file()]
+            digests = {path.relative_to(unnamed).as_posix(): _digest(path) for path in paths}
+            for name in _UNTIL_THE_END:
+                digests.pop(name, None)
+            write_json(unnamed / _DIGESTS, {'sha256': digests})
+
+
+def _damage(folder: pathlib.Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if nothing.
+
+    Raises:
+      FileNotFoundError: it has no digests.
+    """
+    try:
+        digests = json.loads((folder / _DIGESTS).read_bytes())['sha256']
+        differing = []
+        for name, digest in digests.items():
+            try:
+                if _digest(folder / name) != digest:
+                    differing.append(f'{name} differs')
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                differing.append(f'{name} is missing')
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f'is damaged: {_DIGESTS} cannot be read'
+    if not digests:
+        return f'is damaged: {_DIGESTS} is empty'
+    return f'is damaged: {", ".join(differing[:3])}' if differing else None
+
+
+def _digest(path):
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Keep:
+    """Orbax's rule of which checkpoints stay: the latest ones and the one of the lowest loss.
+
+    Orbax knows the losses of those alone that this process has saved; the others' are read. Those
+    of earlier versions have none.
+    """
+
+    folder: pathlib.Path
+    num_latest: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        losses = {info.step: self._loss(info) for info in checkpoints}
+        kept = {*sorted(losses)[-self.num_latest :], min(losses, key=losses.__getitem__)}
+        return [info.step in kept for info in checkpoints]
+
+    def _loss(self, info):
+        try:
+            metrics = info.metrics
+            if metrics is None:
+                # As Orbax writes it.
+                metrics = json.loads((self.folder / f'{info.step}/loss/metadata').read_text())
+            return float(metrics['loss'])
+        except (OSError, ValueError, KeyError, TypeError):
+            return math.inf
+
+
+@contextlib.contextmanager
+def _naming(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Makes errors of Orbax in writing, a full disk above all, such that name the folder."""
+    try:
+        yield
+    except Exception as error:
+        reason = ' '.join(str(error).split())
+        if isinstance(error, OSError) or os.strerror(errno.ENOSPC) in reason:
+            raise OSError(
+                f'{manager.directory}: a checkpoint cannot be written: {reason}'
+            ) from error
+        raise
 
 
 def _check_shapes(path, part, saved, expected):
@@ -129,7 +304,7 @@ def _check_shapes(path, part, saved, expected):
         if saved.get(name) != expected.get(name)
     ]
     if differing:
-        raise ValueError(
+        raise OtherRunError(
             f'{path}: is of another network or objective; {len(differing)} arrays in {part} '
             'differ, such as ' + '; '.join(differing[:3])
         )

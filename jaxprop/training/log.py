@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import pathlib
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,12 @@ from jaxprop.files import write_text
 
 # Steps that are dispatched ahead of the device; each holds a batch there.
 _AHEAD = 2
+
+
+def note(message: str) -> None:
+    """Tells the user, in one process of several, what is no error but should be known."""
+    if parallel.is_writer():
+        print(f'note: {message}', file=sys.stderr)
 
 
 class Log:
@@ -66,7 +73,10 @@ class Log:
         }
         self.start()
         if self._file is not None:
-            print(json.dumps(self.metrics), file=self._file, flush=True)
+            try:
+                print(json.dumps(self.metrics), file=self._file, flush=True)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, self._file.name) from error
             for name, value in self.metrics.items():
                 self._events.add_scalar(name, value, step)
 
@@ -96,13 +106,28 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
 def _cut(path, step):
     """Leaves only what was written up to a step, as later ones are done again; gives the last."""
     if not path.exists():
+        if step:
+            note(f'{path}: is missing, so the entries up to step {step} are')
         return {}
+    data = path.read_bytes()
+    whole = data.rstrip(b'\0')
+    if len(whole) < len(data):
+        removed = len(data) - len(whole)
+        note(f'{path}: {removed} zero bytes at its end, which a power cut leaves, are removed')
     kept, last = [], {}
-    for line in path.read_text().splitlines(keepends=True):
-        # A run that was killed may have left half a line.
-        entry = json.loads(line) if line.endswith('\n') else None
-        if entry and entry['step'] <= step:
-            kept.append(line)
+    *lines, _ = whole.decode(errors='replace').split('\n')  # A killed run may leave half a line.
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            is_done = entry['step'] <= step
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f'{path}: line {number} is damaged; remove that line, or the file, to go on'
+            ) from error
+        if is_done:
+            kept.append(line + '\n')
             last = entry
     write_text(path, ''.join(kept))
+    if last.get('step', 0) != step:
+        note(f'{path}: entries between steps {last.get("step", 0)} and {step} are missing')
     return last

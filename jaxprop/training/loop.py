@@ -1,10 +1,12 @@
 """A run of training, from a config to a backbone on disk."""
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from jaxprop.files import claim, write_json
 from jaxprop.training import checkpoint
 from jaxprop.training.log import Log
 from jaxprop.training.setup import (
+    check_settings,
     data_statistics,
     export_backbone,
     make_training,
@@ -49,24 +52,36 @@ _CHANGEABLE = {
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """Trains, or goes on where an earlier call with the same `workdir` stopped.
 
-    SIGTERM makes it save a checkpoint after the current step, and return.
+    SIGTERM and Ctrl-C (SIGINT) make it save a checkpoint after the current step, and return; a
+    second Ctrl-C ends the process at once.
 
     Args:
       config: see configs/train/base.py.
       workdir: the folder for config.json, metrics.jsonl, TensorBoard's events, checkpoints, the
-        unreadable files of each process in unreadable.N.json and, at the end, if the config has a
-        `backbone`, backbone.safetensors for `jaxprop.checkpoints.load_pretrained`.
+        unreadable files of each process in unreadable.N.json and, when the run ends or is stopped,
+        if the config has a `backbone`, backbone.safetensors for
+        `jaxprop.checkpoints.load_pretrained`, whose card says at which step that was.
 
     Returns:
-      'step', 'finished' (False after SIGTERM), and 'metrics', the last that were written.
+      'step', 'finished' (False after a signal), and 'metrics', the last that were written.
 
     Raises:
       FloatingPointError: a term of the loss is not finite; the message says which. The checkpoints
         there are from before that.
       DataError: the data cannot be read, or too much of it.
-      ValueError: a setting that won't do, or `workdir` holds a run of other settings.
+      ValueError: a setting that won't do, or `workdir` holds a run of other settings, or one whose
+        checkpoints are all damaged.
+      OSError: `workdir` cannot be written to.
     """
-    workdir = pathlib.Path(workdir)
+    with _stop_signals() as stopped:
+        return _train(config, pathlib.Path(workdir), stopped)
+
+
+def _train(config, workdir, stopped):
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f'{workdir} is a file; a run needs a folder')
+    check_settings(config)
+    _check_settings_file(workdir / 'config.json')
     claim(workdir / 'config.json', config.to_dict(), _CHANGEABLE, write=parallel.is_writer())
 
     iterator = open_data(config)
@@ -98,7 +113,6 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 disable=not parallel.is_writer(),
             )
         )
-        terminated = stack.enter_context(_sigterm())
         train_step = make_train_step(objective, optimizer, config.accumulate)
         state = parallel.replicate(state)
         batches = stack.enter_context(contextlib.closing(parallel.prefetch(iterator)))
@@ -120,7 +134,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             checkpoint.save(manager, parallel.unreplicate(state), data_state, log.loss_since_save())
 
         log.start()
-        while step < num_steps and not (terminated.is_set() or parallel.stop_requested(step)):
+        while step < num_steps and not (stopped.is_set() or parallel.stop_requested(step)):
             with log.waiting():
                 batch, data_state = next(batches)
             state, metrics = train_step(state, batch)
@@ -134,8 +148,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         if first_step < step < num_steps and step % config.checkpoint_every:
             save()
 
+        checkpoint.wait(manager)  # It matters more than the network, should this process be killed.
         state = parallel.unreplicate(state)
-        if step >= num_steps and parallel.is_writer() and backbone is not None:
+        if step > 0 and parallel.is_writer() and backbone is not None:
             variables = {'params': state.params['backbone'], **state.state.get('backbone', {})}
             if config.statistics is not None:
                 variables = data_statistics(config, backbone, variables)
@@ -147,6 +162,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     'trained by': config.name,
                     'color': objective.color,
                     'steps': step,
+                    'finished': step >= num_steps,  # False: the run was stopped at this step.
                     'epochs': step / steps_per_epoch,
                     'metrics': log.metrics,
                     'config': _without_paths(config.to_dict()),
@@ -155,19 +171,55 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     return {'step': step, 'finished': step >= num_steps, 'metrics': log.metrics}
 
 
+def _check_settings_file(path):
+    try:
+        is_whole = not path.exists() or isinstance(json.loads(path.read_bytes()), dict)
+    except (ValueError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        raise ValueError(
+            f'{path} is damaged: the settings of the run cannot be compared. Remove this file to '
+            'go on with those given now, or name another folder'
+        )
+
+
 @contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, instead of ending the process."""
-    event = threading.Event()
-    # With several processes JAX listens, so that all stop at the same step.
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, instead of ending the process wherever it is.
+
+    The handlers do little else: an exception in the middle of a compilation can crash the process.
+    """
+    event, is_interrupted = threading.Event(), threading.Event()
+    if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+
+    def terminate(*_):
+        event.set()
+
+    def interrupt(*_):
+        if is_interrupted.is_set():
+            return
+        is_interrupted.set()
+        if jax.process_count() == 1:
+            event.set()
+        else:
+            # JAX listens to SIGTERM, so that all processes stop at the same step.
+            os.kill(os.getpid(), signal.SIGTERM)
+        # Not by print, which the signal may have interrupted.
+        os.write(2, b'\nnote: stopping after this step; Ctrl-C again stops at once\n')
+        time.sleep(0.2)  # `timeout` sends a signal twice.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    handlers = {signal.SIGINT: interrupt}
+    if jax.process_count() == 1:
+        handlers[signal.SIGTERM] = terminate
+    previous = {number: signal.signal(number, handlers[number]) for number in handlers}
     try:
         yield event
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _without_paths(config):

@@ -24,6 +24,41 @@ from jaxprop.training import checkpoint
 from jaxprop.training.schedules import make_optimizer, make_schedule
 from jaxprop.training.state import TrainState
 
+_DTYPES = ('float32', 'bfloat16', 'float16')
+# Settings that count something, or are lengths in pixels.
+_COUNTS = (
+    'accumulate',
+    'checkpoint_every',
+    'log_every',
+    'keep',
+    'size',
+    'patch_size',
+    'frame_size',
+)
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Looks at numbers that would fail later, somewhere in JAX or a library, or in silence.
+
+    Raises:
+      ValueError: naming the setting.
+    """
+    for name, value in traverse_util.flatten_dict(config.to_dict(), sep='.').items():
+        for number in value if isinstance(value, (tuple, list)) else (value,):
+            # A threshold of an objective may be infinite.
+            is_free = name.startswith(('objective.', 'image_objective.')) and number == np.inf
+            if isinstance(number, float) and not np.isfinite(number) and not is_free:
+                raise ValueError(f'{name} is {value}; it must be finite')
+            if isinstance(number, int) and abs(number) >= 2**31:
+                raise ValueError(f'{name} is {value}; it must be below {2**31}')
+            if name.split('.')[-1] in _COUNTS and (type(number) is not int or number < 1):
+                raise ValueError(f'{name} is {value}; it must be at least 1, a whole number')
+    if config.seed < 0:
+        raise ValueError(f'seed is {config.seed}; it must not be negative')
+    length = 'epochs' if config.steps is None else 'steps'
+    if not config[length] > 0:
+        raise ValueError(f'{length} is {config[length]}; it must be above 0')
+
 
 def open_data(config: ConfigDict) -> BatchIterator | CombinedIterator:
     """The batches of a config: of `data`, and with `image_data` {'video': ..., 'image': ...}."""
@@ -63,6 +98,8 @@ def make_backbone(config: ConfigDict) -> nn.Module | None:
     known = attribute_names(network)
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f'backbone: {network.__name__} has no {unknown}; known: {known}')
+    if settings.get('dtype') not in (None, *_DTYPES):
+        raise ValueError(f'backbone: dtype is {settings["dtype"]!r}; known: {_DTYPES}')
     return replace_attributes(network(**settings), norm_axis_name=parallel.AXIS)
 
 

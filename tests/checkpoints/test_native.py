@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from jaxprop.checkpoints.native import (
     list_pretrained,
     load_pretrained,
     save_pretrained,
+    weights_digest,
 )
 from jaxprop.checkpoints.published import from_torchvision
 from jaxprop.models import ResNet
@@ -25,6 +27,13 @@ from tests.models.test_resnet import torchvision_state
 def network():
     model = ResNet(output='res2', padding='reflect', dtype='bfloat16')
     return model, from_torchvision(torchvision_state(18), model)
+
+
+def without_digests(path):
+    """Makes a card as earlier versions wrote it."""
+    card = json.loads(path.read_text())
+    del card['sha256'], card['network_sha256']
+    path.write_text(json.dumps(card))
 
 
 def assert_trees_equal(tree, expected):
@@ -109,8 +118,71 @@ def test_refuses_a_file_of_other_shapes(network, tmp_path):
     arrays = load_file(tmp_path / 'net.safetensors')
     arrays['params/res2_0/conv1/kernel'] = np.zeros((3, 3, 64, 64), np.float32)
     save_file(arrays, tmp_path / 'net.safetensors')
+    with pytest.raises(ValueError, match=r'net\.safetensors: is damaged, or not the file that net'):
+        load_pretrained(tmp_path / 'net')
+    without_digests(tmp_path / 'net.json')
     with pytest.raises(ValueError, match='params/res2_0/conv1/kernel has shape .*64, 128'):
         load_pretrained(tmp_path / 'net')
+
+
+def test_the_digest_is_that_of_the_file(network, tmp_path):
+    save_pretrained(tmp_path / 'net', *network)
+    found = hashlib.sha256((tmp_path / 'net.safetensors').read_bytes()).hexdigest()
+    for path in (tmp_path / 'net', tmp_path / 'net.safetensors'):
+        assert weights_digest(path) == describe_pretrained(path)['sha256'] == found
+    without_digests(tmp_path / 'net.json')  # As saved by earlier versions: it is computed.
+    assert weights_digest(tmp_path / 'net') == found
+    assert_trees_equal(load_pretrained(tmp_path / 'net')[1], network[1])
+
+
+def test_shipped_networks_have_digests():
+    for name in list_pretrained():
+        card = json.loads((native.FOLDER / f'{name}.json').read_text())
+        assert card['sha256'] == weights_digest(name) and card['network_sha256']
+
+
+def test_a_flipped_bit_is_found(network, tmp_path):
+    save_pretrained(tmp_path / 'net', *network)
+    path = tmp_path / 'net.safetensors'
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000] + bytes([whole[-1000] ^ 1]) + whole[-999:])
+    for read in (load_pretrained, describe_pretrained, weights_digest):
+        with pytest.raises(ValueError, match=r'net\.safetensors: is damaged'):
+            read(tmp_path / 'net')
+    path.write_bytes(whole)
+    card = (tmp_path / 'net.json').read_text()
+    (tmp_path / 'net.json').write_text(card.replace('"padding": "reflect"', '"padding": "zero"'))
+    with pytest.raises(ValueError, match=r'net\.json: is damaged or was edited'):
+        load_pretrained(tmp_path / 'net')
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_weights_that_are_not_finite(bad, network, tmp_path):
+    save_pretrained(tmp_path / 'net', *network)
+    arrays = load_file(tmp_path / 'net.safetensors')
+    arrays['params/res1_0/conv1/kernel'][0, 0, 0, 0] = bad
+    save_file(arrays, tmp_path / 'net.safetensors')
+    without_digests(tmp_path / 'net.json')
+    with pytest.raises(ValueError, match=r'net\.safetensors: params/res1_0/conv1/kernel holds'):
+        load_pretrained(tmp_path / 'net')
+    model, variables = network
+    kernel = {'kernel': np.full((7, 7, 3, 64), bad if bad != bad else 1e5, np.float32)}
+    variables = {**variables, 'params': {**variables['params'], 'stem_conv': kernel}}
+    with pytest.raises(ValueError, match='the variables.*: params/stem_conv/kernel holds'):
+        save_pretrained(tmp_path / 'half', model, variables, dtype='float16')
+    assert not (tmp_path / 'half.json').exists()
+
+
+def test_torchvision_states_that_are_no_arrays(network):
+    state = torchvision_state(18)
+    bomb = ()
+    for _ in range(60):
+        bomb = (bomb, bomb)
+    with pytest.raises(ValueError, match='bn1.weight.* is a tuple'):
+        from_torchvision({**state, 'bn1.weight': bomb}, network[0])
+    infinite = {**state, 'bn1.weight': np.full(64, np.inf)}
+    with pytest.raises(ValueError, match='stem_norm/scale holds'):
+        from_torchvision(infinite, network[0])
 
 
 def test_shipped_networks_go_by_name(network, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ import collections
 import io
 import os
 import pickle
+import re
 import struct
 import zipfile
 
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxprop.checkpoints import torch_file
 from jaxprop.checkpoints.published import from_torchvision
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.models import ResNet
+from tests.fuzz.mutations import classify
 from tests.models.test_resnet import torchvision_state
 from tests.support import shared
 
@@ -268,11 +271,70 @@ HOSTILE = {
 }
 
 
+# 200 bytes for a tuple of 2^60 leaves, which no message may hold.
+BOMB = Raw(b')' + b'q\x01h\x01\x86' * 60)
+SAME_HASH = 2**61 - 1
+HOSTILE |= {
+    'bomb': ([tensor(), BOMB], 'values'),
+    'bomb as storage': (Persistent(BOMB), 'unknown storage'),
+    'bomb as part of a storage': (Persistent(('storage', BOMB, BOMB, 'cpu', BOMB)), 'unknown'),
+    'bomb as type of a storage': (Persistent(('storage', BOMB, '0', 'cpu', 4)), 'unknown'),
+    'bomb as size of a storage': (storage(size=BOMB), 'huge'),
+    'bomb as module': (Raw(encode(BOMB) + encode('a') + b'\x93'), 'no short text'),
+    'bomb as name': (Raw(encode('a') + encode(BOMB) + b'\x93'), 'no short text'),
+    'bomb as offset': (tensor(offset=BOMB), 'huge'),
+    'bomb as shape': (tensor(shape=BOMB), 'huge'),
+    'bomb in a shape': (tensor(shape=(BOMB, 2)), 'huge'),
+    'bomb in strides': (tensor(strides=(BOMB, 2)), 'huge'),
+    'bomb as key': (Raw(b'}' + encode(BOMB) + b'K\x01s'), 'key'),
+    'bomb as pairs': (Call(Name('collections OrderedDict'), (BOMB,)), 'key'),
+    'call of a bomb': (Call(BOMB, ()), 'calls a tuple'),
+    'long name': (Raw(encode('a' * 10**6) + encode('b') + b'\x93'), 'no short text'),
+    'keys of one hash': ({k * SAME_HASH: None for k in range(20_000)}, 'huge number is the key'),
+    # Five thousand dicts of one list of five thousand pairs.
+    'calls that share a list': (
+        Raw(
+            b'('
+            + encode(('a', 1))
+            + b'q\x01]('
+            + b'h\x01' * 5000
+            + b'eq\x02'
+            + encode(Name('collections OrderedDict'))
+            + b'q\x03h\x02\x85R'
+            + b'h\x03h\x02\x85R' * 5000
+            + b't'
+        ),
+        '500000 instructions',
+    ),
+    'a list that holds itself': ([tensor(), Raw(b']q\x01h\x01a')], '500000 values'),
+    'lists that share a list': (
+        [tensor(), Raw(b'](' + b'N' * 5000 + b'eq\x01](' + b'h\x01' * 5000 + b'e')],
+        '500000 values',
+    ),
+}
+
+
 @pytest.mark.parametrize('name', HOSTILE)
 def test_hostile_pickles(write, name):
     value, message = HOSTILE[name]
-    with pytest.raises(ValueError, match=f'not a file of PyTorch weights.*{message}'):
-        load_torch_weights(write(value))
+    path = write(value)
+    kind, found = classify(lambda: load_torch_weights(path), path, ValueError)
+    assert kind == 'clear' and re.search(f'not a file of PyTorch weights.*{message}', found), found
+
+
+def test_a_long_program(write, monkeypatch):
+    path = write([tensor(), Raw(b')' + b'\x85' * 2000)])
+    assert len(load_torch_weights(path)) == 2
+    monkeypatch.setattr(torch_file, '_MAX_INSTRUCTIONS', 1000)
+    with pytest.raises(ValueError, match='more than 1000 instructions'):
+        load_torch_weights(path)
+
+
+def test_states_of_optimisers_have_numbers_as_keys(write):
+    state = {0: {'step': 3}, 1: tensor(), 140_234_567_890_123: {'step': 5}, -1: None}
+    loaded = load_torch_weights(write({'state': state, 'param_groups': [{'params': [0, 1]}]}))
+    assert list(loaded['state']) == list(state)
+    assert loaded['state'][140_234_567_890_123] == {'step': 5}
 
 
 def test_nothing_runs(write, tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -105,8 +106,25 @@ def test_unreadable_videos_are_replaced_counted_and_listed(root):
     fresh = make_iterator(dataset(root, max_unreadable=0.3), seed=0)
     fresh.set_state(state)
     assert fresh.unreadable == iterator.unreadable
-    with pytest.raises(DataError, match=r'(?s)1 of 4 files .*share of 0\.2 .*png'):
-        take(make_iterator(dataset(root, max_unreadable=0.2), seed=0), 6)
+    with pytest.raises(
+        DataError, match=r'1 of 4 files .*share of 0\.0 .*\.max_unreadable.*\n.*png'
+    ):
+        take(make_iterator(dataset(root, max_unreadable=0.0), seed=0), 6)
+
+
+def test_few_unreadable_files_do_not_stop_a_small_folder(root):
+    for copy in range(4, 10):
+        shutil.copytree(root / '0', root / str(copy))
+    for broken in (2, 5):
+        for path in (root / str(broken)).iterdir():
+            path.write_bytes(b'junk')
+    iterator = make_iterator(dataset(root, max_unreadable=0.05), seed=0)
+    take(iterator, 12)
+    assert len(iterator.unreadable) == 2
+    for path in (root / '7').iterdir():
+        path.write_bytes(b'junk')
+    with pytest.raises(DataError, match=r'^3 of 10 files .*--config\.data\.max_unreadable'):
+        take(make_iterator(dataset(root, max_unreadable=0.05), seed=0), 12)
 
 
 def test_a_folder_of_junk_ends_at_once(root):

@@ -5,7 +5,9 @@ import inspect
 import pathlib
 
 import pytest
+from absl import flags
 
+from jaxprop import config_files
 from jaxprop.data.pipeline import DatasetConfig
 from jaxprop.objectives import uvc
 from jaxprop.training import setup
@@ -41,6 +43,29 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
     last = float(schedule(round(config.epochs * 100) - 1))
     assert 0 < last <= config.schedule.learning_rate * 1.001
     make_optimizer(schedule, **config.optimizer)
+
+
+@pytest.mark.parametrize('order', [('data', 'image_data'), ('image_data', 'data')])
+@pytest.mark.parametrize(
+    'name',
+    [
+        module.__name__.split('.')[-1] + stage
+        for module in MODULES
+        if module.get_config().image_data is not None
+        for stage in (':warm_up', ':joint')
+    ],
+)
+def test_videos_and_images_may_have_folders_of_their_own(name, order):
+    parsed = flags.FlagValues()
+    arguments = [f'--config.{part}.root={part}-folder' for part in order]
+    parsed(config_files.define_flags(['train', *arguments], name, ('train',), parsed))
+    found = parsed['config'].value.to_dict()
+    assert [found[part]['root'] for part in order] == [f'{part}-folder' for part in order]
+
+
+def test_a_wrong_stage_gets_the_nearest_and_all():
+    with pytest.raises(config_files.ConfigError, match=r"'joint'\? \(stages: warm_up, joint\)"):
+        config_files.load_config('small_uvc_plus:jiont', ('train',))
 
 
 def test_each_name_is_its_own():

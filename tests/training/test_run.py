@@ -17,7 +17,7 @@ import pytest
 
 from configs.train import small_rotation
 from jaxprop import color
-from jaxprop.checkpoints.native import load_pretrained
+from jaxprop.checkpoints.native import describe_pretrained, load_pretrained
 from jaxprop.data.pipeline import DatasetConfig, make_iterator
 from jaxprop.models import ResNet
 from jaxprop.training import checkpoint, setup
@@ -151,10 +151,34 @@ def test_sigterm_saves_and_resumed_is_bit_identical(folder, whole):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+@pytest.mark.parametrize('step', [0, 5])
+def test_an_interrupted_run_leaves_a_network(step, folder):
+    run = folder / f'interrupted_{step}'
+    process = start(folder, run.name, *STEPS)
+    if step:
+        wait_for_step(process, run, step)
+    while not (run / 'config.json').exists():  # At step 0: while it compiles, or before.
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output = finish(process)
+    assert 'Traceback' not in output and 'Ctrl-C again stops at once' in output
+    if not metrics(run):
+        assert 'stopped at step 0;' in output and not (run / 'backbone.json').exists()
+        return
+    last = metrics(run)[-1]['step']
+    assert f'stopped at step {last};' in output and f'so far: {run}/backbone' in output
+    described = describe_pretrained(run / 'backbone')['description']
+    assert described['steps'] == last and described['finished'] is False
+    model, variables = load_pretrained(run / 'backbone')
+    saved = checkpoint.restore_variables(run / 'checkpoints')
+    jax.tree.map(np.testing.assert_array_equal, variables['params'], saved['params']['backbone'])
+
+
 def test_other_settings_are_refused(folder, whole):
     process = start(folder, 'whole', *STEPS, '--config.optimizer.momentum=0.5')
     output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0 and 'optimizer/momentum is 0.5, was 0.9' in output
+    assert process.returncode == 1 and 'optimizer/momentum is 0.5, was 0.9' in output
+    assert output.count('\n') == 1
 
 
 # Small steps: with larger ones the differences of rounding grow.

@@ -1,6 +1,11 @@
 """A step against plain gradient descent on a tiny objective, and how a run ends badly."""
 
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +19,7 @@ from jaxprop.checkpoints.native import load_pretrained, save_pretrained
 from jaxprop.models import ResNet
 from jaxprop.objectives.objective import Objective
 from jaxprop.training import checkpoint, loop, setup
+from jaxprop.training.log import Log
 from jaxprop.training.state import TrainState, create_state
 from jaxprop.training.step import make_train_step
 
@@ -113,6 +119,135 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path, config, monkeypa
     monkeypatch.setattr(setup, 'make_objective', wider)
     with pytest.raises(ValueError, match=r'backbone/slope: \(\) there, \(2,\) here'):
         loop.train(config, tmp_path / 'run')
+
+
+@pytest.fixture
+def tiny(config, monkeypatch):
+    """A run that takes a second: no network, a loss of one parameter."""
+    monkeypatch.setattr(setup, 'make_objective', lambda *_: line())
+    config.backbone = None
+    return config
+
+
+def stop_at(monkeypatch, step, number):
+    """Sends this process a signal while it does a step."""
+    add = Log.add
+
+    def add_and_stop(self, done, metrics):
+        if done == step:
+            os.kill(os.getpid(), number)
+        add(self, done, metrics)
+
+    monkeypatch.setattr(Log, 'add', add_and_stop)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_the_resumed_run_is_the_same(number, tmp_path, tiny, monkeypatch, capfd):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    assert loop.train(tiny, tmp_path / 'whole')['finished']
+    with monkeypatch.context() as patch:
+        stop_at(patch, 8, number)
+        result = loop.train(tiny, tmp_path / 'run')
+    assert not result['finished'] and result['step'] == 8
+    assert ('Ctrl-C again' in capfd.readouterr().err) == (number == signal.SIGINT)
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    assert (tmp_path / 'run/checkpoints/8').is_dir()
+    assert loop.train(tiny, tmp_path / 'run')['step'] == 20
+    found, wanted = (
+        checkpoint.restore_variables(tmp_path / name / 'checkpoints') for name in ('run', 'whole')
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_after_damage_the_run_ends_the_same(tmp_path, tiny, capsys):
+    loop.train(tiny, tmp_path / 'whole')
+    tiny.steps = 12
+    loop.train(tiny, tmp_path / 'run')
+    tiny.steps = 20
+    data = next(tmp_path.glob('run/checkpoints/12/state/d/*'))
+    data.write_bytes(bytes(len(data.read_bytes())))
+    assert loop.train(tiny, tmp_path / 'run')['finished']
+    said = capsys.readouterr().err
+    assert 'checkpoint 12 is damaged: state/d/' in said and 'checkpoint 9 is used' in said
+    found, wanted = (
+        checkpoint.restore_variables(tmp_path / name / 'checkpoints') for name in ('run', 'whole')
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    steps = [int(path.name) for path in tmp_path.glob('run/checkpoints/*')]
+    assert len(steps) <= tiny.keep + 1 and max(steps) == 20
+
+
+def test_a_second_interrupt_ends_the_process_at_once():
+    code = """import os, signal, time
+from jaxprop.training.loop import _stop_signals
+with _stop_signals() as stopped:
+    for _ in range(5):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stopped.is_set()
+    os.kill(os.getpid(), signal.SIGINT)
+    print('goes on', flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    print('still here')
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and done.stdout == 'goes on\n'
+    assert 'Ctrl-C again stops at once' in done.stderr
+
+
+def test_zeros_at_the_end_of_the_metrics_are_cut_off(tmp_path, tiny, capsys):
+    tiny.steps = 6
+    loop.train(tiny, tmp_path / 'run')
+    path = tmp_path / 'run/metrics.jsonl'
+    whole = path.read_text()
+    path.write_bytes(whole.encode() + b'{"ste' + bytes(1000))
+    loop.train(tiny, tmp_path / 'run')
+    assert path.read_text() == whole
+    assert f'{path}: 1000 zero bytes' in capsys.readouterr().err
+    # What a power cut has lost is said.
+    path.write_bytes(whole.encode()[:30] + bytes(100))
+    loop.train(tiny, tmp_path / 'run')
+    assert 'entries between steps 0 and 6 are missing' in capsys.readouterr().err
+    path.unlink()
+    loop.train(tiny, tmp_path / 'run')
+    assert f'{path}: is missing' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text', ['', '{"name": "small', '[]', '\x00' * 100, '[' * 100_000])
+def test_damaged_files_of_a_run_are_named(text, tmp_path, tiny):
+    tiny.steps = 6
+    loop.train(tiny, tmp_path / 'run')
+    path = tmp_path / 'run/metrics.jsonl'
+    first, rest = path.read_text().split('\n', 1)
+    path.write_text('\n'.join((first, text, rest)))
+    with pytest.raises(ValueError, match=r'metrics\.jsonl: line 2 is damaged'):
+        loop.train(tiny, tmp_path / 'run')
+    (tmp_path / 'run/config.json').write_text(text)
+    with pytest.raises(ValueError, match=r'config\.json is damaged.*Remove'):
+        loop.train(tiny, tmp_path / 'run')
+    with pytest.raises(ValueError, match=r'config\.json is a file; a run needs a folder'):
+        loop.train(tiny, tmp_path / 'run/config.json')
+
+
+def test_a_full_disk_names_the_file(tmp_path, tiny, monkeypatch):
+    class Full:
+        name = str(tmp_path / 'run/metrics.jsonl')
+
+        def write(self, text):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+        def close(self):
+            pass
+
+    init = Log.__init__
+
+    def init_full(self, *arguments):
+        init(self, *arguments)
+        self._file.close()
+        self._file = Full()
+
+    monkeypatch.setattr(Log, '__init__', init_full)
+    with pytest.raises(OSError, match=r'No space left on device: .*run/metrics\.jsonl'):
+        loop.train(tiny, tmp_path / 'run')
 
 
 def test_start_from_takes_the_backbone_of_a_file(tmp_path):

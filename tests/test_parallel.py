@@ -1,0 +1,67 @@
+"""Several processes: how they join, and what happens to the others when one dies."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from jaxprop import parallel
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ((None, 2, 0), 'there is no coordinator'),
+        (('host', 2, 0), 'HOST:PORT'),
+        (('host:port', 2, 0), 'HOST:PORT'),
+        (('localhost:1', 2, 2), 'process_id is 2; it must be from 0 to 1'),
+        (('localhost:1', 2, -1), 'process_id is -1'),
+    ],
+)
+def test_processes_that_cannot_join(arguments, message, monkeypatch):
+    for name in ('COORDINATOR_ADDRESS', 'NUM_PROCESSES', 'PROCESS_ID'):
+        monkeypatch.delenv(f'JAX_{name}', raising=False)
+    with pytest.raises(ValueError, match=message):
+        parallel.initialize(*arguments)
+    monkeypatch.setenv('JAX_NUM_PROCESSES', 'two')
+    with pytest.raises(ValueError, match='JAX_NUM_PROCESSES is .two'):
+        parallel.initialize('localhost:1')
+
+
+def test_a_silent_process_is_given_up_within_a_minute():
+    assert parallel._HEARTBEAT_SECONDS <= 45
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_when_a_process_dies_the_other_ends_in_words(victim):
+    code = """import sys, time
+from jaxprop import parallel
+parallel._HEARTBEAT_SECONDS = 8
+parallel.initialize(sys.argv[1], 2, int(sys.argv[2]))
+print('joined', flush=True)
+time.sleep(300)
+"""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        coordinator = f'localhost:{free.getsockname()[1]}'
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-c', code, coordinator, str(index)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == 'joined\n'
+    processes[victim].kill()
+    processes[victim].communicate()
+    _, said = processes[1 - victim].communicate(timeout=60)
+    assert processes[1 - victim].returncode != 0
+    assert f'process {1 - victim} of 2: should another one die' in said
+    assert 'another task died' in said
