@@ -10,6 +10,7 @@ import pytest
 
 from jaxprop.data.image_files import list_image_classes, resize_to_cover
 from jaxprop.data.pipeline import (
+    BatchIterator,
     CombinedIterator,
     DatasetConfig,
     list_videos,
@@ -243,3 +244,14 @@ def test_built_datasets_read_without_tensorflow(name, root, tmp_path):
     video, time = (np.round(batch['frames'][:, :, 4, 4, i] / 20) for i in (0, 1))
     np.testing.assert_array_equal(video[:, 0], video[:, 1])
     assert (abs(time[:, 1] - time[:, 0]) <= 2).all() and (time[:, 1] != time[:, 0]).all()
+
+
+def test_a_dead_reading_process_is_an_error_of_the_data():
+    def batches():
+        yield {'image': 0}, {}
+        raise RuntimeError('Worker process was terminated unexpectedly with exit code -9.')
+
+    iterator = BatchIterator(batches(), 8, 2, 0.05)
+    next(iterator)
+    with pytest.raises(DataError, match=r'num_workers\) has died.*exit code -9'):
+        next(iterator)
