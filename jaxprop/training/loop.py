@@ -1,6 +1,7 @@
 """A run of training, from a config to a backbone on disk."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -15,8 +16,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxprop import parallel
-from jaxprop.files import claim, write_json
+from jaxprop import files, parallel
 from jaxprop.training import checkpoint
 from jaxprop.training.log import Log
 from jaxprop.training.setup import (
@@ -73,16 +73,22 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         checkpoints are all damaged.
       OSError: `workdir` cannot be written to.
     """
-    with _stop_signals() as stopped:
-        return _train(config, pathlib.Path(workdir), stopped)
-
-
-def _train(config, workdir, stopped):
+    workdir = pathlib.Path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f'{workdir} is a file; a run needs a folder')
     check_settings(config)
+    with contextlib.ExitStack() as stack:
+        stopped = stack.enter_context(_stop_signals())
+        if parallel.is_writer():
+            stack.enter_context(files.locked(workdir))
+            files.remove_partial(workdir)
+        return _train(config, workdir, stopped)
+
+
+def _train(config, workdir, stopped):
     _check_settings_file(workdir / 'config.json')
-    claim(workdir / 'config.json', config.to_dict(), _CHANGEABLE, write=parallel.is_writer())
+    claim = functools.partial(files.claim, workdir / 'config.json', config.to_dict(), _CHANGEABLE)
+    claim(write=False)
 
     iterator = open_data(config)
     steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
@@ -94,6 +100,8 @@ def _train(config, workdir, stopped):
     iterator.set_state(start)
     state = create_state(objective, optimizer, example, config.seed)
 
+    # The settings can be used, so the folder is theirs.
+    claim(write=parallel.is_writer())
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoint.open_manager(workdir / 'checkpoints', config.keep))
         if manager.latest_step() is not None:
@@ -126,7 +134,9 @@ def _train(config, workdir, stopped):
                 unreadable=len(iterator.unreadable),
             )
             if iterator.unreadable:
-                write_json(workdir / f'unreadable.{jax.process_index()}.json', iterator.unreadable)
+                files.write_json(
+                    workdir / f'unreadable.{jax.process_index()}.json', iterator.unreadable
+                )
             bar.set_postfix(loss=log.metrics['loss'], refresh=False)
 
         def save():

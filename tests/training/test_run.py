@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from configs.train import small_rotation
-from jaxprop import color
+from jaxprop import color, files
 from jaxprop.checkpoints.native import describe_pretrained, load_pretrained
 from jaxprop.data.pipeline import DatasetConfig, make_iterator
 from jaxprop.models import ResNet
@@ -236,3 +236,13 @@ def test_exported_statistics_are_those_of_frames_of_the_data(folder):
     # A norm divides by the batch's own deviation in both.
     np.testing.assert_allclose(backbone.apply(result, images), expected, atol=1e-4)
     assert not np.allclose(backbone.apply(variables, images), expected, atol=1e-2)
+
+
+def test_what_is_refused_claims_no_folder_and_two_runs_share_none(folder):
+    process = start(folder, 'refused', '--config.data.batch_size=5000')
+    assert 'less than a batch' in process.communicate(timeout=300)[0] and process.returncode == 1
+    assert not list((folder / 'refused').iterdir())
+    with files.locked(folder / 'taken'):
+        process = start(folder, 'taken', '--config.steps=1')
+        assert 'is being written by process' in process.communicate(timeout=300)[0]
+    assert process.returncode == 1 and not list((folder / 'taken').iterdir())
