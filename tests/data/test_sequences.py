@@ -121,7 +121,6 @@ def test_results_stay_inside_their_folder(tmp_path, name):
     task = tasks.open_task({'kind': 'synthetic'})
     for path in (
         lambda name: results.prediction_path(tmp_path, task, name),
-        lambda name: results.partial_path(tmp_path, task, name),
         lambda name: results.record_path(tmp_path, name),
         lambda name: results.skipped_path(tmp_path, name),
     ):
