@@ -1,7 +1,9 @@
 """Files that are whole or not there, and folders that hold the results of one set of settings."""
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -9,7 +11,7 @@ import pathlib
 import secrets
 import shutil
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flax import traverse_util
@@ -20,6 +22,7 @@ except ImportError:  # On Windows; there no lock is taken.
     fcntl = None
 
 _MARK = '.partial-'
+_LITTER = ('Thumbs.db', 'desktop.ini')  # Of file managers.
 
 
 def partial_path(path: str | os.PathLike) -> pathlib.Path:
@@ -40,11 +43,9 @@ def remove_partial(folder: str | os.PathLike, owned: Iterable[str] = ()) -> None
       folder: that the files were written to.
       owned: names of folders in it that are searched as well, at any depth.
     """
-    folder, pattern = pathlib.Path(folder), f'.*{_MARK}*'
-    for path in [
-        *folder.glob(pattern),
-        *(p for name in owned for p in (folder / name).rglob(pattern)),
-    ]:
+    folder, pattern = pathlib.Path(folder), f'.*{_MARK}{"[0-9a-f]" * 8}*'
+    inner = (path for name in owned for path in (folder / name).rglob(pattern))
+    for path in [*folder.glob(pattern), *inner]:
         remove(path)
 
 
@@ -109,6 +110,25 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
 
 
+def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[Any]]) -> None:
+    """Writes rows of cells as CSV, by `replacing`; None becomes an empty cell.
+
+    A text that a spreadsheet would run as a formula gets a ' in front.
+    """
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator='\n').writerows(map(_plain_cell, row) for row in rows)
+    write_text(path, stream.getvalue())
+
+
+def _plain_cell(value):
+    if isinstance(value, str) and value.startswith(('=', '+', '-', '@', '\t', '\r')):
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
+    return value
+
+
 def as_json(value: Any) -> Any:
     """A value as it comes back from `write_json` and `read_json`."""
     return json.loads(json.dumps(_finite(value)))
@@ -130,16 +150,16 @@ def digest(paths: Iterable[str | os.PathLike]) -> str:
     """SHA-256 over the names and contents of files, in hexadecimal: the identity of data.
 
     Args:
-      paths: of files, or of folders, which stand for all files in them. The folders that lead to
-        them do not count: moved elsewhere, the data are the same.
+      paths: of files, or of folders, which stand for all files in them but hidden ones and those
+        that file managers leave. The folders that lead to them do not count: moved elsewhere, the
+        data are the same.
 
     Raises:
       OSError: a file can't be read.
     """
     total = hashlib.sha256()
     for path in map(pathlib.Path, paths):
-        inner = sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else [path]
-        for file in inner:
+        for file in _files(path) if path.is_dir() else [path]:
             with file.open('rb') as opened:
                 content = hashlib.file_digest(opened, 'sha256').hexdigest()
             name = os.fsencode(file.relative_to(path.parent))
@@ -154,7 +174,7 @@ def claim(
     write: bool = True,
     *,
     owned: Collection[str] = (),
-    replace_damaged: bool = False,
+    are_ours: Callable[[], bool] = bool,
 ) -> None:
     """Makes a folder the place of results with these settings, or refuses.
 
@@ -164,28 +184,30 @@ def claim(
       changeable: names, 'outer/inner' or 'outer' for all below it, that may differ from those of an
         earlier call.
       write: False: only check, where another process writes.
-      owned: what the results are called in the folder. Where one of these is there without settings
-        it is somebody else's, and stays.
-      replace_damaged: damaged settings count as none, where results are checked one by one.
+      owned: what the results are called in the folder, files or folders. Where none of these holds
+        a file there are no results yet, and any settings do.
+      are_ours: tells, where settings are missing or damaged, whether results that are there were
+        made with the settings now given; by default they are somebody else's, and stay.
 
     Raises:
       ValueError: the folder holds results of other settings, and the message says which differ;
         or it holds something of these names that is not known to be a result; or the settings
-        there are damaged.
+        there are damaged, and nothing tells what they were.
     """
     path = pathlib.Path(path)
     settings = as_json(settings)
+    there = [name for name in owned if _holds_file(path.parent / name)]
     found = None
-    if path.exists():
+    if path.exists() and (there or not owned):
         try:
             found = read_json(path)
             if not isinstance(found, dict):
                 raise ValueError(f'{path}: is damaged, it holds no settings')
         except ValueError as error:
-            if not replace_damaged:
+            if not are_ours():
                 raise ValueError(f'{error}. Name another folder, or remove this one') from error
             found = None
-    elif there := [name for name in owned if (path.parent / name).exists()]:
+    elif there and not are_ours():
         raise ValueError(
             f'{path.parent} holds {", ".join(there)}, but no {path.name} of an earlier run. Name '
             'another folder'
@@ -249,6 +271,21 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         file.close()
+
+
+def _holds_file(path):
+    return path.is_file() or (path.is_dir() and bool(_files(path)))
+
+
+def _files(folder):
+    """The files in a folder, at any depth, in order; without hidden ones and litter."""
+    return sorted(
+        path
+        for path in folder.rglob('*')
+        if path.is_file()
+        and path.name not in _LITTER
+        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
+    )
 
 
 def _sync(path):

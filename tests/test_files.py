@@ -1,5 +1,6 @@
 """Files that are whole or not there, and folders of one set of settings."""
 
+import csv
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from jaxprop.files import (
     read_json,
     remove_partial,
     replacing,
+    write_csv,
     write_json,
 )
 
@@ -69,22 +71,37 @@ def test_a_folder_is_claimed_once(tmp_path):
 
 def test_what_is_not_known_to_be_a_result_is_left_alone(tmp_path):
     (tmp_path / 'masks').mkdir()
+    claim(tmp_path / 'settings.json', {'a': 1}, owned=('masks', 'metrics.json'))
+    # There is no result yet: other settings do.
+    claim(tmp_path / 'settings.json', {'a': 2}, owned=('masks', 'metrics.json'))
+    (tmp_path / 'masks' / '0.png').touch()
+    with pytest.raises(ValueError, match='a is 3, was 2'):
+        claim(tmp_path / 'settings.json', {'a': 3}, owned=('masks', 'metrics.json'))
+    (tmp_path / 'settings.json').unlink()
     with pytest.raises(ValueError, match='holds masks, but no settings.json'):
         claim(tmp_path / 'settings.json', {'a': 1}, owned=('masks', 'metrics.json'))
     assert [path.name for path in tmp_path.iterdir()] == ['masks']
-    claim(tmp_path / 'settings.json', {'a': 1}, owned=('metrics.json',))
-    claim(tmp_path / 'settings.json', {'a': 1}, owned=('masks',))
 
 
 @pytest.mark.parametrize('content', ['', '{"a": ', '[1]', '"a"', '[' * 10**5])
-def test_damaged_settings_are_named_or_replaced(tmp_path, content):
+def test_damaged_settings_are_named_unless_the_results_tell(tmp_path, content):
     path = tmp_path / 'settings.json'
     path.write_text(content)
-    with pytest.raises(ValueError, match='settings.json: is damaged'):
-        claim(path, {'a': 1})
+    (tmp_path / 'result').touch()
+    for owned in ((), ('result',)):
+        with pytest.raises(ValueError, match='settings.json: is damaged'):
+            claim(path, {'a': 1}, owned=owned)
     assert path.read_text() == content
-    claim(path, {'a': 1}, replace_damaged=True)
+    claim(path, {'a': 1}, owned=('result',), are_ours=lambda: True)
     assert read_json(path) == {'a': 1}
+
+
+def test_no_cell_of_a_csv_is_a_formula(tmp_path):
+    rows = [['sequence', 'J'], ['=cmd()', -0.5], ['-3.5', '@x'], ['dog', None]]
+    write_csv(tmp_path / 'a.csv', rows)
+    with (tmp_path / 'a.csv').open() as file:
+        found = list(csv.reader(file))
+    assert found == [['sequence', 'J'], ["'=cmd()", '-0.5'], ['-3.5', "'@x"], ['dog', '']]
 
 
 def test_changeable_is_a_name_or_all_below_it(tmp_path):

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import numpy as np
 import pytest
 
 from jaxprop import cli
@@ -26,9 +25,9 @@ def clips(tmp_path_factory):
     return sorted(path for path in root.iterdir() if path.is_dir())
 
 
-def propagate(clip, output):
+def propagate(clip, output, *flags):
     mask = clip.with_name(f'{clip.name}.png')
-    flags = f'--output={output}', '--config.network.name=untrained', *SMALL
+    flags = f'--output={output}', '--config.network.name=untrained', *SMALL, *flags
     return cli.main(['propagate', *map(str, (clip, mask, *flags))])
 
 
@@ -71,14 +70,21 @@ def test_a_folder_is_one_video_s_and_whole(clips, tmp_path, capsys, monkeypatch)
     assert 'video/first_mask is ' in capsys.readouterr().err
     assert [(tmp_path / name).read_bytes() for name in WHOLE[:-1]] == masks[:-1]
 
-    # What is damaged is made again.
-    (tmp_path / 'masks' / '00002.png').write_bytes(b'')
-    assert propagate(clips[0], tmp_path) == 0
+    # Masks that were corrected by hand stay, and so does what else is there.
+    corrected = tmp_path / 'masks' / '00002.png'
+    corrected.write_bytes(b'by hand')
+    (tmp_path / 'masks' / 'notes.txt').touch()
+    assert propagate(clips[0], tmp_path) == 1
+    assert 'not as they were written' in capsys.readouterr().err
+    assert corrected.read_bytes() == b'by hand' and (tmp_path / 'masks' / 'notes.txt').exists()
+
+
+def test_settings_that_label_nothing_claim_no_folder(clips, tmp_path, capsys):
+    wrong = '--config.propagation.num_neighbors=1000000'
+    assert propagate(clips[0], tmp_path, wrong) == 1
+    assert 'num_neighbors' in capsys.readouterr().err
+    assert propagate(clips[1], tmp_path) == 0
     assert names(tmp_path) == WHOLE
-    assert np.array_equal(
-        image_files.read_mask(tmp_path / 'masks/00000.png'),
-        image_files.read_mask(clips[0].with_name(f'{clips[0].name}.png')),
-    )
 
 
 def test_a_folder_of_somebody_else_is_left_alone(clips, tmp_path, capsys):

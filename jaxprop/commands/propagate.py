@@ -47,14 +47,15 @@ def run(options, arguments, root):
 
     # Take the folder, or find that all is done.
     with files.locked(output):
-        files.remove_partial(output, _OWNED)
         files.claim(
             output / 'settings.json',
             {**settings, 'command': results.command()},
             changeable=('command',),
             owned=_OWNED,
         )
-        if _is_finished(output):
+        files.remove_partial(output, _OWNED)
+        if (output / 'finished.json').exists():
+            _check_finished(output)
             print('these results are there already, whole: nothing is left to do')
         else:
             with interruptible(lambda: 'no mask is kept, and the same command starts anew'):
@@ -105,15 +106,20 @@ def _label(video, sequence, labeller, output):
     )
 
 
-def _is_finished(output):
-    """Whether masks and overlay are there as they were written."""
+def _check_finished(output):
+    """Raises ValueError where masks or overlay are not as they were written: nothing is removed."""
     from jaxprop import files
 
     try:
-        found = files.read_json(output / 'finished.json')
-        return found['results'] == files.digest(output / name for name in _OWNED[:2])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        made = files.read_json(output / 'finished.json')['results']
+        is_whole = made == files.digest(output / name for name in _OWNED[:2])
+    except (OSError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise ValueError(
+            f'the masks or the overlay in {output} are not as they were written, and may hold your '
+            'work: name another folder, or remove this one'
+        )
 
 
 COMMAND = Command(

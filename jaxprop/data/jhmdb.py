@@ -71,7 +71,7 @@ def jhmdb_names(
                 names.append(check_name(name, path, parts=2))
     if not names:
         raise DataError(f'{folder}: holds no list ACTION{suffix} with a test clip')
-    return tuple(names)
+    return tuple(dict.fromkeys(names))
 
 
 def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
@@ -130,7 +130,7 @@ def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
         names.append(check_name('/'.join(parts[-2:]), path, parts=2))
     if not names:
         raise DataError(f'{path}: names no clip')
-    return tuple(names)
+    return tuple(dict.fromkeys(names))
 
 
 def _read_positions(path: pathlib.Path) -> np.ndarray:

@@ -66,7 +66,7 @@ def vip_names(root: str | os.PathLike, split: str = 'val') -> tuple[str, ...]:
     names = tuple(check_name(line, path, parts=None) for line in read_lines(path))
     if not names:
         raise DataError(f'{path}: names no video')
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def vip_sequence(

@@ -70,6 +70,10 @@ def label_sequences(
                         works.append(work)
                 except DataError as error:
                     skip(name, error)
+            if works:
+                # Scores of what is labelled anew don't stand beside it meanwhile.
+                for old in results.SUMMARIES:
+                    (output / old).unlink(missing_ok=True)
             total = sum(work.num_frames for group in groups.values() for work in group)
             with tqdm(
                 total=total,

@@ -1,6 +1,6 @@
 """The folder of an evaluation: where predictions and records are, and where a number comes from."""
 
-import csv
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -11,19 +11,21 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 
 import jaxprop
 from jaxprop import files
-from jaxprop.data.sequences import check_name
+from jaxprop.data.sequences import DataError, check_name
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.tasks.task import Record, Task
 
-# What an evaluation's results are called in its folder.
-OWNED = ('masks', 'keypoints', 'sequences', 'skipped', 'metrics.json', 'report.html')
+# What an evaluation's results are called in its folder, and all that it writes there.
+SUMMARIES = ('metrics.json', 'per_sequence.csv', 'report.html')
+OWNED = ('masks', 'keypoints', 'sequences', *SUMMARIES)
+WRITTEN = (*OWNED, 'skipped')
 
 # Git runs programs that a repository's own settings name: monitors, hooks, filters, transports. A
 # comparison of object names needs none of them.
@@ -118,7 +120,7 @@ def shown(value: Any, private: Iterable[str] = ()) -> Any:
         return value
     for path in sorted(filter(os.path.isabs, private), key=len, reverse=True):
         value = value.replace(f'{path.rstrip("/")}/', '').replace(path, pathlib.PurePath(path).name)
-    return re.sub(r'(?<![\w.:/])~?/(?:[^\s/\'"]+/)*(?=[^\s/])', '', value)
+    return re.sub(r'(?<![^\s\'"(=,\[])~?/(?:[^\s/\'"]+/)*(?=[^\s/])', '', value)
 
 
 def made_by(task: Task, labeller: Labeller) -> dict[str, Any]:
@@ -137,9 +139,9 @@ class Folder:
         sequences/NAME.json                                a record: the sequence is finished
         skipped/NAME.json                                  why it could not be used
 
-    A record says, by digests, what it was made from: the settings, the sequence's files, the
-    predictions, and what else it holds. A sequence whose record is damaged, or says something else
-    than is there now, is not finished.
+    A record says, by digests, what it was made from: the settings, the sequence's files and the
+    predictions. A sequence whose record is damaged, or says something else than is there now, is
+    not finished.
     """
 
     def __init__(self, output: pathlib.Path, task: Task, settings: Mapping[str, Any]):
@@ -161,33 +163,29 @@ class Folder:
         """Brings the predictions of a sequence to their place and, last, writes its record."""
         name = record['name']
         record_path(self.output, name).unlink(missing_ok=True)
-        path = self.predictions(name)
-        files.move(partial, path)
-        made = self._made_from(name, data, record)
-        files.write_json(record_path(self.output, name), {**record, 'made_from': made})
+        files.move(partial, self.predictions(name))
+        made = self._made_from(name, data)
+        write_sealed(record_path(self.output, name), {**record, 'made_from': made})
 
     def record(self, name: str, data: str) -> Record | None:
         """The record of a sequence; None where it is not finished, or was made from other data."""
         try:
-            record = files.read_json(record_path(self.output, name))
-            own = {key: value for key, value in record.items() if key != 'made_from'}
-            is_whole = record['made_from'] == self._made_from(name, data, own)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            record = read_sealed(record_path(self.output, name))
+            return record if record['made_from'] == self._made_from(name, data) else None
+        except (OSError, ValueError, KeyError):
             return None
-        return record if is_whole else None
 
-    def _made_from(self, name, data, record):
-        return {
-            'settings': self.settings_digest,
-            'data': data,
-            'predictions': files.digest([self.predictions(name)]),
-            'record': _digest(record),
-        }
+    def _made_from(self, name, data):
+        predictions = files.digest([self.predictions(name)])
+        return {'settings': self.settings_digest, 'data': data, 'predictions': predictions}
 
-    def made_from(self, records: Mapping[str, Record]) -> dict[str, Any]:
-        """The identity of finished results: a digest of the settings, and of each sequence."""
-        data = {name: record['made_from']['data'] for name, record in records.items()}
-        return {'settings': self.settings_digest, 'data': data}
+    def are_ours(self) -> bool:
+        """Whether records are there, and those that are whole were made with these settings."""
+        found = set()
+        for path in (self.output / 'sequences').rglob('*.json'):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found.add(read_sealed(path)['made_from']['settings'])
+        return found == {self.settings_digest}
 
     def skip(self, name: str, reason: str) -> None:
         """Writes down why a sequence could not be used."""
@@ -199,6 +197,40 @@ class Folder:
             return str(files.read_json(skipped_path(self.output, name))['reason'])
         except FileNotFoundError:
             return None
+
+
+def write_sealed(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes a mapping as JSON with a digest of itself, for `read_sealed`."""
+    files.write_json(path, {**value, 'seal': _digest(value)})
+
+
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+      ValueError: it is damaged; the message names the file. OSError: it can't be read.
+    """
+    value = files.read_json(path)
+    if not isinstance(value, dict) or value.pop('seal', None) != _digest(value):
+        raise ValueError(f'{path}: is damaged; evaluate again, which makes it anew')
+    return value
+
+
+def identities(
+    sequences: Iterable[tuple[str, Callable[[], Any]]],
+) -> dict[str, str]:
+    """By name the digest of each sequence's files; '' where it can't be opened.
+
+    Args:
+      sequences: names, and functions that open them.
+    """
+    found = {}
+    for name, open_sequence in sequences:
+        try:
+            found[name] = open_sequence().identity()
+        except DataError:
+            found[name] = ''
+    return found
 
 
 def _digest(value):
@@ -224,20 +256,3 @@ def skipped_path(output: pathlib.Path, name: str) -> pathlib.Path:
 def _checked(name):
     """The name of a sequence, which leads to no place outside the output. Raises DataError."""
     return check_name(name, 'the results of a sequence', parts=None)
-
-
-def write_csv(path: str | os.PathLike, rows: list[dict[str, Any]]) -> None:
-    """Writes rows as CSV. A text that a spreadsheet would run as a formula gets a ' in front."""
-    with (
-        files.replacing(path) as temporary,
-        temporary.open('w', newline='', encoding='utf-8', errors='replace') as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ['sequence'])
-        writer.writeheader()
-        writer.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
-
-
-def plain_cell(value: Any) -> Any:
-    """A value that no spreadsheet takes for a formula."""
-    starts = isinstance(value, str) and value.startswith(('=', '+', '-', '@', '\t', '\r'))
-    return f"'{value}" if starts else value

@@ -22,7 +22,7 @@ from jaxprop.evaluation import labelling, results
 from jaxprop.evaluation.labeller import Labeller, plan_video, start_video
 from jaxprop.evaluation.stream import Stream
 from jaxprop.report import page, pictures
-from jaxprop.tasks.task import Task
+from jaxprop.tasks.task import Task, check_names
 
 
 def label_frames(
@@ -116,10 +116,12 @@ def evaluate(
     Raises:
       DataError: a sequence that cannot be used, unless `skip_bad`.
       ValueError: `output` holds results of other settings, or another process writes there;
-        features are not finite; `videos_per_device` is below 1.
+        features are not finite; `videos_per_device` or `report_frames` is below 1.
     """
     if videos_per_device < 1:
         raise ValueError(f'videos_per_device is {videos_per_device}; it must be at least 1')
+    if report_frames < 1:
+        raise ValueError(f'report_frames is {report_frames}; it must be at least 1')
     with writing_to(output):
         return _evaluate(
             task, labeller, output, title, dataset, skip_bad, report_frames, videos_per_device
@@ -130,25 +132,20 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     """See `evaluate`: what it does in a folder that is this run's alone."""
     # Opening checks every file: once for labelling and for the report.
     sequences = [(name, opened_once(open_sequence)) for name, open_sequence in task.sequences()]
+    check_names([name for name, _ in sequences])
     folder = open_folder(task, labeller, output, dataset)
     settings = {'dataset': dict(dataset), **results.made_by(task, labeller)}
 
     # Label what is not finished.
     started = time.time()
-    try:
-        waits = labelling.label_sequences(
-            parallel.own_part(sequences),
-            task,
-            labeller,
-            output,
-            skip_bad=skip_bad,
-            videos_per_device=videos_per_device,
-        )
-    except ValueError:
-        # With such settings nothing can be labelled: a folder without results is free for others.
-        if parallel.is_writer() and not any((output / 'sequences').rglob('*.json')):
-            (output / 'settings.json').unlink()
-        raise
+    waits = labelling.label_sequences(
+        parallel.own_part(sequences),
+        task,
+        labeller,
+        output,
+        skip_bad=skip_bad,
+        videos_per_device=videos_per_device,
+    )
     parallel.wait_for_all()
 
     # Read the records of all, those of other processes too, and draw what the report shows.
@@ -193,7 +190,10 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
             'execution': dataclasses.asdict(labeller.execution),
             'videos_per_device': videos_per_device,
         },
-        'made_from': folder.made_from(records),
+        'made_from': {
+            'settings': folder.settings_digest,
+            'data': results.identities(sequences),
+        },
         'provenance': results.provenance(),
         'timing': {
             'this run, seconds': round(time.time() - started, 1),
@@ -206,13 +206,10 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     private = *map(str, dataset.values()), labeller.source.description['name'], str(output)
     metrics = results.shown(metrics, private)
     if parallel.is_writer():
-        files.write_json(output / 'metrics.json', metrics)
-        network = metrics['network']['name']
-        results.write_csv(
-            output / 'per_sequence.csv',
-            [{**row, 'network': network} for row in metrics['per_sequence']],
-        )
+        _write_rows(output / 'per_sequence.csv', metrics)
         page.write_report(output / 'report.html', metrics, previews, task.layout)
+        # Where this file is, all is there.
+        results.write_sealed(output / 'metrics.json', metrics)
     parallel.wait_for_all()
     return metrics
 
@@ -220,6 +217,13 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
 def writing_to(output: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     """Keeps other runs from writing to a folder; of several processes of one run the first does."""
     return files.locked(output) if parallel.is_writer() else contextlib.nullcontext()
+
+
+def _write_rows(path, metrics):
+    """The rows of 'per_sequence' as CSV, each with the network's name."""
+    rows = [{**row, 'network': metrics['network']['name']} for row in metrics['per_sequence']]
+    columns = list(rows[0]) if rows else ['sequence']
+    files.write_csv(path, [columns, *([row.get(name) for name in columns] for row in rows)])
 
 
 def open_folder(
@@ -230,19 +234,20 @@ def open_folder(
     Raises:
       ValueError: it holds results of other settings, or somebody else's files.
     """
-    if parallel.is_writer():
-        files.remove_partial(output, results.OWNED)
     made = results.made_by(task, labeller)
+    folder = results.Folder(output, task, made)
     files.claim(
         output / 'settings.json',
         {'dataset': dict(dataset), **made, 'command': results.command()},
         changeable=('command',),
         write=parallel.is_writer(),
         owned=results.OWNED,
-        replace_damaged=True,
+        are_ours=folder.are_ours,
     )
+    if parallel.is_writer():
+        files.remove_partial(output, results.WRITTEN)
     parallel.wait_for_all()
-    return results.Folder(output, task, made)
+    return folder
 
 
 def opened_once(open_sequence: Callable[[], Any]) -> Callable[[], Any]:

@@ -2,16 +2,14 @@
 
 import base64
 import collections
-import csv
 import html
-import io
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxprop.files import replacing, write_text
+from jaxprop.files import replacing, write_csv, write_text
 from jaxprop.report.chart import check_labels, curve_of, draw_figure, join, value_of
 from jaxprop.report.page import document, is_number
 
@@ -129,7 +127,6 @@ def _write(output, study, rows, title, notes, caption=''):
     ]
     for suffix, text in (
         ('md', _markdown(study, rows, title, notes, caption)),
-        ('csv', _csv(study, rows)),
         (
             'html',
             _page(
@@ -143,23 +140,14 @@ def _write(output, study, rows, title, notes, caption=''):
         ),
     ):
         write_text(output / f'table.{suffix}', text)
+    write_csv(output / 'table.csv', _rows_of_csv(study, rows))
 
 
-def _csv(study: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def _rows_of_csv(study: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[list[Any]]:
     names = dict.fromkeys([*study['columns'], *(name for row in rows for name in row['labels'])])
     keys = [key for key, _ in study['measures']]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator='\n')
-    writer.writerow(
-        [
-            *names,
-            *(f'{key} {kind}' for key in keys for kind in ('measured', 'published')),
-            'marked',
-            'note',
-            'sequences',
-            'frames',
-        ]
-    )
+    numbers = (f'{key} {kind}' for key in keys for kind in ('measured', 'published'))
+    yield [*names, *numbers, 'marked', 'note', 'sequences', 'frames']
     for row in rows:
         numbers = []
         for key in keys:
@@ -169,17 +157,8 @@ def _csv(study: Mapping[str, Any], rows: Sequence[Row]) -> str:
                 '' if value is None else f'{100 * value:.15g}',
                 row['published'].get(key, ''),
             ]
-        writer.writerow(
-            [
-                *(row['labels'].get(name, '') for name in names),
-                *numbers,
-                bool(row['marked']),
-                row['note'],
-                row['sequences'],
-                row['frames'],
-            ]
-        )
-    return stream.getvalue()
+        labels = (row['labels'].get(name, '') for name in names)
+        yield [*labels, *numbers, bool(row['marked']), row['note'], row['sequences'], row['frames']]
 
 
 def _markdown(study, rows, title, notes, caption) -> str:

@@ -3,7 +3,6 @@
 What `runner.evaluate` has written is read; nothing is labelled again.
 """
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -77,6 +76,8 @@ def compare(
         folder without a finished run; runs of different benchmarks, or of no sequence in common, or
         where one of the same name has other frames.
     """
+    if report_frames < 1:
+        raise ValueError(f'report_frames is {report_frames}; it must be at least 1')
     runs = [_read_run(folder, name) for folder, name in _named(folders).items()]
     settings = _differing(runs)
     _check_same_benchmark(runs, settings)
@@ -84,6 +85,8 @@ def compare(
     warnings = _left_out(runs, names)
     for name in names:
         _check_same_sequence(runs, name)
+        if len({run.records[name]['made_from']['data'] for run in runs}) > 1:
+            warnings.append(f'{name}: its frames or annotations are not the same in all runs.')
     if any(row['setting'].startswith('measure.') for row in settings):
         warnings.append(f'Measures are set differently: all runs are scored as {runs[0].name} is.')
     warnings += [
@@ -94,7 +97,7 @@ def compare(
 
     task = tasks.open_task(runs[0].dataset, runs[0].settings.get('measure'))
     scored = [name for name in names if all(task.is_scored(run.records[name]) for run in runs)]
-    results = [
+    tables = [
         task.results({name: run.records[name] for name in scored})
         if scored
         else {'summary': {}, 'per_sequence': []}
@@ -107,11 +110,13 @@ def compare(
     comparison = {
         'runs': [_described(run) for run in runs],
         'settings': settings,
-        'tables': _tables(results, task.layout),
+        'tables': _tables(tables, task.layout),
         'measures': task.printed,
-        'per_sequence': [result['per_sequence'] for result in results],
+        'per_sequence': [table['per_sequence'] for table in tables],
         'warnings': warnings + missing,
     }
+    private = [str(value) for run in runs for value in (run.output, *run.dataset.values())]
+    comparison = results.shown(comparison, private)
     output = pathlib.Path(output)
     page.write_comparison(output / 'comparison.html', comparison, views, task.layout)
     _write_csv(output / 'comparison.csv', comparison)
@@ -135,16 +140,20 @@ def _read_run(folder, name):
     if not path.is_file():
         raise ValueError(f'{folder} holds no metrics.json; it must be the output of a finished run')
     try:
-        metrics = files.read_json(path)
+        metrics = results.read_sealed(path)
         names = dict.fromkeys(row['sequence'] for row in metrics['per_sequence'])
         records = {
-            name: files.read_json(results.record_path(folder, name))
+            name: results.read_sealed(results.record_path(folder, name))
             for name in (*names, *metrics['unscored'])
         }
         dataset = dict(files.read_json(folder / 'settings.json')['dataset'])
     except OSError as error:
         raise ValueError(
             f'{error.filename} is missing: {folder} is not the whole output of a finished run'
+        ) from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path} or the settings.json beside it is damaged; evaluate again, which makes it anew'
         ) from error
     return _Run(name, folder, metrics, records, dataset)
 
@@ -278,24 +287,17 @@ def _views(runs, names, sequences, task, report_frames):
 def _write_csv(path, comparison):
     names = [run['name'] for run in comparison['runs']]
     known = ('measure', 'values', 'differences')
-    rows = [row for rows in comparison['tables'].values() for row in rows]
-    subjects = list(dict.fromkeys(name for row in rows for name in row if name not in known))
-    with (
-        files.replacing(path) as temporary,
-        temporary.open('w', newline='', encoding='utf-8', errors='replace') as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(
-            ['table', *subjects, 'measure', *names, *(f'{name} - {names[0]}' for name in names[1:])]
-        )
-        for table, rows in comparison['tables'].items():
-            for row in rows:
-                writer.writerow(
-                    [
-                        table,
-                        *(row.get(name, '') for name in subjects),
-                        row['measure'],
-                        *row['values'],
-                        *row['differences'],
-                    ]
-                )
+    tables = comparison['tables']
+    subjects = list(dict.fromkeys(name for rows in tables.values() for row in rows for name in row))
+    subjects = [name for name in subjects if name not in known]
+    head = ['table', *subjects, 'measure', *names, *(f'{n} - {names[0]}' for n in names[1:])]
+    body = (
+        [
+            table,
+            *(row.get(name, '') for name in subjects),
+            *(row['measure'], *row['values'], *row['differences']),
+        ]
+        for table, rows in tables.items()
+        for row in rows
+    )
+    files.write_csv(path, [head, *body])

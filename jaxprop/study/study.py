@@ -19,8 +19,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jaxprop import files, methods, parallel, tasks
-from jaxprop.data.sequences import DataError
+from jaxprop import methods, parallel, tasks
 from jaxprop.evaluation import labelling, results
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.features import KeptFeatures, weights_digest
@@ -225,7 +224,7 @@ def report_row(cell: Cell, output: pathlib.Path) -> Row:
     path = _metrics_path(cell, output)
     if cell.missing or not path.exists():
         return row
-    metrics = files.read_json(path)
+    metrics = results.read_sealed(path)
     return {
         **row,
         'measured': metrics['summary'],
@@ -292,20 +291,11 @@ def _runs(group, output):
 def _is_finished(one, sequences):
     """Whether a run's results are there, made from these settings, weights and files."""
     try:
-        metrics = files.read_json(one.output / 'metrics.json')
-        made = metrics['made_from']
-        skipped = {row['sequence'] for row in metrics['skipped']}
-    except (OSError, ValueError, KeyError, TypeError):
+        made = results.read_sealed(one.output / 'metrics.json')['made_from']
+    except (OSError, ValueError, KeyError):
         return False
     folder = results.Folder(one.output, one.task, results.made_by(one.task, one.labeller))
-    data = {}
-    for name, open_sequence in sequences:
-        if name not in skipped:
-            try:
-                data[name] = open_sequence().identity()
-            except DataError:
-                return False
-    return made == {'settings': folder.settings_digest, 'data': data}
+    return made == {'settings': folder.settings_digest, 'data': results.identities(sequences)}
 
 
 def _label_by_all(runs, name, open_sequence):

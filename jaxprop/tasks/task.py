@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxprop.data.sequences import check_name, compact
+from jaxprop.data.sequences import DataError, check_name, compact
 
 Record = dict[str, Any]
 Colour = tuple[int, int, int]
@@ -284,18 +284,35 @@ def check_folders(**folders: tuple[str, str]) -> None:
             )
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Checks that results of different sequences do not lie in each other's folders.
+
+    Raises:
+      DataError: a name is there twice, or leads to a place below another one.
+    """
+    known = set(names)
+    for name in known:
+        if names.count(name) > 1:
+            raise DataError(f'dataset.names: the sequence {name!r} is there twice')
+        for parent in map(str, pathlib.PurePosixPath(name).parents):
+            if parent in known:
+                raise DataError(
+                    f'dataset.names: {parent!r} and {name!r} cannot be evaluated together: the '
+                    "results of one would lie in the other's folder"
+                )
+
+
 def named_sequences(
     names: Iterable[str], open_sequence: Callable[[str], Any]
 ) -> list[tuple[str, Callable[[], Any]]]:
     """Sequences by their names, for a task's `sequences`.
 
     Raises:
-      DataError: `jaxprop.data.sequences.check_name` refuses a name.
+      DataError: `jaxprop.data.sequences.check_name` refuses a name, or `check_names` refuses them.
     """
-    return [
-        (check_name(name, 'dataset.names', parts=None), functools.partial(open_sequence, name))
-        for name in names
-    ]
+    names = [check_name(name, 'dataset.names', parts=None) for name in names]
+    check_names(names)
+    return [(name, functools.partial(open_sequence, name)) for name in names]
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:

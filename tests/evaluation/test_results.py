@@ -1,6 +1,5 @@
 """An evaluation's folder: what counts as finished, what others are shown, git."""
 
-import csv
 import os
 import subprocess
 
@@ -74,13 +73,6 @@ def test_paths_are_not_shown():
         'other': "no file 'y.png' or a.txt, J/F is 1/2, see https://a.org/b",
         'numbers': [1, None, 0.5],
     }
-
-
-def test_no_cell_of_a_csv_is_a_formula(tmp_path):
-    rows = [{'sequence': '=cmd()', 'J': -0.5}, {'sequence': 'dog', 'J': None}]
-    results.write_csv(tmp_path / 'a.csv', rows)
-    with (tmp_path / 'a.csv').open() as file:
-        assert list(csv.reader(file)) == [['sequence', 'J'], ["'=cmd()", '-0.5'], ['dog', '']]
 
 
 def git(folder, *arguments):

@@ -1,5 +1,6 @@
 """A whole evaluation on tiny rendered videos: what is written, resumed, refused, skipped."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxprop import Execution, labels
+from jaxprop import Execution, files, labels
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.inputs import InputConfig
@@ -17,6 +18,7 @@ from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import run as runner
+from jaxprop.evaluation.results import read_sealed
 from jaxprop.evaluation.targets import MaskTarget
 from jaxprop.methods import from_settings
 from jaxprop.metrics import davis
@@ -90,7 +92,7 @@ def test_scores_are_those_of_the_written_masks(sequences, finished):
     assert [float(row['J-Mean']) for row in rows] == pytest.approx(
         [row['J-Mean'] for row in davis.sequence_table(results)]
     )
-    assert json.loads((output / 'metrics.json').read_text()) == json.loads(json.dumps(metrics))
+    assert read_sealed(output / 'metrics.json') == json.loads(json.dumps(metrics))
 
 
 def test_says_that_the_network_is_untrained(finished):
@@ -162,6 +164,27 @@ def test_damaged_results_are_made_again(sequences, labeller, finished, tmp_path)
     assert again['summary'] == finished[1]['summary']
 
 
+def test_damaged_settings_are_no_leave_to_replace_results(sequences, labeller, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / 'out')
+    (tmp_path / 'out/settings.json').write_text('// mine')
+    other = dataclasses.replace(labeller, propagation=from_settings(num_neighbors=2))
+    (tmp_path / 'mine/masks/dog').mkdir(parents=True)
+    (tmp_path / 'mine/settings.json').write_text('// mine')
+    (tmp_path / 'mine/masks/dog/0.png').touch()
+    for one, name in ((other, 'out'), (labeller, 'mine')):
+        before = sorted(tmp_path.rglob('*'))
+        with pytest.raises(ValueError, match='settings.json: is damaged'):
+            run(sequences, one, tmp_path / name)
+        assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_sequences_whose_results_would_mix_are_refused(sequences, labeller, tmp_path):
+    for names in (('a', 'a'), ('a', 'a/b')):
+        same = [dataclasses.replace(s, name=name) for s, name in zip(sequences, names)]
+        with pytest.raises(DataError, match="'a'"):
+            run(same, labeller, tmp_path)
+
+
 def test_two_runs_do_not_share_a_folder(sequences, labeller, tmp_path):
     def meets_another(t):
         with pytest.raises(ValueError, match='is being written by process'):
@@ -181,10 +204,31 @@ def test_refuses_a_folder_of_other_settings(sequences, labeller, finished):
 
 
 def test_settings_that_label_nothing_claim_no_folder(sequences, labeller, tmp_path):
+    def fails():
+        raise DataError('lost.jpg: cut short')
+
     many = dataclasses.replace(labeller, propagation=from_settings(num_neighbors=10**6))
-    with pytest.raises(ValueError, match='num_neighbors'):
-        run(sequences, many, tmp_path)
-    assert not list(tmp_path.rglob('*.json'))
+    task = Objects(lambda: [('lost', fails), (sequences[0].name, lambda: sequences[0])])
+    for one, error in ((many, ValueError), (labeller, None)):
+        with contextlib.nullcontext() if error is None else pytest.raises(error, match='neighbors'):
+            runner.evaluate(task, one, tmp_path, title='test', dataset={}, skip_bad=True)
+    assert len(list((tmp_path / 'sequences').iterdir())) == 1
+
+
+def test_a_refused_folder_stays_as_it_is(sequences, labeller, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / 'out')
+    mine = tmp_path / 'out' / 'masks' / files.partial_path('mine.png')
+    mine.touch()
+    (tmp_path / 'out' / 'masks' / sequences[0].name / '.DS_Store').touch()
+    other = dataclasses.replace(labeller, propagation=from_settings(num_neighbors=2))
+    with pytest.raises(ValueError, match='results of other settings'):
+        run(sequences, other, tmp_path / 'out')
+    assert mine.exists()
+    times = [p.stat().st_mtime_ns for p in sorted((tmp_path / 'out' / 'sequences').iterdir())]
+    run(sequences, labeller, tmp_path / 'out')
+    assert times == [
+        p.stat().st_mtime_ns for p in sorted((tmp_path / 'out' / 'sequences').iterdir())
+    ]
 
 
 def test_another_execution_goes_on(sequences, labeller, finished, tmp_path):

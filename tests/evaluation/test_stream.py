@@ -80,7 +80,7 @@ def assert_same_results(output, expected):
     found, wanted = (json.loads((path / 'metrics.json').read_text()) for path in (output, expected))
     assert found['summary'] == wanted['summary']
     assert found['per_sequence'] == wanted['per_sequence']
-    assert not list(output.rglob('*.partial'))
+    assert not list(output.rglob('.*'))
 
 
 @pytest.fixture(scope='module')

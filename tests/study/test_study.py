@@ -8,13 +8,16 @@ import sys
 import types
 
 import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from jaxprop import tasks
+from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features
 from jaxprop.evaluation import run as runner
+from jaxprop.models import ResNet
 from jaxprop.study import study, tuning
 from jaxprop.tasks.objects import Objects
 from tests.evaluation.test_stream import finish, masks, start
@@ -255,3 +258,14 @@ def test_cells_on_four_devices_are_those_on_one(finished, tmp_path):
 if __name__ == '__main__':
     jax.config.update('jax_disable_most_optimizations', True)
     study.run(study_config(), pathlib.Path(sys.argv[1]))
+
+
+def test_other_weights_under_the_same_path_are_another_cell(tmp_path):
+    model, folders = ResNet(output='res1', strides=(1, 1, 1, 1)), []
+    config = base().to_dict()
+    config['network']['name'] = str(tmp_path / 'net')
+    for seed in (0, 1, 0):
+        images = np.zeros((1, 32, 32, 3), np.float32)
+        save_pretrained(tmp_path / 'net', model, model.init(jax.random.key(seed), images))
+        folders.append(study.Cell({}, config).folder)
+    assert folders[0] == folders[2] != folders[1]
