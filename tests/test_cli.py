@@ -139,7 +139,7 @@ def frames(tmp_path):
         ('--config.steps=0', 'steps'),
         ('--workdir={root}/file', 'file is a file'),
         ('--workdir={root}/file/run', 'file'),
-        ('--workdir={root}/cut', 'config.json is damaged'),
+        ('--workdir={root}/cut', 'config.json: is damaged'),
         ('--workdir={root}/other', 'holds results of other settings'),
         ('--config=small_uvc', 'color_autoencoder is empty'),
         ('--config=small_uvc --config.objective.color_autoencoder=/no', 'encoder and decoder'),
@@ -153,6 +153,8 @@ def test_a_wrong_start_of_training_is_one_line(arguments, expected, frames, tmp_
     for folder in ('empty', 'cut', 'other', 'bad'):
         (tmp_path / folder).mkdir()
     (tmp_path / 'file').write_text('')
+    for folder in ('cut', 'other'):
+        (tmp_path / folder / 'metrics.jsonl').write_text('{}')
     (tmp_path / 'cut/config.json').write_text('{"name": "sma')
     (tmp_path / 'other/config.json').write_text('{"name": "moco"}')
     for part in ('encoder', 'decoder'):

@@ -189,10 +189,12 @@ def _read_newest(manager: ocp.CheckpointManager, read: Callable[[int], Any]) -> 
     for step in in_order():
         try:
             result = read(step)
-        except (OtherRunError, PermissionError):
+        except (OtherRunError, PermissionError, MemoryError):
             raise
         # What Orbax makes of a damaged file may be any error.
         except Exception as error:
+            if step not in unverified:
+                raise  # Its files are whole: something else is wrong, and nothing is removed.
             reason = ' '.join(f'{type(error).__name__}: {error}'.split())
             problems.append(f'checkpoint {step} cannot be read: {reason[:200]}')
             continue
@@ -213,7 +215,7 @@ def _write_digests(folder: pathlib.Path) -> None:
     if not parallel.is_writer():
         return
     for unnamed in folder.iterdir():
-        if unnamed.is_dir() and not unnamed.name.isdigit():
+        if unnamed.is_dir() and unnamed.name.partition('.orbax-checkpoint-tmp')[1]:
             paths = [path for path in sorted(unnamed.rglob('*')) if path.is_file()]
             digests = {path.relative_to(unnamed).as_posix(): _digest(path) for path in paths}
             for name in _UNTIL_THE_END:

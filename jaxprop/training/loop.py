@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import pathlib
 import signal
@@ -30,6 +29,8 @@ from jaxprop.training.setup import (
 from jaxprop.training.state import create_state
 from jaxprop.training.step import make_train_step
 
+# What a run's results are called in its folder.
+_OWNED = ('checkpoints', 'metrics.jsonl', 'backbone.safetensors', 'backbone.json')
 # Settings that may differ when a run is resumed: its length, its paths, what is logged.
 _CHANGEABLE = {
     'title',
@@ -81,13 +82,13 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         stopped = stack.enter_context(_stop_signals())
         if parallel.is_writer():
             stack.enter_context(files.locked(workdir))
-            files.remove_partial(workdir)
         return _train(config, workdir, stopped)
 
 
 def _train(config, workdir, stopped):
-    _check_settings_file(workdir / 'config.json')
-    claim = functools.partial(files.claim, workdir / 'config.json', config.to_dict(), _CHANGEABLE)
+    claim = functools.partial(
+        files.claim, workdir / 'config.json', config.to_dict(), _CHANGEABLE, owned=_OWNED
+    )
     claim(write=False)
 
     iterator = open_data(config)
@@ -102,6 +103,8 @@ def _train(config, workdir, stopped):
 
     # The settings can be used, so the folder is theirs.
     claim(write=parallel.is_writer())
+    if parallel.is_writer():
+        files.remove_partial(workdir)
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(checkpoint.open_manager(workdir / 'checkpoints', config.keep))
         if manager.latest_step() is not None:
@@ -179,18 +182,6 @@ def _train(config, workdir, stopped):
                 },
             )
     return {'step': step, 'finished': step >= num_steps, 'metrics': log.metrics}
-
-
-def _check_settings_file(path):
-    try:
-        is_whole = not path.exists() or isinstance(json.loads(path.read_bytes()), dict)
-    except (ValueError, RecursionError):
-        is_whole = False
-    if not is_whole:
-        raise ValueError(
-            f'{path} is damaged: the settings of the run cannot be compared. Remove this file to '
-            'go on with those given now, or name another folder'
-        )
 
 
 @contextlib.contextmanager
