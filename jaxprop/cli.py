@@ -17,6 +17,7 @@ import textwrap
 import traceback
 from collections.abc import Sequence
 
+import jax
 from absl import app, flags
 
 import jaxprop
@@ -49,6 +50,22 @@ def main(arguments: Sequence[str] | None = None, root: str | os.PathLike = '') -
     Returns:
       The exit code: 0, 1 for wrong input that the run has found, 2 for a wrong command line.
     """
+    try:
+        code = _run(arguments, root)
+    except BaseException:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and jax.distributed.is_initialized():
+        # At its end JAX would wait for the other processes, and they wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(arguments, root):
     name, *arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ['']
     if name in ('', 'help', '-h', '-help', '--help'):
         print(_overview())

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jaxprop import parallel
+from jaxprop import files, parallel
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,26 @@ time.sleep(300)
     assert processes[1 - victim].returncode != 0
     assert f'process {1 - victim} of 2: should another one die' in said
     assert 'another task died' in said
+
+
+@pytest.mark.slow
+def test_when_a_process_refuses_the_other_ends_too(tmp_path):
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        coordinator = f'localhost:{free.getsockname()[1]}'
+    with files.locked(tmp_path):
+        processes = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, '-m', 'jaxprop', 'evaluate', f'--output={tmp_path}'),
+                    *(f'--coordinator={coordinator}', '--num_processes=2', f'--process_id={index}'),
+                ],
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+            )
+            for index in range(2)
+        ]
+        said = [process.communicate(timeout=120)[1] for process in processes]
+    assert 'is being written by process' in said[0]
+    assert processes[0].returncode == 1 and processes[1].returncode != 0
