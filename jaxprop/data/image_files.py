@@ -365,16 +365,18 @@ def _check_edges(ids: np.ndarray, path: str | os.PathLike) -> None:
     """Refuses a grey mask whose values blend into each other, as soft brushes draw it.
 
     Every object has a place where 3 x 3 pixels are of its id. The values that smoothing makes lie
-    in thin lines along the edges instead, and there are many of them.
+    in thin lines along the edges instead. They are many, or the largest value is the object that
+    they surround; a largest value that lies in thin lines itself is void between objects.
     """
     counts = np.bincount(ids.ravel(), minlength=256)
     found = np.flatnonzero(counts[1:]) + 1
-    if len(found) <= _MANY_IDS:
+    if len(found) <= 2:
         return
     values, square = ids.astype(np.uint8), np.ones((3, 3), np.uint8)
     inside = cv2.erode(values, square) == cv2.dilate(values, square)
     solid = np.intersect1d(found, values[inside])
-    if len(solid) < len(found) / 2:
+    is_smoothing = len(found) > _MANY_IDS or found[-1] in solid
+    if len(solid) < len(found) / 2 and is_smoothing:
         raise DataError(
             f'{path}: has {len(found)} grey values, of which {len(found) - len(solid)} only lie in '
             'thin lines, as smoothed edges make them: save the mask without anti-aliasing (hard '

@@ -61,6 +61,22 @@ def test_smoothed_text_blur_and_resizing_are_refused(tmp_path):
             read_mask(path)
 
 
+@pytest.mark.parametrize('radius', [3, 6, 12])
+def test_small_smoothed_objects_are_refused(tmp_path, radius):
+    values = np.zeros((48, 64), np.uint8)
+    cv2.circle(values, (30, 20), radius, 255, -1, cv2.LINE_AA)
+    Image.fromarray(values).save(tmp_path / 'mask.png')
+    with pytest.raises(DataError, match='smoothed edges'):
+        read_mask(tmp_path / 'mask.png')
+
+
+def test_thin_void_between_small_objects_passes(tmp_path):
+    ids = np.zeros((48, 64), np.uint8)
+    ids[10:20, 10:20], ids[10:20, 21:23], ids[10:20, 20], ids[9, 10:23] = 1, 2, 255, 255
+    Image.fromarray(ids).save(tmp_path / 'mask.png')
+    np.testing.assert_array_equal(read_mask(tmp_path / 'mask.png'), np.where(ids == 255, 0, ids))
+
+
 @pytest.mark.parametrize('number, side', [(200, 16), (240, 8), (240, 4)])
 def test_many_solid_objects_pass(tmp_path, number, side):
     mask = blobs(number, side)
