@@ -33,8 +33,8 @@ SMALL = [
     '--config.input.resize=short_side',
     '--config.input.size=48',
 ]
-# Fields of JSON files that no two runs have in common; 'record' is a digest of times, too.
-TIMES = ('record', 'date', 'timing', 'seconds', 'command', 'examples_per_second', 'wait_share')
+# Fields of JSON files that no two runs have in common; a seal is a digest of them.
+TIMES = ('seal', 'date', 'timing', 'seconds', 'command', 'examples_per_second', 'wait_share')
 
 
 def arguments_of(program, data, output):
