@@ -141,6 +141,7 @@ def map_queries(function: Callable[..., Any], queries: jax.Array, chunk: int) ->
     Returns:
       The results of all chunks together, `[N, ...]`.
     """
+    queries = jnp.asarray(queries)
     num_queries = len(queries)
     chunk = min(chunk, num_queries)
     num_chunks = -(-num_queries // chunk)

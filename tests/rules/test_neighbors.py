@@ -1,9 +1,12 @@
 """The regions of `jaxprop.rules.neighbors` against hand-counted cells and loops."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from jaxprop.rules.neighbors import Disk, Everywhere, Square
+from jaxprop import Execution, Memory, Propagation, init_context, memory, remember
+from jaxprop.rules.neighbors import Disk, Everywhere, Square, TopK
 
 
 @pytest.mark.parametrize(
@@ -47,3 +50,62 @@ def test_places_of_allowed_cells(region):
 def test_everywhere_allows_all():
     offsets = np.indices((9, 9)).reshape(2, -1).T - 4
     assert np.all(Everywhere().allows(offsets)) and Everywhere().reach is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Above:
+    """Cells of the same column, up to 12 rows above the target cell."""
+
+    bind_first = True
+    reach = (12, 0)
+
+    def allows(self, offsets):
+        rows, columns = offsets[..., 0], offsets[..., 1]
+        return (rows >= 0) & (rows <= 12) & (columns == 0)
+
+
+def test_a_region_may_be_larger_on_one_side():
+    """13 cells can be allowed, though the middle cell of the grid has 8 above it."""
+    grid, one = (14, 3), Memory(num_frames=1, keep_first=False)
+    TopK(k=13, region=Above()).check_grid(grid, one, Execution())
+    with pytest.raises(ValueError, match='at most 13 candidates'):
+        TopK(k=14, region=Above()).check_grid(grid, one, Execution())
+
+
+@pytest.mark.parametrize('aggregation', ['overall', 'per_frame'])
+def test_matches_are_the_neighbors_that_labels_are_copied_from(aggregation):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3, 4, 5, 6)).astype(np.float32)
+    labels = rng.random((3, 4, 5, 2)).astype(np.float32)
+    method = Propagation(
+        memory=Memory(num_frames=2, padding='mask'),
+        rule=TopK(k=3, temperature=0.5, region=Disk(2), aggregation=aggregation),
+        normalize_features=False,
+    )
+    context = init_context(features[0], labels[0], method)
+    context = remember(context, features[1], labels[1], method)
+    frames = memory.read(method.memory, context)
+    cells, weights = map(np.asarray, method.rule.matches(frames, features[2]))
+
+    # The neighbours by hand: frame 0 is not bound, frame 1 is.
+    similar = np.einsum('hwc,tijc->hwtij', features[2], features[:2]) / 0.5
+    rows, columns = np.indices((4, 5))
+    for row, column in np.ndindex(4, 5):
+        allowed = similar[row, column].copy()
+        allowed[1][np.hypot(rows - row, columns - column) >= 2] = -np.inf
+        groups = [allowed.reshape(-1)] if aggregation == 'overall' else allowed.reshape(2, -1)
+        expected = np.zeros(2)
+        chosen = set()
+        for slot, group in enumerate(groups):
+            best = np.argsort(-group)[:3]
+            share = np.exp(group[best] - group[best].max())
+            share /= share.sum() * len(groups)
+            expected += share @ labels[:2].reshape(-1, 2)[best + slot * 20]
+            chosen |= set((best + slot * 20).tolist())
+        index = row * 5 + column
+        used = weights[index] > 0
+        slots = np.asarray(frames.numbers)[cells[index][used] // 20]
+        assert set((slots * 20 + cells[index][used] % 20).tolist()) == chosen
+        np.testing.assert_allclose(weights[index].sum(), 1, rtol=1e-5)
+        held = np.asarray(frames.labels).reshape(-1, 2)[cells[index]]
+        np.testing.assert_allclose(weights[index] @ held, expected, rtol=1e-4)
