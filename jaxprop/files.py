@@ -86,7 +86,8 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         move(temporary, path)
     except OSError as error:
         # Where writing to an open file fails, on a full disk, Python does not say of which.
-        error.filename = error.filename or os.fspath(path)
+        if error.errno is not None:
+            error.filename = error.filename or os.fspath(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
