@@ -11,6 +11,7 @@ import pathlib
 import secrets
 import shutil
 import socket
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -259,6 +260,12 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
             raise ValueError(
                 f'{folder} is being written by {holder}. Wait for it, or name another folder'
             ) from error
+        except OSError as error:
+            warnings.warn(
+                f'{folder}: its file system has no locks ({error.strerror}): see to it that no '
+                'other process writes there',
+                stacklevel=3,
+            )
         # Whoever held the lock before may have removed the file meanwhile: then a new one is made.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(file.fileno())):

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and folders of one set of settings."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from jaxprop import files
 from jaxprop.files import (
     claim,
     digest,
@@ -157,6 +159,16 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     remove_partial(tmp_path, ('masks', 'missing'))
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if p.is_file())
     assert left == sorted(names)
+
+
+def test_without_locks_a_folder_is_used_with_a_warning(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(files.fcntl, 'flock', refuse)
+    with pytest.warns(UserWarning, match='no locks .No locks available'), locked(tmp_path):
+        assert (tmp_path / '.lock').exists()
+    assert not list(tmp_path.iterdir())
 
 
 HOLD = """
