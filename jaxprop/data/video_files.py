@@ -26,6 +26,8 @@ from jaxprop.files import replacing
 # FFmpeg's readers of MP4 and MOV, Matroska and WebM, AVI, and MPEG's three. The others, about 350,
 # have playlists among them, which name files and addresses for FFmpeg to open.
 CONTAINERS = ('mov', 'mp4', 'matroska', 'webm', 'avi', 'mpeg', 'mpegts', 'mpegvideo')
+# Titles and the like may be in any encoding. PyAV 19 decodes them when they are asked for.
+_METADATA = {'metadata_errors': 'replace'} if int(av.__version__.partition('.')[0]) < 19 else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,9 +251,7 @@ def open_container(
     options = {'protocol_whitelist': 'file', 'format_whitelist': ','.join(CONTAINERS)}
     try:
         # Without 'file:' a name such as 12:30.mp4 is taken for an address.
-        with av.open(
-            f'file:{path.absolute()}', options=options, metadata_errors='replace'
-        ) as container:
+        with av.open(f'file:{path.absolute()}', options=options, **_METADATA) as container:
             if not container.streams.video:
                 raise DataError(f'{path}: holds no video')
             stream = container.streams.video[0]
