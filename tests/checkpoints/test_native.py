@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxprop.checkpoints import native
+from jaxprop.checkpoints.convnets import from_torchvision
 from jaxprop.checkpoints.native import (
     describe_pretrained,
     list_pretrained,
@@ -18,7 +19,6 @@ from jaxprop.checkpoints.native import (
     save_pretrained,
     weights_digest,
 )
-from jaxprop.checkpoints.published import from_torchvision
 from jaxprop.models import ResNet
 from tests.models.test_resnet import torchvision_state
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxprop.checkpoints import torch_pickle
-from jaxprop.checkpoints.published import from_torchvision
+from jaxprop.checkpoints.convnets import from_torchvision
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.models import ResNet
 from tests.fuzz.mutations import classify

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop.checkpoints.published import from_torchvision
+from jaxprop.checkpoints.convnets import from_torchvision
 from jaxprop.models import ResNet, estimate_batch_statistics
 
 

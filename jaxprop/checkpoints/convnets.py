@@ -1,4 +1,4 @@
-"""Variables of our networks from the arrays of released files, under their names there."""
+"""Variables of our ResNets, VGG and colour autoencoder from the arrays of released files."""
 
 import os
 import re
