@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +11,11 @@ import numpy as np
 from flax import traverse_util
 from jax.typing import ArrayLike
 
+from jaxprop.checkpoints.layout import Layout
 from jaxprop.checkpoints.native import check_finite, select, variable_shapes
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.models.color_autoencoder import ColorAutoencoder
-from jaxprop.models.resnet import ResNet
+from jaxprop.models.resnet import ARCHITECTURES, ResNet
 from jaxprop.models.vgg import POOLED, VGG16
 
 
@@ -27,7 +28,7 @@ def from_torchvision(
       state: name to array, such as a state dict with every tensor as NumPy array. Names may have
         a prefix, such as 'module.encoder_q.'. What the network doesn't need is ignored: the
         classifier, layers after its output, counters.
-      model: the network.
+      model: the network. Its projection is 'projection.weight' and 'projection.bias'.
       prefix: needed where `state` holds several networks; else it is what precedes the stem's
         'conv1.weight'.
 
@@ -61,6 +62,9 @@ def from_torchvision(
         name = _torchvision_name(path)
         if name in state:
             value = _array(state.pop(name), name)
+            # TimeCycle's kernels have an axis of one frame: [out, in, 1, height, width].
+            if value.ndim == 5 and value.shape[2] == 1:
+                value = value[:, :, 0]
             # [out, in, height, width] -> [height, width, in, out]
             flat[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
         else:
@@ -205,3 +209,151 @@ def _array(value: Any, name: str) -> np.ndarray:
     if not hasattr(value, 'shape'):
         raise ValueError(f'{name!r} is a {type(value).__name__}, not an array')
     return np.asarray(value, np.float32)
+
+
+def _torchvision_names(depth: int, num_blocks: tuple[int, ...]) -> list[str]:
+    """The names of torchvision's ResNets, with any number of blocks in each stage."""
+    num_convs = 3 if depth == 50 else 2
+    names = [('conv1', 'bn1')]
+    for stage, count in enumerate(num_blocks, start=1):
+        for block in range(count):
+            start = f'layer{stage}.{block}'
+            names += [(f'{start}.conv{k}', f'{start}.bn{k}') for k in range(1, num_convs + 1)]
+            if block == 0 and (stage > 1 or depth == 50):
+                names.append((f'{start}.downsample.0', f'{start}.downsample.1'))
+    norm = ('weight', 'bias', 'running_mean', 'running_var')
+    return [
+        name
+        for conv, norm_name in names
+        for name in (f'{conv}.weight', *(f'{norm_name}.{leaf}' for leaf in norm))
+    ]
+
+
+def _resnet(
+    name: str,
+    depth: int = 18,
+    rename: Sequence[tuple[str, Any]] = (),
+    prefixes: tuple[str, ...] = (),
+    bare: bool = True,
+    output: str = 'res3',
+    **attributes: Any,
+) -> Layout:
+    """The layout of a ResNet.
+
+    Args:
+      name: the layout's.
+      depth: 18, 34 or 50.
+      rename: patterns and what stands in their place, which make the release's names of
+        torchvision's, one after another.
+      prefixes: those of `Layout`.
+      bare: likewise.
+      output: the stage that the release evaluates.
+      **attributes: of `ResNet`. A projection belongs to the release's output alone.
+    """
+    _, _, num_blocks = ARCHITECTURES[depth]
+
+    def released(names: list[str]) -> list[str]:
+        for pattern, replacement in rename:
+            names = [re.sub(pattern, replacement, name) for name in names]
+        return names
+
+    def build(state: Mapping[str, np.ndarray], wanted: str | None):
+        settings = dict(attributes)
+        if wanted is not None:
+            settings = {k: v for k, v in settings.items() if not k.startswith('projection')}
+        model = ResNet(depth, (1, 2, 1, 1), wanted or output, **settings)
+        # More blocks than any known network has: those of a deeper one are to be found, too.
+        names = [*_torchvision_names(depth, (50,) * 4), 'projection.weight', 'projection.bias']
+        renamed = dict(zip(released(names), names, strict=True))
+        arrays = {renamed.get(name, name): value for name, value in state.items()}
+        return model, from_torchvision(arrays, model, prefix='')
+
+    # Files may lack res4, which most releases do not evaluate.
+    signature = _torchvision_names(depth, num_blocks[:3])
+    if 'projection' in attributes:
+        signature.append('projection.weight')
+    return Layout(name, tuple(released(signature)), build, prefixes, bare)
+
+
+def _vgg(name: str, start: str) -> Layout:
+    """The layout of a VGG16 with BatchNorm; `start` precedes the numbers of its layers."""
+    paths = [
+        path
+        for index in range(1, 11)
+        for path in (
+            *(('params', f'conv{index}', leaf) for leaf in ('kernel', 'bias')),
+            *(('params', f'norm{index}', leaf) for leaf in ('scale', 'bias')),
+            *(('batch_stats', f'norm{index}', leaf) for leaf in ('mean', 'var')),
+        )
+    ]
+    signature = tuple(start + _torch_name(path) for path in paths)
+
+    def build(state: Mapping[str, np.ndarray], wanted: str | None):
+        state = {name: value for name, value in state.items() if name.startswith(start)}
+        # DeepCluster's networks see the two Sobel derivatives, torchvision's the three colours.
+        sobel = np.shape(state[signature[0]])[1:2] == (2,)
+        model = VGG16(sobel=sobel, output=wanted or 'conv10')
+        return model, from_deepcluster(state, model)
+
+    return Layout(name, signature, build)
+
+
+_MMCV = (
+    (r'conv(\d)\.', r'conv\1.conv.'),
+    (r'bn(\d)\.', r'conv\1.bn.'),
+    (r'downsample\.0', 'downsample.conv'),
+    (r'downsample\.1', 'downsample.bn'),
+)
+_TRANSFORMERS = (
+    (r'^conv1', 'embedder.embedder.convolution'),
+    (r'^bn1', 'embedder.embedder.normalization'),
+    (r'^layer(\d)', lambda match: f'encoder.stages.{int(match[1]) - 1}.layers'),
+    (r'\.conv(\d)', lambda match: f'.layer.{int(match[1]) - 1}.convolution'),
+    (r'\.bn(\d)', lambda match: f'.layer.{int(match[1]) - 1}.normalization'),
+    (r'downsample\.0', 'shortcut.convolution'),
+    (r'downsample\.1', 'shortcut.normalization'),
+)
+# Convolutions after a layer of their own for the reflection.
+_CRW = ((r'conv([12])\.', r'conv\1.1.'),)
+_TIMECYCLE = ((r'^projection', 'afterconv1'), (r'^(conv|bn|layer)', r'encoderVideo.\1'))
+_CORRFLOW = (
+    (r'^conv1', 'conv1.0'),
+    (r'^bn1', 'conv1.1'),
+    (r'(\.\d+)\.conv1', r'\1.left.0'),
+    (r'(\.\d+)\.bn1', r'\1.left.1'),
+    (r'(\.\d+)\.conv2', r'\1.left.3'),
+    (r'(\.\d+)\.bn2', r'\1.left.4'),
+    ('downsample', 'shortcut'),
+    (r'^projection', 'post_convolution'),
+    (r'^(conv1|layer)', r'feature_extraction.\1'),
+)
+_CORRFLOW_NETWORK = {
+    'rename': _CORRFLOW,
+    'output': 'res4',
+    'max_pool': False,
+    'widths': (64, 128, 256, 256),
+    'projection': 64,
+    'projection_kernel': 3,
+    'projection_bias': True,
+}
+
+# Of layouts with the same names the first is the one that such files mostly are. VFS's files have
+# torchvision's names; mmcv's are those of its training.
+LAYOUTS = (
+    _resnet('torchvision_resnet18'),
+    _resnet('torchvision_resnet34', 34),
+    _resnet('torchvision_resnet50', 50),
+    _resnet('moco_resnet18', prefixes=('encoder_q.',), bare=False),
+    _resnet('moco_resnet50', 50, prefixes=('encoder_q.',), bare=False),
+    _resnet('crw_resnet18', prefixes=('encoder.model.',), padding='reflect'),
+    _resnet('crw_resnet18', rename=_CRW, prefixes=('encoder.model.',), padding='reflect'),
+    _resnet('uvc_resnet18', prefixes=('gray_encoder.',), bare=False, output='res4'),
+    _resnet('vfs_resnet18', rename=_MMCV, prefixes=('backbone.',)),
+    _resnet('vfs_resnet50', 50, _MMCV, prefixes=('backbone.',)),
+    *(_resnet(f'transformers_resnet{depth}', depth, _TRANSFORMERS) for depth in ARCHITECTURES),
+    _resnet('timecycle_resnet50', 50, _TIMECYCLE, projection=512, projection_relu=True),
+    _resnet('corrflow_resnet18', **_CORRFLOW_NETWORK),
+    _resnet('mast_resnet18', **_CORRFLOW_NETWORK),
+    _vgg('deepcluster_vgg16', 'features.module.'),
+    _vgg('vgg16_bn', 'features.'),
+)

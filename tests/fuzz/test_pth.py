@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxprop.checkpoints.published import read_arrays
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from tests.checkpoints.test_torch_file import (
     TAR,
@@ -143,11 +144,11 @@ def test_nothing_of_hostile_files_runs(kind, tmp_path):
             else:
                 path.write_bytes(old_bytes(value)) if kind == 'old' else write_zip(path, value)
             with watched() as events:
-                outcome = classify(
-                    lambda: load_torch_weights(path, left_out=left_out), path, ValueError
-                )
+                outcome = classify(lambda: read_arrays(path), path, ValueError)
             assert events == [], value
             yield index, outcome
+            if outcome[0] == 'ok':
+                left_out.extend(outcome[1][1])
 
     left_out: list[str] = []
     load_torch_weights(write_zip(path, {'weight': tensor()}))  # Imports what the reader needs.

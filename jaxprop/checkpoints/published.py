@@ -1,0 +1,234 @@
+"""Reads the files that networks were published as, and recognises the networks in them."""
+
+import collections
+import os
+import pathlib
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from jaxprop.checkpoints import convnets
+from jaxprop.checkpoints.layout import Layout
+from jaxprop.checkpoints.native import parse_safetensors
+from jaxprop.checkpoints.torch_file import load_torch_weights
+from jaxprop.names import unknown
+
+# A family of networks adds its own.
+LAYOUTS: tuple[Layout, ...] = (*convnets.LAYOUTS,)
+
+# Where a file holds a teacher and a student, the teacher is evaluated.
+_EVALUATED = 'teacher'
+_MAX_NAME = 300  # Characters.
+_MAX_SHOWN = 4
+
+
+def load_published(
+    path: str | os.PathLike,
+    output: str | None = None,
+    layout: str | None = None,
+    *,
+    prefix: str | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds the network of a published file, with the file's weights.
+
+    The network is recognised by the names of its arrays, wherever in the file they are. Where the
+    names are those of several networks, a warning says so, and which one is taken.
+
+    Args:
+      path: a file of PyTorch weights, as `load_torch_weights` reads them, or of safetensors.
+      output: what the network gives, such as 'res3' or 'conv10'; None: what the release evaluates.
+      layout: the name of the network, one of `LAYOUTS`; None: it is recognised.
+      prefix: the end of what precedes the network's names, such as 'encoder_k.', where the file
+        holds several networks and the one that the release evaluates is not wanted.
+
+    Returns:
+      The network, and its variables in float32: `model.apply(variables, images)` takes normalised
+      images `[B, h, w, 3]` and gives features `[B, H, W, C]`. ResNets have the strides of the
+      released evaluations, (1, 2, 1, 1).
+
+    Raises:
+      ValueError: the file cannot be read as either kind, no known network is in it, or several are
+        of which none is the one to be evaluated; arrays of the network are missing, not finite or
+        of another shape; it has no such output; or there is no such layout. The message names the
+        file.
+      OSError: the file cannot be read.
+    """
+    arrays, _ = read_arrays(path)
+    try:
+        found, start, others = recognise(arrays, layout, prefix)
+    except ValueError as error:
+        raise ValueError(f'{os.fspath(path)!r}: {error}') from error
+    if others:
+        warnings.warn(
+            f'{os.fspath(path)!r} is read as {found.name}; its names are also those of '
+            f'{", ".join(others)}: the argument layout says which it is',
+            stacklevel=2,
+        )
+    state = {
+        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
+    }
+    try:
+        return found.build(state, output)
+    except ValueError as error:
+        raise ValueError(f'{os.fspath(path)!r}, read as {found.name}: {error}') from error
+
+
+def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Reads all arrays of a file of weights, whatever dicts they are in.
+
+    Args:
+      path: a file of PyTorch weights or of safetensors.
+
+    Returns:
+      The arrays by the keys that lead to them, joined by dots, such as 'state_dict.conv1.weight';
+      and what was left out of the file, see `load_torch_weights`.
+
+    Raises:
+      ValueError: the file is of neither kind, or is damaged.
+      OSError: the file cannot be read.
+    """
+    path = pathlib.Path(path)
+    with path.open('rb') as file:
+        head = file.read(9)
+    if head[8:] == b'{':  # safetensors: the length of a JSON text, and the text.
+        return parse_safetensors(path, path.read_bytes()), []
+    left_out: list[str] = []
+    # Files are as large as their networks. Tensors that share memory count each.
+    max_bytes = max(2**31, 2 * path.stat().st_size)
+    value = load_torch_weights(path, max_bytes=max_bytes, left_out=left_out)
+    arrays: dict[str, np.ndarray] = {}
+    pending = [('', value)]
+    while pending:
+        start, value = pending.pop()
+        if isinstance(value, np.ndarray):
+            if start in arrays:
+                raise ValueError(f'{os.fspath(path)!r}: holds two arrays {start!r}')
+            arrays[start] = value
+        elif isinstance(value, dict):
+            start = f'{start}.' if start else ''
+            items = [(f'{start}{str(key)[:_MAX_NAME]}', part) for key, part in value.items()]
+            pending.extend(item for item in reversed(items) if len(item[0]) <= _MAX_NAME)
+    return arrays, left_out
+
+
+def recognise(
+    names: Iterable[str],
+    layout: str | None = None,
+    prefix: str | None = None,
+    layouts: tuple[Layout, ...] | None = None,
+) -> tuple[Layout, str, list[str]]:
+    """Finds the network that arrays of these names are of.
+
+    Args:
+      names: of all arrays of a file.
+      layout: the network's name, if it is known.
+      prefix: the end of what precedes its names, if that is known.
+      layouts: the known ones; None: `LAYOUTS`.
+
+    Returns:
+      The layout, what precedes its names, and the names of the other layouts that it could be.
+
+    Raises:
+      ValueError: there is no layout of this name, or no one network is found.
+    """
+    layouts = LAYOUTS if layouts is None else layouts
+    considered = [one for one in layouts if layout in (None, one.name)]
+    if not considered:
+        raise unknown('layout', str(layout), {one.name for one in layouts})
+    names = [name for name in names if len(name) <= _MAX_NAME]
+    votes = _count_names(names, considered)
+    # A ResNet50 that lacks one array would be a whole ResNet34 by the names.
+    most = collections.Counter()
+    for (_, start), count in votes.items():
+        most[start] = max(most[start], count)
+    matches = [
+        (one, start)
+        for (one, start), count in votes.items()
+        if count == len(set(one.signature)) == most[start]
+        and (prefix is None or _ends(start, prefix))
+    ]
+    matches = [match for match in matches if not any(_within(match, one) for one in matches)]
+    if not matches:
+        raise ValueError(_nearest(names, considered, votes, prefix))
+
+    # Which of the networks in the file.
+    starts = list(dict.fromkeys(start for _, start in matches))
+    ends = {end for one in layouts for end in one.prefixes}
+    preferred = [
+        start
+        for start in starts
+        if _EVALUATED in start.split('.') or any(_ends(start, end) for end in ends)
+    ]
+    if len(starts) > 1 and len(preferred) == 1:
+        starts = preferred
+    if len(starts) > 1:
+        shown = ', '.join(map(repr, starts[:_MAX_SHOWN]))
+        raise ValueError(f'it holds {len(starts)} networks: prefix={shown} would choose one')
+    (start,) = starts
+
+    # Which network with these names.
+    found = [one for one, place in matches if place == start]
+    released = [one for one in found if any(_ends(start, end) for end in one.prefixes)]
+    found = released or [one for one in found if one.bare] or found
+    return found[0], start, [one.name for one in found[1:]]
+
+
+def _count_names(names: list[str], layouts: list[Layout]) -> Mapping[tuple[Layout, str], int]:
+    """How many names of each layout are there behind each prefix."""
+    owners = collections.defaultdict(list)
+    for one in layouts:
+        for name in set(one.signature):
+            owners[name].append(one)
+    votes: collections.Counter[tuple[Layout, str]] = collections.Counter()
+    for name in names:
+        parts = name.split('.')
+        for count in range(len(parts)):
+            start = ''.join(f'{part}.' for part in parts[:count])
+            for one in owners.get('.'.join(parts[count:]), ()):
+                votes[one, start] += 1
+    return votes
+
+
+def _ends(start: str, end: str) -> bool:
+    """Whether a prefix ends in whole parts of names."""
+    return f'.{start}'.endswith(f'.{end}')
+
+
+def _within(match: tuple[Layout, str], other: tuple[Layout, str]) -> bool:
+    """Whether all names of a network, and not only these, are names of another."""
+    if not match[1].startswith(other[1]):
+        return False
+    names, others = ({start + name for name in one.signature} for one, start in (match, other))
+    return names < others
+
+
+def _nearest(
+    names: list[str],
+    layouts: list[Layout],
+    votes: Mapping[tuple[Layout, str], int],
+    prefix: str | None,
+) -> str:
+    """Says which layouts came nearest, and what of them is missing."""
+    present = set(names)
+    lines: dict[tuple[str, ...], str] = {}
+    by_count = sorted(votes.items(), key=lambda item: (-item[1], len(item[0][0].signature)))
+    for (one, start), count in by_count:
+        if prefix is not None and not _ends(start, prefix):
+            continue
+        # Layouts of the same names lack the same.
+        if not len(one.signature) // 2 <= count < len(one.signature) or one.signature in lines:
+            continue
+        missing = [start + name for name in one.signature if start + name not in present]
+        more = ', ...' if len(missing) > _MAX_SHOWN else ''
+        lines[one.signature] = (
+            f'{one.name} lacks {len(missing)} of {len(one.signature)} names: '
+            f'{", ".join(missing[:_MAX_SHOWN])}{more}'
+        )
+    known = ', '.join(dict.fromkeys(one.name for one in layouts))
+    if not lines:
+        where = f' behind {prefix!r}' if prefix is not None else ''
+        return f'none of its {len(names)} arrays{where} is of a known network; known: {known}'
+    return f'no known network; nearest: {"; ".join(list(lines.values())[:3])}. Known: {known}'
