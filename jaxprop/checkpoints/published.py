@@ -150,20 +150,28 @@ def recognise(
         if count == len(set(one.signature)) == most[start]
         and (prefix is None or _ends(start, prefix))
     ]
-    matches = [match for match in matches if not any(_within(match, one) for one in matches)]
+    # Nor is TimeCycle's ResNet50 a network by itself where only the layer after it is missing.
+    matches = [
+        match
+        for match in matches
+        if not any(
+            other in matches or len(other[1]) < len(match[1])
+            for other in votes
+            if _within(match, other)
+        )
+    ]
     if not matches:
         raise ValueError(_nearest(names, considered, votes, prefix))
 
     # Which of the networks in the file.
     starts = list(dict.fromkeys(start for _, start in matches))
     ends = {end for one in layouts for end in one.prefixes}
-    preferred = [
-        start
-        for start in starts
-        if _EVALUATED in start.split('.') or any(_ends(start, end) for end in ends)
-    ]
-    if len(starts) > 1 and len(preferred) == 1:
-        starts = preferred
+    for preferred in (
+        [start for start in starts if _EVALUATED in start.split('.')],
+        [start for start in starts if any(_ends(start, end) for end in ends)],
+    ):
+        if len(starts) > 1 and len(preferred) == 1:
+            starts = preferred
     if len(starts) > 1:
         shown = ', '.join(map(repr, starts[:_MAX_SHOWN]))
         raise ValueError(f'it holds {len(starts)} networks: prefix={shown} would choose one')

@@ -325,7 +325,8 @@ def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
         require(isinstance(arguments[0], np.ndarray), 'a parameter without a tensor')
         return arguments[0]
     if function.name == 'torch Size':
-        require(type(arguments[0]) in (list, tuple), 'a size of no numbers')
+        is_short = type(arguments[0]) in (list, tuple) and len(arguments[0]) <= _MAX_AXES
+        require(is_short, 'a size that is no short list of numbers')
         check_counts(tuple(arguments[0]))
         return tuple(arguments[0])
     if isinstance(arguments[0], Opaque):

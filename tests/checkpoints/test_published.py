@@ -274,6 +274,11 @@ def test_several_networks_in_a_file():
     assert recognise(both, 'crw_resnet18', 'target.')[1] == 'target.'
     teacher = [name.replace('target', 'teacher.module') for name in both]
     assert recognise(teacher, 'crw_resnet18')[1] == 'teacher.module.'
+    dino = [
+        *names_of('torchvision_resnet50', 'student.module.backbone.'),
+        *names_of('torchvision_resnet50', 'teacher.backbone.'),
+    ]
+    assert recognise(dino)[1:] == ('teacher.backbone.', [])
     moco = [*names_of('moco_resnet18', 'm.encoder_k.'), *names_of('moco_resnet18', 'm.encoder_q.')]
     assert recognise(moco)[1] == 'm.encoder_q.'
     assert recognise(moco, 'torchvision_resnet18', 'encoder_k.')[1] == 'm.encoder_k.'
@@ -284,6 +289,10 @@ def test_unknown_networks():
     less = [name for name in names if name != 'module.layer2.1.bn3.running_var']
     nearest = 'nearest: torchvision_resnet50 lacks 1 of 215 names: module.layer2.1.bn3.running_var'
     with pytest.raises(ValueError, match=re.escape(nearest) + '; .*Known: torchvision'):
+        recognise(less)
+    less = [name for name in names_of('timecycle_resnet50', 'm.') if 'afterconv' not in name]
+    nearest = 'nearest: timecycle_resnet50 lacks 1 of 216 names: m.afterconv1.weight; '
+    with pytest.raises(ValueError, match=nearest):
         recognise(less)
     with pytest.raises(ValueError, match='none of its 2 arrays is of a known network; known: tor'):
         recognise(['stem.weight', 'trunk.0.bias'])
