@@ -190,10 +190,11 @@ def _count_names(names: list[str], layouts: list[Layout]) -> Mapping[tuple[Layou
     for one in layouts:
         for name in set(one.signature):
             owners[name].append(one)
+    longest = max(name.count('.') + 1 for name in owners)
     votes: collections.Counter[tuple[Layout, str]] = collections.Counter()
     for name in names:
         parts = name.split('.')
-        for count in range(len(parts)):
+        for count in range(max(0, len(parts) - longest), len(parts)):
             start = ''.join(f'{part}.' for part in parts[:count])
             for one in owners.get('.'.join(parts[count:]), ()):
                 votes[one, start] += 1
