@@ -1,5 +1,6 @@
 """Files of weights: our own, those that were released, and PyTorch's."""
 
+from jaxprop.checkpoints.convnets import from_deepcluster, from_torchvision
 from jaxprop.checkpoints.native import (
     describe_pretrained,
     list_pretrained,
@@ -7,7 +8,7 @@ from jaxprop.checkpoints.native import (
     save_pretrained,
     weights_digest,
 )
-from jaxprop.checkpoints.published import from_deepcluster, from_torchvision
+from jaxprop.checkpoints.published import load_published
 from jaxprop.checkpoints.torch_file import load_torch_weights
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     'from_torchvision',
     'list_pretrained',
     'load_pretrained',
+    'load_published',
     'load_torch_weights',
     'save_pretrained',
     'weights_digest',

@@ -23,6 +23,11 @@ from jaxprop.models.network import attribute_names, find_network
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / 'weights'
 DTYPES = ('float16', 'float32')
+_SAFETENSORS = {
+    **{'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': jnp.bfloat16},
+    **{'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8},
+    **{'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'BOOL': np.bool_},
+}
 
 
 def save_pretrained(
@@ -106,7 +111,7 @@ def load_pretrained(
     weights_path, card_path = _find(name_or_path)
     card = _read_card(card_path)
     data = _read_weights(weights_path, card)
-    arrays = _parse(weights_path, data)
+    arrays = parse_safetensors(weights_path, data)
     try:
         network = find_network(card['network'])
     except ValueError as error:
@@ -211,12 +216,15 @@ def _read_weights(path: pathlib.Path, card: Mapping[str, Any]) -> bytes:
     return data
 
 
-def _parse(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError  # Here: reading this module shouldn't load it.
-    from safetensors.numpy import load
+def parse_safetensors(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of a safetensors file; ValueError if it is damaged."""
+    from safetensors import SafetensorError, deserialize  # Here: reading this module needs it not.
 
     try:
-        return load(data)
+        return {
+            name: np.frombuffer(entry['data'], _SAFETENSORS[entry['dtype']]).reshape(entry['shape'])
+            for name, entry in deserialize(data)
+        }
     except (SafetensorError, KeyError, ValueError, OverflowError, MemoryError) as error:
         raise ValueError(f'{path}: cannot be read as safetensors: {error}') from error
 

@@ -1,207 +1,243 @@
-"""Variables of our networks from the arrays of released files, under their names there."""
+"""Reads the files that networks were published as, and recognises the networks in them."""
 
+import collections
 import os
-import re
-from collections.abc import Mapping
+import pathlib
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import flax.linen as nn
 import numpy as np
-from flax import traverse_util
-from jax.typing import ArrayLike
 
-from jaxprop.checkpoints.native import check_finite, select, variable_shapes
+from jaxprop.checkpoints import convnets
+from jaxprop.checkpoints.layout import Layout
+from jaxprop.checkpoints.native import parse_safetensors
 from jaxprop.checkpoints.torch_file import load_torch_weights
-from jaxprop.models.color_autoencoder import ColorAutoencoder
-from jaxprop.models.resnet import ResNet
-from jaxprop.models.vgg import POOLED, VGG16
+from jaxprop.names import unknown
+
+# A family of networks adds its own.
+LAYOUTS: tuple[Layout, ...] = (*convnets.LAYOUTS,)
+
+# Where a file holds a teacher and a student, the teacher is evaluated.
+_EVALUATED = 'teacher'
+_MAX_NAME = 300  # Characters.
+_MAX_SHOWN = 4
 
 
-def from_torchvision(
-    state: Mapping[str, ArrayLike], model: ResNet, prefix: str | None = None
-) -> dict[str, Any]:
-    """Variables of a ResNet from arrays under torchvision's names.
+def load_published(
+    path: str | os.PathLike,
+    output: str | None = None,
+    layout: str | None = None,
+    *,
+    prefix: str | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds the network of a published file, with the file's weights.
+
+    The network is recognised by the names of its arrays, wherever in the file they are. Where the
+    names are those of several networks, a warning says so, and which one is taken.
 
     Args:
-      state: name to array, such as a state dict with every tensor as NumPy array. Names may have
-        a prefix, such as 'module.encoder_q.'. What the network doesn't need is ignored: the
-        classifier, layers after its output, counters.
-      model: the network.
-      prefix: needed where `state` holds several networks; else it is what precedes the stem's
-        'conv1.weight'.
+      path: a file of PyTorch weights, as `load_torch_weights` reads them, or of safetensors.
+      output: what the network gives, such as 'res3' or 'conv10'; None: what the release evaluates.
+      layout: the name of the network, one of `LAYOUTS`; None: it is recognised.
+      prefix: the end of what precedes the network's names, such as 'encoder_k.', where the file
+        holds several networks and the one that the release evaluates is not wanted.
 
     Returns:
-      `params` and `batch_stats`, float32.
+      The network, and its variables in float32: `model.apply(variables, images)` takes normalised
+      images `[B, h, w, 3]` and gives features `[B, H, W, C]`. ResNets have the strides of the
+      released evaluations, (1, 2, 1, 1).
 
     Raises:
-      ValueError: where `state` lacks arrays of the network, has them in another shape or not
-        finite, or holds a deeper network.
+      ValueError: the file cannot be read as either kind, no known network is in it, or several are
+        of which none is the one to be evaluated; arrays of the network are missing, not finite or
+        of another shape; it has no such output; or there is no such layout. The message names the
+        file.
+      OSError: the file cannot be read.
     """
-    if prefix is None:
-        stems = [re.fullmatch(r'(|.*\.)conv1\.weight', name) for name in state]
-        prefixes = [
-            stem[1] for stem in stems if stem and not re.search(r'layer\d\.\d+\.$', stem[1])
-        ]
-        if len(prefixes) != 1:
-            raise ValueError(
-                "needed: one stem, '<prefix>conv1.weight', or the argument prefix to choose one; "
-                f'prefixes found: {prefixes}'
-            )
-        prefix = str(prefixes[0])
-    start = prefix
+    arrays, _ = read_arrays(path)
+    try:
+        found, start, others = recognise(arrays, layout, prefix)
+    except ValueError as error:
+        raise ValueError(f'{os.fspath(path)!r}: {error}') from error
+    if others:
+        warnings.warn(
+            f'{os.fspath(path)!r} is read as {found.name}; its names are also those of '
+            f'{", ".join(others)}: the argument layout says which it is',
+            stacklevel=2,
+        )
     state = {
-        name.removeprefix(start): value
-        for name, value in state.items()
-        if name.startswith(start) and not name.endswith('num_batches_tracked')
+        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
     }
-    flat = {}
-    missing = []
-    for path in variable_shapes(model):
-        name = _torchvision_name(path)
-        if name in state:
-            value = _array(state.pop(name), name)
-            # [out, in, height, width] -> [height, width, in, out]
-            flat[path] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        else:
-            missing.append(start + name)
-    if missing:
-        raise ValueError(f'the state lacks {missing}')
-    flat = select(model, flat, 'the state')
-    # Those of ResNet18 are found in a ResNet34 too.
-    stage = int(model.output.removeprefix('res'))
-    left = [name for name in state if re.match(rf'layer[1-{stage}]\.', name)]
-    if left:
-        raise ValueError(f'the state is not of a ResNet{model.depth}, which has no {left}')
-    flat = {path: jnp.asarray(value) for path, value in flat.items()}
-    return traverse_util.unflatten_dict(flat, sep='/')
+    try:
+        return found.build(state, output)
+    except ValueError as error:
+        raise ValueError(f'{os.fspath(path)!r}, read as {found.name}: {error}') from error
 
 
-def _torchvision_name(path: str) -> str:
-    """'params/res1_0/norm1/scale' -> 'layer1.0.bn1.weight'."""
-    _, *modules, leaf = path.split('/')
-    renamed = {
-        'stem_conv': 'conv1',
-        'stem_norm': 'bn1',
-        'shortcut_conv': 'downsample.0',
-        'shortcut_norm': 'downsample.1',
-        'kernel': 'weight',
-        'scale': 'weight',
-        'mean': 'running_mean',
-        'var': 'running_var',
-    }
-    names = [renamed.get(name, name) for name in (*modules, leaf)]
-    names = [re.sub(r'^res(\d)_(\d+)$', r'layer\1.\2', name) for name in names]
-    return '.'.join(re.sub(r'^norm(\d)$', r'bn\1', name) for name in names)
-
-
-def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, Any]:
-    """Variables of a VGG16 from arrays under PyTorch's names.
+def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Reads all arrays of a file of weights, whatever dicts they are in.
 
     Args:
-      state: name to array, such as a state dict with every tensor as NumPy array. The names are
-        'features.0.weight' and so on, those of DeepCluster's networks and of torchvision's
-        vgg16_bn, or 'features.module.0.weight', as DeepCluster saves them; they may have a prefix.
-        What the network doesn't need is ignored: the fixed Sobel filter, the classifier, layers
-        after its output, counters.
-      model: the network.
+      path: a file of PyTorch weights or of safetensors.
 
     Returns:
-      `params` and `batch_stats`, float32.
+      The arrays by the keys that lead to them, joined by dots, such as 'state_dict.conv1.weight';
+      and what was left out of the file, see `load_torch_weights`.
 
     Raises:
-      ValueError: where `state` lacks arrays of the network, has them in another shape, or not
-        finite.
+      ValueError: the file is of neither kind, or is damaged.
+      OSError: the file cannot be read.
     """
-    found = {}
-    for name, value in state.items():
-        match = re.fullmatch(r'(?:.*\.)?features\.(?:module\.)?(\d+\.[a-z_]+)', name)
-        if match:
-            found[match[1]] = value
-    images = jnp.zeros((1, 64, 64, 3))
-    shapes: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(
-        jax.eval_shape(model.init, jax.random.key(0), images)
-    )
-    variables = {}
-    for path, shape in shapes.items():
-        name = _torch_name(path)
-        if name not in found:
-            raise ValueError(f"the state lacks 'features.{name}'")
-        value = _array(found[name], f'features.{name}')
-        # [out, in, height, width] -> [height, width, in, out]
-        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
-        if value.shape != shape.shape:
-            raise ValueError(
-                f"'features.{name}' has the shape {value.shape} as {'/'.join(path)}, but this "
-                f'network needs {shape.shape}'
-            )
-        check_finite({f'features.{name}': value}, 'the state')
-        variables[path] = jnp.asarray(value)
-    return traverse_util.unflatten_dict(variables)
+    path = pathlib.Path(path)
+    with path.open('rb') as file:
+        head = file.read(9)
+    if head[8:] == b'{':  # safetensors: the length of a JSON text, and the text.
+        return parse_safetensors(path, path.read_bytes()), []
+    left_out: list[str] = []
+    # Files are as large as their networks. Tensors that share memory count each.
+    max_bytes = max(2**31, 2 * path.stat().st_size)
+    value = load_torch_weights(path, max_bytes=max_bytes, left_out=left_out)
+    arrays: dict[str, np.ndarray] = {}
+    pending = [('', value)]
+    while pending:
+        start, value = pending.pop()
+        if isinstance(value, np.ndarray):
+            if start in arrays:
+                raise ValueError(f'{os.fspath(path)!r}: holds two arrays {start!r}')
+            arrays[start] = value
+        elif isinstance(value, dict):
+            start = f'{start}.' if start else ''
+            items = [(f'{start}{str(key)[:_MAX_NAME]}', part) for key, part in value.items()]
+            pending.extend(item for item in reversed(items) if len(item[0]) <= _MAX_NAME)
+    return arrays, left_out
 
 
-def _torch_name(path: tuple[str, ...]) -> str:
-    """('params', 'norm3', 'scale') -> '8.weight', in the list of conv, norm, ReLU and max pool."""
-    _, layer, leaf = path
-    kind, index = layer[:4], int(layer[4:])
-    position = 3 * (index - 1) + sum(pooled < index for pooled in POOLED) + (kind == 'norm')
-    renamed = {
-        'kernel': 'weight',
-        'scale': 'weight',
-        'mean': 'running_mean',
-        'var': 'running_var',
-    }
-    return f'{position}.{renamed.get(leaf, leaf)}'
-
-
-def load_released(
-    encoder_path: str | os.PathLike, decoder_path: str | os.PathLike
-) -> dict[str, Any]:
-    """Variables of a `ColorAutoencoder` from the two files that UVC was released with.
+def recognise(
+    names: Iterable[str],
+    layout: str | None = None,
+    prefix: str | None = None,
+    layouts: tuple[Layout, ...] | None = None,
+) -> tuple[Layout, str, list[str]]:
+    """Finds the network that arrays of these names are of.
 
     Args:
-      encoder_path: PyTorch weights of the encoder, as `load_torch_weights` reads them.
-      decoder_path: likewise, of the decoder.
+      names: of all arrays of a file.
+      layout: the network's name, if it is known.
+      prefix: the end of what precedes its names, if that is known.
+      layouts: the known ones; None: `LAYOUTS`.
 
     Returns:
-      `params`, float32.
+      The layout, what precedes its names, and the names of the other layouts that it could be.
 
     Raises:
-      ValueError: a file is not of PyTorch weights, or not of this network.
+      ValueError: there is no layout of this name, or no one network is found.
     """
-    images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    expected = jax.eval_shape(ColorAutoencoder().init, jax.random.key(0), images)['params']
-    params = {}
-    for part, path in {'encoder': encoder_path, 'decoder': decoder_path}.items():
-        state = load_torch_weights(path)
-        params[part] = {}
-        for name, shapes in expected[part].items():
-            # The two are in a sequence with pooling or upsampling.
-            source = f'{name}.1' if name in ('downsample', 'upsample') else name
-            try:
-                kernel = _array(state[f'{source}.weight'], f'{source}.weight')
-                bias = _array(state[f'{source}.bias'], f'{source}.bias')
-            except (KeyError, TypeError, IndexError, ValueError) as error:
-                raise ValueError(
-                    f"{os.fspath(path)!r} lacks '{source}', which the {part} needs"
-                ) from error
-            # [out, in, height, width] -> [height, width, in, out]
-            if kernel.ndim == 4:
-                kernel = kernel.transpose(2, 3, 1, 0)
-            layer = {'kernel': kernel, 'bias': bias}
-            check_finite({f'{source}.{key}': layer[key] for key in layer}, os.fspath(path))
-            for key, value in layer.items():
-                if value.shape != shapes[key].shape:
-                    raise ValueError(
-                        f'{source} has a {key} of shape {value.shape} in {os.fspath(path)!r}; '
-                        f'the {part} needs {shapes[key].shape}'
-                    )
-            params[part][name] = jax.tree.map(jnp.asarray, layer)
-    return {'params': params}
+    layouts = LAYOUTS if layouts is None else layouts
+    considered = [one for one in layouts if layout in (None, one.name)]
+    if not considered:
+        raise unknown('layout', str(layout), {one.name for one in layouts})
+    names = [name for name in names if len(name) <= _MAX_NAME]
+    votes = _count_names(names, considered)
+    # A ResNet50 that lacks one array would be a whole ResNet34 by the names.
+    most = collections.Counter()
+    for (_, start), count in votes.items():
+        most[start] = max(most[start], count)
+    matches = [
+        (one, start)
+        for (one, start), count in votes.items()
+        if count == len(set(one.signature)) == most[start]
+        and (prefix is None or _ends(start, prefix))
+    ]
+    # Nor is TimeCycle's ResNet50 a network by itself where only the layer after it is missing.
+    matches = [
+        match
+        for match in matches
+        if not any(
+            other in matches or len(other[1]) < len(match[1])
+            for other in votes
+            if _within(match, other)
+        )
+    ]
+    if not matches:
+        raise ValueError(_nearest(names, considered, votes, prefix))
+
+    # Which of the networks in the file.
+    starts = list(dict.fromkeys(start for _, start in matches))
+    ends = {end for one in layouts for end in one.prefixes}
+    for preferred in (
+        [start for start in starts if _EVALUATED in start.split('.')],
+        [start for start in starts if any(_ends(start, end) for end in ends)],
+    ):
+        if len(starts) > 1 and len(preferred) == 1:
+            starts = preferred
+    if len(starts) > 1:
+        shown = ', '.join(map(repr, starts[:_MAX_SHOWN]))
+        raise ValueError(f'it holds {len(starts)} networks: prefix={shown} would choose one')
+    (start,) = starts
+
+    # Which network with these names.
+    found = [one for one, place in matches if place == start]
+    released = [one for one in found if any(_ends(start, end) for end in one.prefixes)]
+    found = released or [one for one in found if one.bare] or found
+    return found[0], start, [one.name for one in found[1:]]
 
 
-def _array(value: Any, name: str) -> np.ndarray:
-    """A value of a state dict as float32; a container there could stand for billions of values."""
-    if not hasattr(value, 'shape'):
-        raise ValueError(f'{name!r} is a {type(value).__name__}, not an array')
-    return np.asarray(value, np.float32)
+def _count_names(names: list[str], layouts: list[Layout]) -> Mapping[tuple[Layout, str], int]:
+    """How many names of each layout are there behind each prefix."""
+    owners = collections.defaultdict(list)
+    for one in layouts:
+        for name in set(one.signature):
+            owners[name].append(one)
+    longest = max(name.count('.') + 1 for name in owners)
+    votes: collections.Counter[tuple[Layout, str]] = collections.Counter()
+    for name in names:
+        parts = name.split('.')
+        for count in range(max(0, len(parts) - longest), len(parts)):
+            start = ''.join(f'{part}.' for part in parts[:count])
+            for one in owners.get('.'.join(parts[count:]), ()):
+                votes[one, start] += 1
+    return votes
+
+
+def _ends(start: str, end: str) -> bool:
+    """Whether a prefix ends in whole parts of names."""
+    return f'.{start}'.endswith(f'.{end}')
+
+
+def _within(match: tuple[Layout, str], other: tuple[Layout, str]) -> bool:
+    """Whether all names of a network, and not only these, are names of another."""
+    if not match[1].startswith(other[1]):
+        return False
+    names, others = ({start + name for name in one.signature} for one, start in (match, other))
+    return names < others
+
+
+def _nearest(
+    names: list[str],
+    layouts: list[Layout],
+    votes: Mapping[tuple[Layout, str], int],
+    prefix: str | None,
+) -> str:
+    """Says which layouts came nearest, and what of them is missing."""
+    present = set(names)
+    lines: dict[tuple[str, ...], str] = {}
+    by_count = sorted(votes.items(), key=lambda item: (-item[1], len(item[0][0].signature)))
+    for (one, start), count in by_count:
+        if prefix is not None and not _ends(start, prefix):
+            continue
+        # Layouts of the same names lack the same.
+        if not len(one.signature) // 2 <= count < len(one.signature) or one.signature in lines:
+            continue
+        missing = [start + name for name in one.signature if start + name not in present]
+        more = ', ...' if len(missing) > _MAX_SHOWN else ''
+        lines[one.signature] = (
+            f'{one.name} lacks {len(missing)} of {len(one.signature)} names: '
+            f'{", ".join(missing[:_MAX_SHOWN])}{more}'
+        )
+    known = ', '.join(dict.fromkeys(one.name for one in layouts))
+    if not lines:
+        where = f' behind {prefix!r}' if prefix is not None else ''
+        return f'none of its {len(names)} arrays{where} is of a known network; known: {known}'
+    return f'no known network; nearest: {"; ".join(list(lines.values())[:3])}. Known: {known}'

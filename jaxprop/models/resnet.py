@@ -17,12 +17,15 @@ from jax.typing import DTypeLike
 
 STAGES = ('res1', 'res2', 'res3', 'res4')
 PADDINGS = ('zero', 'reflect')
+_HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Convolution and norm by the padding, norm and dtype attributes of `module`."""
 
-    def conv(x: jax.Array, channels: int, kernel: int, stride: int = 1, *, name: str) -> jax.Array:
+    def conv(
+        x: jax.Array, channels: int, kernel: int, stride: int = 1, *, name: str, **settings: Any
+    ) -> jax.Array:
         height, width = (-(-size // stride) for size in x.shape[1:3])
         # Explicit, as 'SAME' pads unevenly when the stride is 2 and the size is even.
         padding = (kernel // 2, kernel // 2)
@@ -36,10 +39,9 @@ def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callabl
             (kernel, kernel),
             strides=stride,
             padding=(padding, padding),
-            use_bias=False,
-            kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
             dtype=module.dtype,
             name=name,
+            **{'use_bias': False, 'kernel_init': _HE, **settings},
         )
         return layer(x)[:, :height, :width]
 
@@ -138,12 +140,22 @@ class ResNet(nn.Module):
         stages use running statistics in training too, and get no gradient. An optimiser with
         weight decay still has to leave them out.
       dtype: of computation and features; None: float32. Parameters and statistics are float32.
+      widths: channels of res1 to res4; None: 64 to 512, in ResNet50 256 to 2048. CorrFlow's and
+        MAST's are (64, 128, 256, 256).
+      projection: channels of a convolution after the output stage, whose results are then the
+        features; None: there is none.
+      projection_kernel: its size in cells, an odd number.
+      projection_bias: whether it has a bias. Then it starts as PyTorch's convolutions do, uniform
+        in +-1 / sqrt(inputs of an output), as CorrFlow and MAST were trained; else as the others.
+      projection_relu: whether a ReLU follows it.
 
     Raises:
       ValueError: when built with a value that is none of these, or called on other images.
 
     Source: He et al., CVPR 2016; the strides for propagation: Jabri, Owens, Efros, "Space-Time
-    Correspondence as a Contrastive Random Walk", NeurIPS 2020, appendix.
+    Correspondence as a Contrastive Random Walk", NeurIPS 2020, appendix. Widths and projection:
+    Lai, Xie, "Self-supervised Learning for Video Correspondence Flow", BMVC 2019, and Wang, Jabri,
+    Efros, "Learning Correspondence from the Cycle-Consistency of Time", CVPR 2019, as released.
     """
 
     depth: int = 18
@@ -155,10 +167,17 @@ class ResNet(nn.Module):
     norm_axis_name: str | None = None
     frozen_until: str | None = None
     dtype: DTypeLike | None = None
+    widths: tuple[int, int, int, int] | None = None
+    projection: int | None = None
+    projection_kernel: int = 1
+    projection_bias: bool = False
+    projection_relu: bool = False
 
     def __post_init__(self):
         # A list, as JSON has it, would make the module unhashable.
         object.__setattr__(self, 'strides', tuple(self.strides))
+        if self.widths is not None:
+            object.__setattr__(self, 'widths', tuple(self.widths))
         for name, known in {
             'depth': tuple(ARCHITECTURES),
             'output': STAGES,
@@ -166,10 +185,18 @@ class ResNet(nn.Module):
         }.items():
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} is {getattr(self, name)!r}; known: {known}')
-        if len(self.strides) != 4 or not all(
-            isinstance(stride, int) and stride >= 1 for stride in self.strides
-        ):
-            raise ValueError(f'strides is {self.strides}; needed: four integers of at least 1')
+        for name in ('strides', 'widths'):
+            numbers = getattr(self, name)
+            if numbers is not None and not (len(numbers) == 4 and all(map(_is_positive, numbers))):
+                raise ValueError(f'{name} is {numbers}; needed: four integers of at least 1')
+        if self.depth == 50 and any(width % 4 for width in self.widths or ()):
+            raise ValueError(f'widths is {self.widths}; those of a ResNet50 must be multiples of 4')
+        if not (self.projection is None or _is_positive(self.projection)):
+            raise ValueError(f'projection is {self.projection!r}; needed: None or channels')
+        if not (_is_positive(self.projection_kernel) and self.projection_kernel % 2):
+            raise ValueError(
+                f'projection_kernel is {self.projection_kernel!r}; needed: an odd number'
+            )
         if self.frozen_until not in (None, *self._stages):
             raise ValueError(
                 f'frozen_until is {self.frozen_until!r}; known: None or one of {self._stages}, '
@@ -190,8 +217,13 @@ class ResNet(nn.Module):
     @property
     def channels(self) -> int:
         """Channels of the features."""
+        return self.projection or self._widths[len(self._stages) - 1]
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        """The channels of res1 to res4."""
         _, channels, _ = ARCHITECTURES[self.depth]
-        return channels * 2 ** (len(self._stages) - 1)
+        return self.widths or tuple(channels * 2**stage for stage in range(4))
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the features of images of `height` x `width` pixels, in cells."""
@@ -200,7 +232,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         check_images(images)
-        block, channels, num_blocks = ARCHITECTURES[self.depth]
+        block, _, num_blocks = ARCHITECTURES[self.depth]
         block = functools.partial(
             block,
             padding=self.padding,
@@ -222,8 +254,27 @@ class ResNet(nn.Module):
                 learns = True
             for index in range(num_blocks[stage]):
                 stride = self.strides[stage] if index == 0 else 1
-                x = block(channels * 2**stage, stride, name=f'{name}_{index}')(x, train and learns)
-        return x
+                layer = block(self._widths[stage], stride, name=f'{name}_{index}')
+                x = layer(x, train and learns)
+        return x if self.projection is None else self._project(x, conv)
+
+    def _project(self, x: jax.Array, conv: Callable[..., jax.Array]) -> jax.Array:
+        settings = {}
+        if self.projection_bias:
+            bound = 1 / math.sqrt(self.projection_kernel**2 * x.shape[-1])
+            settings = {
+                'use_bias': True,
+                'kernel_init': nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
+                'bias_init': lambda key, shape, dtype: jax.random.uniform(
+                    key, shape, dtype, -bound, bound
+                ),
+            }
+        x = conv(x, self.projection, self.projection_kernel, name='projection', **settings)
+        return nn.relu(x) if self.projection_relu else x
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def max_pool(x: jax.Array) -> jax.Array:

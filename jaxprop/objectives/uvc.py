@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxprop import color
 from jaxprop.affinity import affinity, expected_coordinates, soft_copy
 from jaxprop.augment import random_affine_crop
-from jaxprop.checkpoints.published import load_released
+from jaxprop.checkpoints.convnets import load_released
 from jaxprop.geometry import box_of_size, box_of_spread, cell_centers, crop, resize_and_pad
 from jaxprop.models.color_autoencoder import STRIDE, ColorAutoencoder
 from jaxprop.objectives.objective import Objective, Variables, apply_networks, example_keys

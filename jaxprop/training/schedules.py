@@ -116,7 +116,7 @@ def is_kernel(params: Any) -> Any:
 
 def is_frozen(params: Any, frozen_until: str) -> Any:
     """True for each of the backbone's arrays before a stage, False for all others."""
-    learning = STAGES[STAGES.index(frozen_until) :]
+    learning = (*STAGES[STAGES.index(frozen_until) :], 'projection')
 
     def frozen(path, _):
         names = [key.key for key in path]

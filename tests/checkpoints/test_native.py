@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxprop.checkpoints import native
+from jaxprop.checkpoints.convnets import from_torchvision
 from jaxprop.checkpoints.native import (
     describe_pretrained,
     list_pretrained,
@@ -18,7 +19,6 @@ from jaxprop.checkpoints.native import (
     save_pretrained,
     weights_digest,
 )
-from jaxprop.checkpoints.published import from_torchvision
 from jaxprop.models import ResNet
 from tests.models.test_resnet import torchvision_state
 
@@ -209,6 +209,16 @@ def test_refuses_what_it_could_not_load(network, tmp_path):
     with pytest.raises(ValueError, match='Dense'):
         save_pretrained(tmp_path / 'net', nn.Dense(3), variables)
     assert not os.listdir(tmp_path)
+
+
+def test_widths_and_projection_are_kept(tmp_path):
+    widths = {'widths': (4, 8, 8, 8), 'projection': 5, 'projection_kernel': 3}
+    model = ResNet(output='res1', **widths, projection_bias=True)
+    variables = jax.jit(model.init)(jax.random.key(0, impl='rbg'), jnp.zeros((1, 32, 32, 3)))
+    save_pretrained(tmp_path / 'net', model, variables)
+    loaded_model, loaded = load_pretrained(tmp_path / 'net')
+    assert loaded_model == model
+    assert_trees_equal(loaded, variables)
 
 
 def test_torchvision_names_with_prefixes(network):

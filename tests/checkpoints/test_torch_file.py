@@ -4,14 +4,15 @@ import os
 import pickle
 import re
 import struct
+import tarfile
 import zipfile
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop.checkpoints import torch_file
-from jaxprop.checkpoints.published import from_torchvision
+from jaxprop.checkpoints import torch_pickle
+from jaxprop.checkpoints.convnets import from_torchvision
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.models import ResNet
 from tests.fuzz.mutations import classify
@@ -197,16 +198,26 @@ def test_feeds_from_torchvision(tmp_path):
 
 
 HOSTILE = {
-    'call': (Call(Name('os system'), ('exit 1',)), 'os.system'),
-    'call of a builtin': (Call(Name('builtins eval'), ('1',)), 'builtins.eval'),
-    'call in a dict': ({'weight': tensor(), 'more': [Call(Name('posix system'), ('',))]}, 'posix'),
+    # In a dict such things are left out, elsewhere they are errors.
+    'call': ([tensor(), Call(Name('os system'), ('exit 1',))], 'os.system'),
+    'call of a builtin': ([tensor(), Call(Name('builtins eval'), ('1',))], 'builtins.eval'),
+    'call in place of a storage': ({'a': tensor(Call(Name('os system'), ('',)))}, 'os.system'),
+    'call in place of a parameter': (
+        Call(Name('torch._utils _rebuild_parameter'), (Name('os system'), True)),
+        'os.system',
+    ),
+    'call in place of a shape': ({'a': tensor(shape=Name('os system'))}, 'shape'),
+    'call as a key': (Raw(b'}' + encode(Call(Name('os system'), ())) + b'K\x01s'), 'key'),
     'other function of torch': (
-        Call(Name('torch._utils _rebuild_device_tensor_from_numpy'), ()),
+        [tensor(), Call(Name('torch._utils _rebuild_device_tensor_from_numpy'), ())],
         'not for tensors',
     ),
-    'attribute of an allowed name': (Name('collections OrderedDict.__class__'), 'not for tensors'),
-    'attribute of an allowed module': (Name('torch load'), 'torch.load'),
-    'name of protocol 4': (Raw(b'\x8c\x02os\x8c\x06system\x93'), 'os.system'),
+    'attribute of an allowed name': (
+        [tensor(), Name('collections OrderedDict.__class__')],
+        'not for tensors',
+    ),
+    'attribute of an allowed module': ([tensor(), Name('torch load')], 'torch.load'),
+    'name of protocol 4': ([tensor(), Raw(b'\x8c\x02os\x8c\x06system\x93')], 'os.system'),
     'instance': (Raw(b'(' + b'ios\nsystem\n'), 'instruction INST'),
     'object': (Raw(encode(Name('collections OrderedDict')) + b')\x81'), 'NEWOBJ'),
     'registered name': (Raw(b'\x82\x01'), 'EXT1'),
@@ -214,8 +225,9 @@ HOSTILE = {
     'call of a tensor': (Call(tensor(), ()), 'calls a ndarray'),
     'name alone': ([tensor(), Name('torch._utils _rebuild_tensor_v2')], 'holds a _Function'),
     'storage alone': ({'weight': storage()}, 'holds a _Storage'),
-    'state of a tensor': (Raw(encode(tensor()) + b'}b'), 'attributes of a ndarray'),
-    'set': (Raw(b'\x8f'), 'EMPTY_SET'),
+    'state of a number': (Raw(b'K\x01}b'), 'attributes of a int'),
+    'set': ([tensor(), Raw(b'\x8f')], 'builtins.set'),
+    'items of a list': (Raw(b'](K\x01\x90'), 'ADDITEMS'),
     'bytes': (Raw(b'C\x01a'), 'SHORT_BINBYTES'),
     'tuple as key': ({(1, 2): 3}, 'tuple is the key'),
     'deep key': ({'a': Raw(b'}' + b')' + b'\x85' * 10**5 + b'K\x01s')}, 'key'),
@@ -236,7 +248,7 @@ HOSTILE = {
         'several',
     ),
     'storage of another type': ({'a': tensor(), 'b': tensor(storage('IntStorage'))}, 'several'),
-    'unknown storage': ({'weight': tensor(storage('BoolStorage'))}, 'BoolStorage'),
+    'unknown storage': ({'weight': tensor(storage('ComplexFloatStorage'))}, 'ComplexFloat'),
     'storage elsewhere': ({'weight': tensor(storage(module='os'))}, 'os.FloatStorage'),
     'view of a storage': ({'weight': tensor(storage('FloatStorage', '0', 4, ('1', 0, 2)))}, 'unk'),
     'storage without a type': (Persistent(('storage', 'os', '0', 'cpu', 4)), 'unknown storage'),
@@ -287,6 +299,9 @@ HOSTILE |= {
     'bomb in a shape': (tensor(shape=(BOMB, 2)), 'huge'),
     'bomb in strides': (tensor(strides=(BOMB, 2)), 'huge'),
     'bomb as key': (Raw(b'}' + encode(BOMB) + b'K\x01s'), 'key'),
+    'bomb as size': (Call(Name('torch Size'), (BOMB,)), 'huge'),
+    'long size': (Call(Name('torch Size'), ([1] * 33,)), 'no short list'),
+    'bomb as items': ([tensor(), Call(Name('collections Counter'), ({'a': BOMB},))], 'values'),
     'bomb as pairs': (Call(Name('collections OrderedDict'), (BOMB,)), 'key'),
     'call of a bomb': (Call(BOMB, ()), 'calls a tuple'),
     'long name': (Raw(encode('a' * 10**6) + encode('b') + b'\x93'), 'no short text'),
@@ -325,7 +340,7 @@ def test_hostile_pickles(write, name):
 def test_a_long_program(write, monkeypatch):
     path = write([tensor(), Raw(b')' + b'\x85' * 2000)])
     assert len(load_torch_weights(path)) == 2
-    monkeypatch.setattr(torch_file, '_MAX_INSTRUCTIONS', 1000)
+    monkeypatch.setattr(torch_pickle, 'MAX_INSTRUCTIONS', 1000)
     with pytest.raises(ValueError, match='more than 1000 instructions'):
         load_torch_weights(path)
 
@@ -337,15 +352,151 @@ def test_states_of_optimisers_have_numbers_as_keys(write):
     assert loaded['state'][140_234_567_890_123] == {'step': 5}
 
 
-def test_nothing_runs(write, tmp_path):
-    """The same call does run in an ordinary unpickler."""
+@pytest.mark.parametrize('kind', ['zip', 'old', 'tar'])
+def test_nothing_runs(kind, tmp_path):
+    """The same call does run in an ordinary unpickler; here it is left out."""
     made = tmp_path / 'made'
-    value = {'weight': Call(Name('os system'), (f'touch {made}',))}
-    with pytest.raises(ValueError, match='os.system'):
-        load_torch_weights(write(value))
+    call = Call(Name('os system'), (f'touch {made}',))
+    value = {'weight': call, 'more': {'a': [1, (call,)], 'b': 2}, 'list': [{'c': Name('x y')}, 3]}
+    if kind == 'tar':
+        path = write_tar(tmp_path / 'weights.pth', value)
+    else:
+        write = {'zip': write_zip, 'old': write_old}[kind]
+        path = write(tmp_path / 'weights.pth', {**value, 'kept': tensor()})
+    left_out = []
+    loaded = load_torch_weights(path, left_out=left_out)
+    loaded.pop('kept', None)
+    assert loaded == {'more': {'b': 2}, 'list': [{}, 3]}
+    expected = ['weight (os.system)', 'more.a (os.system)', 'list.c (x.y)']
+    assert sorted(left_out) == sorted(expected)
     assert not made.exists()
-    pickle.loads(program(value))
+    pickle.loads(program({'weight': call}))
     assert made.exists()
+
+
+def test_what_training_adds_is_left_out(write):
+    """What released files hold beside tensors, as pickle writes it, of Python 2 and 3."""
+    namespace = Raw(encode(Name('argparse Namespace')) + b')\x81' + encode({'lr': 0.1}) + b'b')
+    scalar = Call(
+        Name('numpy.core.multiarray scalar'),
+        (Call(Name('numpy dtype'), ('f8', 0, 1)), Call(Name('_codecs encode'), ('a', 'latin1'))),
+    )
+    filled = Raw(encode(Name('some Set')) + b')R(K\x01K\x02e' + b'(K\x01K\x02u')
+    state = {
+        'args': namespace,
+        'best_loss': scalar,
+        'milestones': Call(Name('collections Counter'), ({30: 1, 60: 2},)),
+        'state': Raw(
+            encode(Name('collections defaultdict'))
+            + encode((Name('__builtin__ dict'),))
+            + b'R(I140234567890123\nI01\nL5L\n\x8b\x02\0\0\0\0\x01u'
+        ),
+        'size': Call(Name('torch Size'), ([2, 3],)),
+        'sets': [filled, Raw(b'\x8f(K\x01\x90'), Raw(b'(K\x01\x91')],
+        'keywords': Raw(encode(Name('some Thing')) + b')}\x92'),
+        'dropped': Raw(b'K\x01K\x020'),
+        'parameter': Raw(encode(Name('torch.nn.parameter Parameter')) + encode((tensor(),)) + b'R'),
+        'made': Raw(
+            encode(Name('torch.nn.parameter Parameter')) + encode((tensor(),)) + b'\x81'
+            # Its attributes.
+            + encode((True, False)) + b'b'
+        ),
+    }  # fmt: skip
+    left_out = []
+    loaded = load_torch_weights(write(state), left_out=left_out)
+    for name in ('parameter', 'made'):
+        np.testing.assert_array_equal(loaded.pop(name), [[1, 2], [3, 4]])
+    assert loaded == {
+        'milestones': {30: 1, 60: 2},
+        'state': {140_234_567_890_123: True, 5: 256},
+        'size': (2, 3),
+        'dropped': 1,
+    }
+    assert sorted(left_out) == [
+        'args (argparse.Namespace)',
+        'best_loss (numpy.core.multiarray.scalar)',
+        'keywords (some.Thing)',
+        'sets (builtins.frozenset)',
+    ]
+
+
+def write_tar(path, value, tensors=(), storages=(), views=()):
+    """A file of PyTorch before 0.2.
+
+    Args:
+      path: of the file.
+      value: the structure; `Persistent('NUMBER')` stands for a tensor.
+      tensors: number, number of the storage, shape, strides, offset.
+      storages: number, type, number of elements, bytes.
+      views: number, number of the storage, offset, number of elements.
+    """
+    members = {
+        'sys_info': program({'protocol_version': 1000, 'little_endian': True}),
+        'storages': program(len(storages))
+        + b''.join(
+            program((key, 'cpu', Name(f'torch {kind}'))) + struct.pack('<q', count) + data
+            for key, kind, count, data in storages
+        )
+        + program(list(views)),
+        'tensors': program(len(tensors))
+        + b''.join(
+            program((key, storage, Name('torch FloatTensor')))
+            + struct.pack(f'<ii{2 * len(shape) + 1}q', len(shape), 0, *shape, *strides, offset)
+            for key, storage, shape, strides, offset in tensors
+        ),
+        'pickle': program(value),
+    }
+    with tarfile.open(path, 'w', format=tarfile.PAX_FORMAT) as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
+
+
+TAR = {
+    'value': {'state_dict': {'a': Persistent('7'), 'b': Persistent('8'), 'c': Persistent('9')}},
+    'tensors': [
+        (7, 1, (2, 2), (1, 2), 0),
+        (8, 2, (), (), 1),
+        (9, 140_234_567_890_123, (3,), (1,), 0),
+    ],
+    'storages': [
+        (1, 'FloatStorage', 4, FOUR),
+        (140_234_567_890_123, 'LongStorage', 3, np.arange(3, dtype='<i8').tobytes()),
+    ],
+    'views': [(2, 1, 1, 2)],
+}
+
+
+def test_tar_of_pytorch_before_0_2(tmp_path):
+    state = load_torch_weights(write_tar(tmp_path / 'weights.pth', **TAR))['state_dict']
+    np.testing.assert_array_equal(state['a'], [[1, 3], [2, 4]])
+    assert state['b'] == 3 and state['b'].shape == ()
+    np.testing.assert_array_equal(state['c'], [0, 1, 2])
+    assert state['c'].dtype == np.int64 and not state['a'].flags.writeable
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'tensors': [(7, 3, (2, 2), (1, 2), 0)]}, "'3'"),
+        ({'tensors': [(7, 1, (2, 2), (2, 2), 0)]}, 'does not fit'),
+        ({'tensors': [(7, 1, (2, 2), (1, 2), -1)]}, 'negative'),
+        ({'value': {'a': Persistent('10')}}, "'10'"),
+        ({'value': {'a': Persistent(7)}}, 'unknown tensor'),
+        ({'views': [(2, 1, 1, 4)]}, 'does not fit'),
+        ({'views': [(2, 1, -1, 2)]}, 'negative'),
+        ({'storages': [(1, 'FloatStorage', 500, FOUR)]}, 'too early'),
+        ({'storages': [(1, 'FloatStorage', 2**60, FOUR)]}, 'larger than the file'),
+        ({'storages': [(1, 'FloatStorage', -4, FOUR)]}, 'negative'),
+        ({'storages': [(1, 'Other', 4, FOUR)]}, 'torch.Other'),
+    ],
+)
+def test_damaged_tar(tmp_path, changes, message):
+    path = write_tar(tmp_path / 'weights.pth', **{**TAR, **changes})
+    with pytest.raises(ValueError, match=f'not a file of PyTorch weights.*{message}'):
+        load_torch_weights(path)
 
 
 def test_damaged_old_file(tmp_path):

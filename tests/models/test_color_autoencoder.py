@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxprop import color
-from jaxprop.checkpoints.published import load_released
+from jaxprop.checkpoints.convnets import load_released
 from jaxprop.data.image_files import read_image
 from jaxprop.models.color_autoencoder import ColorAutoencoder
 from tests.support import shared

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop.checkpoints.published import from_torchvision
+from jaxprop.checkpoints.convnets import from_torchvision
 from jaxprop.models import ResNet, estimate_batch_statistics
 
 
@@ -149,6 +149,9 @@ def test_features_equal_a_slow_forward_pass(depth, strides, output, padding, max
         ({'max_pool': False}, (480, 854), 4, (120, 214), 256),
         ({'strides': (1, 2, 2, 2), 'output': 'res4'}, (225, 223), 32, (8, 7), 512),
         ({'depth': 34, 'output': 'res1'}, (7, 1), 4, (2, 1), 64),
+        ({'output': 'res4', 'widths': [64, 128, 256, 200]}, (64, 64), 8, (8, 8), 200),
+        ({'depth': 50, 'widths': (8, 12, 16, 20)}, (64, 64), 8, (8, 8), 16),
+        ({'projection': 48, 'projection_kernel': 3}, (64, 65), 8, (8, 9), 48),
     ],
 )
 def test_stride_grid_and_channels(attributes, size, stride, grid, channels):
@@ -169,6 +172,11 @@ def test_stride_grid_and_channels(attributes, size, stride, grid, channels):
         ({'strides': (1, 2, 1)}, 'strides is (1, 2, 1)'),
         ({'strides': (1, 2, 0, 1)}, 'strides is (1, 2, 0, 1)'),
         ({'frozen_until': 'stem'}, "frozen_until is 'stem'"),
+        ({'widths': (64, 128, 256)}, 'widths is (64, 128, 256)'),
+        ({'widths': (64, 128, 256, 0)}, 'widths is (64, 128, 256, 0)'),
+        ({'depth': 50, 'widths': (8, 8, 8, 10)}, 'multiples of 4'),
+        ({'projection': 0}, 'projection is 0'),
+        ({'projection_kernel': 2}, 'projection_kernel is 2'),
         ({'frozen_until': 'res4'}, "output is 'res3'"),
     ],
 )
@@ -203,6 +211,34 @@ def test_initial_parameters(untrained):
     # He initialisation by the fan out: 3 * 3 * 128 outputs see each input.
     np.testing.assert_allclose(np.std(block['conv1']['kernel']), np.sqrt(2 / 1152), rtol=0.02)
     np.testing.assert_array_equal(block['norm2']['scale'], 1)
+
+
+@pytest.mark.parametrize('relu', [False, True])
+def test_projection_follows_the_output_stage(relu):
+    attributes = {'output': 'res1', 'projection': 5, 'projection_kernel': 3}
+    model = ResNet(**attributes, projection_bias=True, projection_relu=relu)
+    images = random_images((1, 24, 17))
+    variables = jax.jit(model.init)(jax.random.key(0, impl='rbg'), images)
+    kernel, bias = (
+        np.asarray(variables['params']['projection'][key]) for key in ('kernel', 'bias')
+    )
+    # PyTorch's initial values: uniform, where 3 * 3 * 64 inputs make an output.
+    for values in (kernel, bias):
+        assert 0.5 / 24 < np.abs(values).max() <= 1 / 24
+    params = {key: value for key, value in variables['params'].items() if key != 'projection'}
+    stage = jax.jit(ResNet(output='res1').apply)({**variables, 'params': params}, images)
+    expected = slow_conv(stage, kernel.transpose(3, 2, 0, 1), 1, 'constant') + bias
+    assert expected.min() < 0 < expected.max()
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(variables, images),
+        np.maximum(expected, 0) if relu else expected,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    # A bias only where it is asked for.
+    model = ResNet(**attributes, projection_relu=relu)
+    kernel = jax.eval_shape(model.init, jax.random.key(0), images)['params']['projection']
+    assert set(kernel) == {'kernel'}
 
 
 def test_a_batch_equals_its_images_one_by_one():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxprop import models
+from jaxprop.checkpoints.convnets import from_deepcluster
 from jaxprop.checkpoints.native import load_pretrained, save_pretrained
-from jaxprop.checkpoints.published import from_deepcluster
 from jaxprop.models.vgg import VGG16, sobel_edges
 from tests.models.test_resnet import random_images, slow_conv
 

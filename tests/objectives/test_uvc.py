@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxprop.checkpoints.published import load_released
+from jaxprop.checkpoints.convnets import load_released
 from jaxprop.models import ResNet
 from jaxprop.models.color_autoencoder import ColorAutoencoder
 from jaxprop.objectives import uvc

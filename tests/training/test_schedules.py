@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxprop.training.schedules import make_optimizer, make_schedule
+from jaxprop.training.schedules import is_frozen, make_optimizer, make_schedule
 
 
 def rates(schedule, steps):
@@ -100,3 +100,7 @@ def test_frozen_stages_do_not_change():
     backbone = change['backbone']
     assert backbone['stem_conv']['kernel'] == backbone['res2_1']['norm1']['scale'] == 0
     assert backbone['res3_0']['conv1']['kernel'] == change['head']['bias'] == pytest.approx(-1.2)
+    # A projection follows the last stage.
+    assert is_frozen({'backbone': {'projection': 0, 'res2_0': 0}}, 'res3') == {
+        'backbone': {'projection': False, 'res2_0': True}
+    }

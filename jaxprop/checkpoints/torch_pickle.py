@@ -1,0 +1,412 @@
+"""Interprets PyTorch's pickles by a table of few instructions: nothing is imported or called.
+
+Names in a pickle are compared with the few that tensors need. Any other becomes an `Opaque`, and
+so does everything that the pickle makes of it.
+"""
+
+import math
+import pickletools
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
+
+import jax.numpy as jnp
+import numpy as np
+
+MAX_INSTRUCTIONS = 500_000
+_MAX_TENSORS = 10_000
+_MAX_AXES = 32
+_MAX_NAME = 500  # Characters.
+_MAX_ARGUMENTS = 16
+# Optimisers number their states; before PyTorch 1.6 by addresses, which have 47 bits. Larger
+# numbers could all be of one hash, and each search for one of them as long as the dict.
+_MAX_KEY = 2**48
+
+_DTYPES = {
+    'DoubleStorage': np.float64,
+    'FloatStorage': np.float32,
+    'HalfStorage': np.float16,
+    'BFloat16Storage': jnp.bfloat16,
+    'LongStorage': np.int64,
+    'IntStorage': np.int32,
+    'ShortStorage': np.int16,
+    'CharStorage': np.int8,
+    'ByteStorage': np.uint8,
+    'BoolStorage': np.bool_,
+}
+_DICTS = ('collections OrderedDict', 'collections Counter', 'collections defaultdict')
+_PARAMETERS = ('torch._utils _rebuild_parameter', 'torch.nn.parameter Parameter')
+_FUNCTIONS = (
+    *_DICTS,
+    *_PARAMETERS,
+    'torch Size',
+    'torch._utils _rebuild_tensor',
+    'torch._utils _rebuild_tensor_v2',
+)
+# How much is said of what was left out.
+_MAX_LEFT_OUT = 1000
+_MAX_KEYS = 8
+
+
+class _Storage:
+    """A flat array that tensors are views of. A class of its own, as a tensor is no storage."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+
+class Storages:
+    """The storages of a file, by key; their numbers are filled in after the pickle is read.
+
+    They are as large together as the file at most, as it holds all of them.
+    """
+
+    def __init__(self, file_bytes: int, max_bytes: int):
+        self.arrays: dict[str, np.ndarray] = {}
+        self._storage_bytes_left = file_bytes
+        self._tensor_bytes_left = max_bytes
+        self._num_tensors = 0
+        self._num_instructions = 0
+
+    def count_instruction(self) -> None:
+        """Raises ValueError where the file's pickles together are too long a program."""
+        self._num_instructions += 1
+        require(
+            self._num_instructions <= MAX_INSTRUCTIONS,
+            'more than {} instructions',
+            MAX_INSTRUCTIONS,
+        )
+
+    def get(self, identity: tuple[Any, ...]) -> _Storage:
+        """The storage of a persistent id: ('storage', type, key, device, number of elements)."""
+        require(type(identity) is tuple and 5 <= len(identity) <= 6, 'unknown storage')
+        kind, dtype, key, _, size, *view = identity
+        if isinstance(dtype, Opaque):
+            raise dtype.error()
+        is_storage = type(kind) is str and kind == 'storage' and all(part is None for part in view)
+        require(
+            is_storage and isinstance(dtype, np.dtype) and type(key) is str,
+            'unknown storage of {} under a {}',
+            dtype if isinstance(dtype, np.dtype) else f'a {type(dtype).__name__}',
+            type(key).__name__,
+        )
+        if key not in self.arrays:
+            self.add(key, dtype, size)
+        array = self.arrays[key]
+        same = array.dtype == dtype and array.size == size
+        require(same, 'storage {!r} has several types or sizes', key)
+        return _Storage(array)
+
+    def add(self, key: str, dtype: np.dtype, size: int) -> np.ndarray:
+        """Makes a storage of zeros; ValueError if all are larger than the file together."""
+        check_counts((size,))
+        self._storage_bytes_left -= size * dtype.itemsize
+        require(self._storage_bytes_left >= 0, 'storages are larger than the file')
+        self.arrays[key] = np.zeros(size, dtype)
+        return self.arrays[key]
+
+    def stored(self, key: str) -> _Storage:
+        """A storage that was added."""
+        return _Storage(self.arrays[key])
+
+    def view(
+        self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> np.ndarray:
+        """A tensor; offset and strides are in elements."""
+        require(isinstance(storage, _Storage), 'a tensor without a storage')
+        array = storage.array
+        require(type(shape) is type(strides) is tuple, 'a tensor without shape or strides')
+        require(
+            len(shape) == len(strides) <= _MAX_AXES,
+            'a tensor of {} axes has {} strides',
+            len(shape),
+            len(strides),
+        )
+        check_counts((offset, *shape, *strides))
+        # Larger than its storage it would overlap itself: a few bytes could pose as gigabytes.
+        count = math.prod(shape)
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
+        require(
+            count == 0 or (count <= array.size and last < array.size),
+            'a tensor of shape {}, strides {} and offset {} does not fit into its storage of {} '
+            'elements',
+            shape,
+            strides,
+            offset,
+            array.size,
+        )
+        self._num_tensors += 1
+        require(self._num_tensors <= _MAX_TENSORS, 'more than {} tensors', _MAX_TENSORS)
+        self._tensor_bytes_left -= count * array.itemsize
+        require(self._tensor_bytes_left >= 0, 'tensors are larger than max_bytes together')
+        if count == 0:
+            return np.zeros(shape, array.dtype)
+        return np.lib.stride_tricks.as_strided(
+            array[offset:],
+            shape,
+            [stride * array.itemsize for stride in strides],
+            writeable=False,
+        )
+
+
+class _Function:
+    """One of `_FUNCTIONS`, which the pickle may name."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+
+class Opaque:
+    """Stands for what a file holds beside tensors, of which only the name is known.
+
+    It does nothing: what the pickle calls with it, sets in it or adds to it is dropped.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def error(self) -> ValueError:
+        """The error where a tensor or a dict is needed."""
+        return ValueError(f'it names {self.name!r}, which is not for tensors')
+
+
+def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = None) -> Any:
+    """Interprets one pickle, from the file's position to its end.
+
+    Args:
+      file: where it is read from.
+      storages: those of the file.
+      find: gives what a persistent id stands for; by default one of the storages.
+    """
+    find = find or storages.get
+    stack: list[Any] = []
+    marked: list[list[Any]] = []  # The stacks below each mark.
+    memo: dict[int, Any] = {}
+    argument: Any
+    for opcode, argument, _ in pickletools.genops(file):
+        storages.count_instruction()
+        name = opcode.name
+        if name == 'STOP':
+            (value,) = stack
+            return value
+        elif name in ('PROTO', 'FRAME'):
+            pass
+        elif name == 'MARK':
+            marked.append(stack)
+            stack = []
+        elif name in (
+            'BININT',
+            'BININT1',
+            'BININT2',
+            'INT',
+            'LONG',
+            'LONG1',
+            'LONG4',
+            'BINFLOAT',
+            'BINUNICODE',
+            'SHORT_BINUNICODE',
+            'BINSTRING',
+            'SHORT_BINSTRING',
+        ):
+            stack.append(argument)
+        elif name in ('NONE', 'NEWTRUE', 'NEWFALSE'):
+            stack.append({'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}[name])
+        elif name in ('EMPTY_DICT', 'EMPTY_LIST', 'EMPTY_TUPLE'):
+            stack.append({'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}[name]())
+        elif name in ('TUPLE1', 'TUPLE2', 'TUPLE3'):
+            count = int(name[-1])
+            require(len(stack) >= count, 'the stack is empty')
+            stack[-count:] = [tuple(stack[-count:])]
+        elif name == 'TUPLE':
+            items, stack = stack, marked.pop()
+            stack.append(tuple(items))
+        elif name in ('APPEND', 'APPENDS'):
+            if name == 'APPEND':
+                items = [stack.pop()]
+            else:
+                items, stack = stack, marked.pop()
+            if not isinstance(stack[-1], Opaque):
+                require(type(stack[-1]) is list, '{} to a {}', name, type(stack[-1]).__name__)
+                stack[-1].extend(items)
+        elif name in ('SETITEM', 'SETITEMS'):
+            if name == 'SETITEM':
+                items = stack[-2:]
+                del stack[-2:]
+            else:
+                items, stack = stack, marked.pop()
+            if isinstance(stack[-1], Opaque):
+                continue
+            require(type(stack[-1]) is dict, '{} in a {}', name, type(stack[-1]).__name__)
+            _set_items(stack[-1], zip(items[::2], items[1::2], strict=True))
+        elif name in ('BINPUT', 'LONG_BINPUT'):
+            memo[argument] = stack[-1]
+        elif name == 'MEMOIZE':
+            memo[len(memo)] = stack[-1]
+        elif name in ('BINGET', 'LONG_BINGET'):
+            stack.append(memo[argument])
+        elif name in ('GLOBAL', 'STACK_GLOBAL'):
+            if name == 'STACK_GLOBAL':
+                parts = stack[-2:]
+                del stack[-2:]
+                require(
+                    len(parts) == 2
+                    and all(type(part) is str and len(part) <= _MAX_NAME for part in parts),
+                    'a name that is no short text',
+                )
+                argument = ' '.join(parts)
+            stack.append(_named(argument))
+        elif name == 'BINPERSID':
+            stack.append(find(stack.pop()))
+        elif name == 'REDUCE':
+            arguments = stack.pop()
+            stack.append(_reduce(stack.pop(), arguments, storages))
+        elif name in ('NEWOBJ', 'NEWOBJ_EX'):
+            named = stack.pop() if name == 'NEWOBJ_EX' else {}
+            arguments = stack.pop()
+            made = stack.pop()
+            is_parameter = isinstance(made, _Function) and made.name in _PARAMETERS and not named
+            require(isinstance(made, Opaque) or is_parameter, '{} of a known name', name)
+            stack.append(_reduce(made, arguments, storages))
+        elif name == 'BUILD':
+            # Attributes of a dict, such as the versions of modules in '_metadata', or of a
+            # parameter: left out.
+            stack.pop()
+            require(
+                isinstance(stack[-1], (dict, np.ndarray, Opaque)),
+                'attributes of a {}',
+                type(stack[-1]).__name__,
+            )
+        elif name == 'EMPTY_SET':
+            stack.append(Opaque('builtins.set'))
+        elif name == 'ADDITEMS':
+            stack = marked.pop()
+            require(isinstance(stack[-1], Opaque), 'ADDITEMS to a {}', type(stack[-1]).__name__)
+        elif name == 'FROZENSET':
+            stack = marked.pop()
+            stack.append(Opaque('builtins.frozenset'))
+        elif name == 'POP':
+            stack.pop()
+        else:
+            raise ValueError(f'the pickle instruction {name} is not for tensors in dicts')
+    raise ValueError('the pickle has no end')
+
+
+def _named(name: str) -> np.dtype | _Function | Opaque:
+    """What a name in the pickle stands for: 'module name'."""
+    module, _, attribute = name.partition(' ')
+    if module in ('torch', 'torch.cuda') and attribute in _DTYPES:
+        return np.dtype(_DTYPES[attribute])
+    if name in _FUNCTIONS:
+        return _Function(name)
+    return Opaque(name[:_MAX_NAME].replace(' ', '.'))
+
+
+def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
+    """What a call in the pickle stands for."""
+    if isinstance(function, Opaque):
+        return function
+    allowed = isinstance(function, _Function) and type(arguments) is tuple
+    require(allowed, 'it calls a {}', type(function).__name__)
+    require(len(arguments) <= _MAX_ARGUMENTS, 'a call with {} arguments', len(arguments))
+    if function.name in _DICTS:
+        result = {}
+        if function.name == 'collections defaultdict':
+            arguments = arguments[1:]  # The first makes the values that are missing.
+        for pairs in arguments:
+            if type(pairs) is dict:
+                pairs = list(pairs.items())
+            require(type(pairs) in (list, tuple), 'a dict of a {}', type(pairs).__name__)
+            for pair in pairs:
+                storages.count_instruction()  # Many calls may share one long list.
+                _set_items(result, [pair])
+        return result
+    if function.name in _PARAMETERS:
+        if isinstance(arguments[0], Opaque):
+            raise arguments[0].error()
+        require(isinstance(arguments[0], np.ndarray), 'a parameter without a tensor')
+        return arguments[0]
+    if function.name == 'torch Size':
+        is_short = type(arguments[0]) in (list, tuple) and len(arguments[0]) <= _MAX_AXES
+        require(is_short, 'a size that is no short list of numbers')
+        check_counts(tuple(arguments[0]))
+        return tuple(arguments[0])
+    if isinstance(arguments[0], Opaque):
+        raise arguments[0].error()
+    storage, offset, shape, strides, *_ = arguments
+    return storages.view(storage, offset, shape, strides)
+
+
+def _set_items(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
+    for key, value in pairs:
+        # The hash of deeply nested tuples overflows the stack.
+        require(type(key) in (str, int), 'a {} is the key of a dict', type(key).__name__)
+        require(type(key) is str or abs(key) < _MAX_KEY, 'a huge number is the key of a dict')
+        target[key] = value
+
+
+def keep_known(value: Any, left_out: list[str]) -> None:
+    """Removes from dicts, in place, the entries that hold a thing that only its name is known of.
+
+    Args:
+      value: what the pickles gave.
+      left_out: the entries that are removed are appended: their keys, joined by dots, and the name.
+
+    Raises:
+      ValueError: something that is no number, text or tensor is in no dict, or there are too many
+        values.
+    """
+    # Each value with the dict entry it is in, and the keys that lead there as linked pairs.
+    pending: list[tuple[Any, tuple[dict[Any, Any], Any] | None, Any]] = [(value, None, None)]
+    removed: dict[tuple[int, Any], tuple[dict[Any, Any], Any]] = {}
+    count = 0
+    while pending:
+        value, entry, path = pending.pop()
+        count += 1
+        if type(value) in (list, tuple):
+            pending.extend((part, entry, path) for part in value)
+        elif type(value) is dict:
+            pending.extend((part, (value, key), (path, key)) for key, part in value.items())
+        elif isinstance(value, (Opaque, _Function, np.dtype)):
+            if entry is None and isinstance(value, Opaque):
+                raise value.error()
+            require(entry is not None, 'it holds a {} outside a tensor', type(value).__name__)
+            assert entry is not None
+            known = (id(entry[0]), entry[1])
+            if known not in removed and len(removed) < _MAX_LEFT_OUT:
+                name = value.name if isinstance(value, Opaque) else type(value).__name__
+                left_out.append(f'{_joined(path)} ({name})')
+            removed[known] = entry
+        else:
+            known = value is None or isinstance(value, (bool, int, float, str, np.ndarray))
+            require(known, 'it holds a {} outside a tensor', type(value).__name__)
+        # What many containers share counts in each of them: a few could pose as billions of values,
+        # and one that holds itself as a value without end.
+        total = count + len(pending)
+        require(total <= MAX_INSTRUCTIONS, 'more than {} values', MAX_INSTRUCTIONS)
+    for holder, key in removed.values():
+        del holder[key]
+    if len(removed) > _MAX_LEFT_OUT:
+        left_out.append(f'and {len(removed) - _MAX_LEFT_OUT} more')
+
+
+def _joined(path: Any) -> str:
+    """The last keys of a linked path of them, joined by dots."""
+    keys = []
+    while path is not None and len(keys) < _MAX_KEYS:
+        path, key = path
+        keys.append(str(key)[:_MAX_NAME])
+    return '.'.join(reversed(keys))
+
+
+def check_counts(values: tuple[Any, ...]) -> None:
+    valid = all(type(value) is int and 0 <= value < 2**62 for value in values)
+    require(valid, 'sizes, offsets and strides must be whole numbers, not negative or huge')
+
+
+def require(condition: bool, message: str, *values: Any) -> None:
+    """Raises ValueError with a message that is made of the values only then.
+
+    The values are numbers, short texts and tuples of numbers, never what the pickle has nested: a
+    few hundred of its bytes can stand for a value whose text is longer than any memory.
+    """
+    if not condition:
+        raise ValueError(message.format(*values))
