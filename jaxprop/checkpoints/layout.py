@@ -1,4 +1,4 @@
-"""How a released file names the arrays of its network."""
+"""How a published network's arrays are named, and how a network of ours is made of them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,17 +10,22 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One way in which released files hold a network.
+    """The names of one published network's arrays, and what turns the arrays into our network.
 
     Attributes:
-      name: of the layout: 'dino'.
-      signature: names of arrays, without prefix, by which a file is recognised: it has all of them.
-        Several layouts may fit one file; one whose signature holds the other's is the right one.
-      build: of the arrays by name, without prefix, and of the output that is wanted (None: the one
-        that the release evaluates), the network and its variables. Arrays beside the network's are
-        ignored. Raises ValueError naming what is missing, of another shape or not finite.
+      name: of the network, such as 'crw_resnet18'; a file can be read as this one by it.
+      signature: names of arrays that every file of the network has, without what precedes them in
+        the file. The layout of fewer names gives way to one that has these names and more: those
+        of a ResNet18 are in a ResNet34 too.
+      build: gives the network and its variables. It takes the arrays, by their names without
+        prefix, among others that the network doesn't need, and the wanted output, such as 'res3';
+        None is the one that the release evaluates. It raises ValueError for an output that the
+        network doesn't have, and for arrays that are missing, not finite or of another shape.
+      prefixes: ends of the prefix that the release's files have, such as 'encoder_q.'. They decide
+        between layouts of the same names, and between the networks of one file.
     """
 
     name: str
     signature: tuple[str, ...]
     build: Callable[[Mapping[str, np.ndarray], str | None], tuple[nn.Module, dict[str, Any]]]
+    prefixes: tuple[str, ...] = ()

@@ -18,7 +18,34 @@ from jaxprop.models import positions
 from jaxprop.models.resnet import check_images
 
 PARTS = ('queries', 'keys', 'values')
+# Logits of attention that are held at once: 128 MiB in float32.
+MAX_LOGITS = 2**25
 _small = nn.initializers.truncated_normal(0.02)
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Computes softmax(q k' / sqrt(D)) v in each head, the softmax in float32.
+
+    Many tokens are computed in chunks of queries, one after the other: memory then grows with the
+    number of tokens, not with its square.
+
+    Args:
+      q: queries `[B, N, heads, D]`.
+      k: keys, likewise.
+      v: values, likewise.
+
+    Returns:
+      `[B, N, heads, D]`.
+    """
+    batch, tokens, heads, channels = q.shape
+    chunk = max(1, MAX_LOGITS // (batch * heads * tokens))
+    if chunk >= tokens:
+        return jax.nn.dot_product_attention(q, k, v)
+    count = -(-tokens // chunk)
+    q = jnp.pad(q, ((0, 0), (0, count * chunk - tokens), (0, 0), (0, 0)))
+    chunks = q.reshape(batch, count, chunk, heads, channels).swapaxes(0, 1)
+    y = jax.lax.map(lambda queries: jax.nn.dot_product_attention(queries, k, v), chunks)
+    return y.swapaxes(0, 1).reshape(q.shape)[:, :tokens]
 
 
 class TransformerBlock(nn.Module):
@@ -57,7 +84,6 @@ class TransformerBlock(nn.Module):
                 return y
             return y * self.param(name, nn.initializers.constant(self.layer_scale), (channels,))
 
-        # softmax(q k' / sqrt(D)) v, in each head.
         y = norm('norm1')(x)
         q, k, v = (dense(n, channels, n[0] in self.biases)(y) for n in ('query', 'key', 'value'))
         if part is not None:
@@ -65,7 +91,7 @@ class TransformerBlock(nn.Module):
         q, k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in (q, k, v))
         if angles is not None:
             q, k = positions.rotate(q, angles), positions.rotate(k, angles)
-        y = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        y = attention(q, k, v).reshape(x.shape)
         x = x + scaled(dense('out', channels)(y), 'scale1')
 
         y = norm('norm2')(x)
