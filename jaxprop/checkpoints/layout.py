@@ -23,9 +23,12 @@ class Layout:
         network doesn't have, and for arrays that are missing, not finite or of another shape.
       prefixes: ends of the prefix that the release's files have, such as 'encoder_q.'. They decide
         between layouts of the same names, and between the networks of one file.
+      bare: whether files without one of these prefixes are known too. Else such files are not
+        taken for this network unless it is asked for by name.
     """
 
     name: str
     signature: tuple[str, ...]
     build: Callable[[Mapping[str, np.ndarray], str | None], tuple[nn.Module, dict[str, Any]]]
     prefixes: tuple[str, ...] = ()
+    bare: bool = True

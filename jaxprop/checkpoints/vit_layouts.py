@@ -20,8 +20,8 @@ from jaxprop.models import positions
 from jaxprop.models.vit import ViT
 
 # Our name of a layer or an array -> that of the file. Those of a block follow the block's own
-# name, 'blocks.0.'. Layers of the same name in the file are equal parts of its arrays, in the order
-# of the table.
+# name, 'blocks.0.'. Query, key and value that have one name in the file are thirds of its arrays,
+# gate and up are halves.
 _RELEASED = {
     'cls_token': 'cls_token',
     'positions': 'pos_embed',
@@ -177,11 +177,7 @@ def _attributes(state: Mapping[str, np.ndarray], family: _Family) -> dict[str, A
         return key in names and f'{block}{names[key]}{leaf}' in state
 
     width, _, _, patch = shape(f'{names["patch_embed"]}.weight', 4)
-    numbers = {
-        name.removeprefix(names['block']).split('.')[0]
-        for name in state
-        if name.startswith(names['block'])
-    }
+    numbers = _block_numbers(state, names)
     swiglu = has('gate', '.weight')
     first = 'gate' if swiglu else 'fc1'
     hidden = shape(f'{block}{names[first]}.weight', 2)[0] // _parts(first, names)[1]
@@ -205,6 +201,23 @@ def _attributes(state: Mapping[str, np.ndarray], family: _Family) -> dict[str, A
     if 'rope_embed.periods' in state:
         attributes['periods'] = _periods(state['rope_embed.periods'])
     return attributes
+
+
+def _block_numbers(state: Mapping[str, np.ndarray], names: Mapping[str, str]) -> set[str]:
+    """The numbers of the blocks, all of whose arrays must be such as our blocks have.
+
+    A norm of the queries, say, is none of these: without it the features would be others.
+    """
+    numbers, unknown = set(), []
+    for name in state:
+        if name.startswith(names['block']):
+            number, _, rest = name.removeprefix(names['block']).partition('.')
+            numbers.add(number)
+            if not any(rest == known or rest.startswith(f'{known}.') for known in names.values()):
+                unknown.append(name)
+    if unknown:
+        raise ValueError(f'the state holds {unknown}, which the blocks of this network lack')
+    return numbers
 
 
 def _periods(array: np.ndarray) -> tuple[float, ...] | None:
@@ -233,11 +246,10 @@ def _source(path: str, names: Mapping[str, str]) -> tuple[str, int, int]:
 
 def _parts(layer: str, names: Mapping[str, str]) -> tuple[int, int]:
     """Which part of the file's arrays a layer is, and how many parts these have."""
-    shared = [key for key in ('query', 'key', 'value') if key in names]
-    if layer not in shared:
-        shared = [key for key in ('gate', 'up') if key in names]
-    shared = [key for key in shared if names[key] == names[layer]]
-    return (shared.index(layer), len(shared)) if layer in shared else (0, 1)
+    for group in (('query', 'key', 'value'), ('gate', 'up')):
+        if layer in group and len({names[key] for key in group}) == 1:
+            return group.index(layer), len(group)
+    return 0, 1
 
 
 def _to_flax(path: str, value: np.ndarray, part: int, parts: int) -> np.ndarray:
@@ -263,7 +275,7 @@ _VIT = (
     'blocks.0.attn.qkv.weight',
     'norm.bias',
 )
-_DINOV2_VIT = (*_VIT, 'mask_token', 'blocks.0.ls1.gamma')
+_DINOV2_VIT = (*_VIT, 'blocks.0.ls1.gamma')
 _TRANSFORMERS_VIT = (
     'embeddings.cls_token',
     'embeddings.position_embeddings',
@@ -276,7 +288,9 @@ _MAE_FAMILY = _Family(_RELEASED, {'offset': 0.0}, _HUGE)
 _REGISTERS = {'offset': 0.0, 'antialias': True}
 _ROTARY = {'position': 'rotary', 'epsilon': 1e-5}
 
-# Name, signature, family. The names of DINO's files and of MAE's encoder are the same.
+# Name, signature, family. The names of DINO's files and of MAE's encoder are the same. Files of the
+# two libraries that hold a release's network get that release's interpolation where its names show
+# which it is.
 _TABLE = (
     ('dino', _VIT, _Family(_RELEASED)),
     ('mae', _VIT, _MAE_FAMILY),
@@ -289,7 +303,7 @@ _TABLE = (
         _Family(_DINOV3, _ROTARY, {4096: 128}, key_bias=False),
     ),
     ('timm_vit', (*_VIT, 'head.weight'), _Family(_TIMM, _REGISTERS, _HUGE)),
-    ('timm_vit_registers', (*_VIT, 'reg_token'), _Family(_TIMM, _REGISTERS, _HUGE)),
+    ('timm_vit_registers', (*_DINOV2_VIT, 'reg_token'), _Family(_TIMM, _REGISTERS, _HUGE)),
     (
         'transformers_vit',
         (*_TRANSFORMERS_VIT, 'encoder.layer.0.layernorm_before.weight'),

@@ -248,6 +248,12 @@ def test_refuses_another_state(name, change, message):
         build('mae', state)
 
 
+def test_refuses_blocks_of_another_kind():
+    state = {**first_blocks('mae_vit'), 'blocks.1.attn.q_norm.weight': np.ones(64, 'f4')}
+    with pytest.raises(ValueError, match=r"holds \['blocks.1.attn.q_norm.weight'\], which the bl"):
+        build('mae', state)
+
+
 def test_refuses_an_unknown_output():
     with pytest.raises(ValueError, match="output is 'res3'; known: None, 'last', 'cls', 'block0'"):
         build('mae', first_blocks('mae_vit'), 'res3')
