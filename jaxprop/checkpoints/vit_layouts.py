@@ -199,7 +199,8 @@ def _attributes(state: Mapping[str, np.ndarray], family: _Family) -> dict[str, A
         _, count, _ = shape(names['positions'], 3)
         attributes['grid'] = math.isqrt(count)  # With or without the class token's.
     if 'rope_embed.periods' in state:
-        attributes['periods'] = _periods(state['rope_embed.periods'])
+        count = width // attributes['heads'] // 4
+        attributes['periods'] = _periods(state['rope_embed.periods'], count)
     return attributes
 
 
@@ -220,11 +221,11 @@ def _block_numbers(state: Mapping[str, np.ndarray], names: Mapping[str, str]) ->
     return numbers
 
 
-def _periods(array: np.ndarray) -> tuple[float, ...] | None:
-    """The periods of a file; None where they are those that `ViT` has without them."""
+def _periods(array: np.ndarray, count: int) -> tuple[float, ...] | None:
+    """The periods of a file; None where they are the `count` that `ViT` has without them."""
     array = np.asarray(array, np.float32)
     check_finite({'rope_embed.periods': array}, 'the state')
-    usual = positions.rotary_periods(array.size)
+    usual = positions.rotary_periods(count)
     if array.shape == usual.shape and np.allclose(array, usual, rtol=1e-6, atol=0):
         return None
     return tuple(map(float, array.ravel()))

@@ -91,6 +91,8 @@ def test_constants_of_dinov3():
     rounded = state['rope_embed.periods'].astype(np.float16)
     model, _ = build('dinov3', {**state, 'rope_embed.periods': rounded})
     assert model.periods == tuple(map(float, rounded))
+    with pytest.raises(ValueError, match='periods are 8; needed: 16'):
+        build('dinov3', {**state, 'rope_embed.periods': rounded[::2]})
 
 
 def renamed(state, rules, split):
