@@ -23,5 +23,13 @@ from jaxprop.models.color_autoencoder import ColorAutoencoder
 from jaxprop.models.network import estimate_batch_statistics, find_network
 from jaxprop.models.resnet import ResNet
 from jaxprop.models.vgg import VGG16
+from jaxprop.models.vit import ViT
 
-__all__ = ['VGG16', 'ColorAutoencoder', 'ResNet', 'estimate_batch_statistics', 'find_network']
+__all__ = [
+    'VGG16',
+    'ColorAutoencoder',
+    'ResNet',
+    'ViT',
+    'estimate_batch_statistics',
+    'find_network',
+]

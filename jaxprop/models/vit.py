@@ -1,0 +1,299 @@
+"""Vision transformers: one module that is DINO, DINOv2, DINOv3 and MAE's encoder by its attributes.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, in the arrangement of the releases:
+norms before attention and MLP, a class token, a final norm.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxprop.models import positions
+from jaxprop.models.resnet import check_images
+
+PARTS = ('queries', 'keys', 'values')
+# Logits of attention that are held at once: 128 MiB in float32.
+MAX_LOGITS = 2**25
+_small = nn.initializers.truncated_normal(0.02)
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Computes softmax(q k' / sqrt(D)) v in each head, the softmax in float32.
+
+    Many tokens are computed in chunks of queries, one after the other: memory then grows with the
+    number of tokens, not with its square.
+
+    Args:
+      q: queries `[B, N, heads, D]`.
+      k: keys, likewise.
+      v: values, likewise.
+
+    Returns:
+      `[B, N, heads, D]`.
+    """
+    batch, tokens, heads, channels = q.shape
+    chunk = max(1, MAX_LOGITS // (batch * heads * tokens))
+    if chunk >= tokens:
+        return jax.nn.dot_product_attention(q, k, v)
+    count = -(-tokens // chunk)
+    q = jnp.pad(q, ((0, 0), (0, count * chunk - tokens), (0, 0), (0, 0)))
+    chunks = q.reshape(batch, count, chunk, heads, channels).swapaxes(0, 1)
+    y = jax.lax.map(lambda queries: jax.nn.dot_product_attention(queries, k, v), chunks)
+    return y.swapaxes(0, 1).reshape(q.shape)[:, :tokens]
+
+
+class TransformerBlock(nn.Module):
+    """Attention among all tokens, then an MLP on each: x + A(norm(x)), then x + M(norm(x)).
+
+    Tokens `[B, N, C]` -> `[B, N, C]`. With `part`, one of `PARTS`, the block instead gives its
+    queries, keys or values `[B, N, C]`, the heads one after the other, before any rotation. The
+    attributes are those of `ViT`. `angles` `[N, C / heads / 2]` rotate queries and keys, see
+    `positions.rotate`.
+    """
+
+    heads: int
+    hidden: int
+    mlp: str = 'gelu'
+    biases: str = 'qkv'
+    layer_scale: float | None = None
+    epsilon: float = 1e-6
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, angles: np.ndarray | None = None, part: str | None = None
+    ) -> jax.Array:
+        channels = x.shape[-1]
+
+        def dense(name: str, features: int, bias: bool = True) -> Callable[..., jax.Array]:
+            return nn.Dense(
+                features, use_bias=bias, kernel_init=_small, dtype=self.dtype, name=name
+            )
+
+        def norm(name: str) -> Callable[..., jax.Array]:
+            return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
+
+        def scaled(y: jax.Array, name: str) -> jax.Array:
+            if self.layer_scale is None:
+                return y
+            return y * self.param(name, nn.initializers.constant(self.layer_scale), (channels,))
+
+        y = norm('norm1')(x)
+        q, k, v = (dense(n, channels, n[0] in self.biases)(y) for n in ('query', 'key', 'value'))
+        if part is not None:
+            return (q, k, v)[PARTS.index(part)]
+        q, k, v = (z.reshape(*z.shape[:2], self.heads, -1) for z in (q, k, v))
+        if angles is not None:
+            q, k = positions.rotate(q, angles), positions.rotate(k, angles)
+        y = attention(q, k, v).reshape(x.shape)
+        x = x + scaled(dense('out', channels)(y), 'scale1')
+
+        y = norm('norm2')(x)
+        if self.mlp == 'swiglu':
+            y = nn.silu(dense('gate', self.hidden)(y)) * dense('up', self.hidden)(y)
+            y = dense('down', channels)(y)
+        else:
+            y = nn.gelu(dense('fc1', self.hidden)(y), approximate=False)
+            y = dense('fc2', channels)(y)
+        return x + scaled(y, 'scale2')
+
+
+class ViT(nn.Module):
+    """A feature map of images: the patch tokens of a vision transformer.
+
+    Called on `images` `[B, h, w, 3]`, floating point and already normalised, it gives features
+    `[B, H, W, width]`, one for each patch that lies in the image whole: H = floor(h / patch). Rows
+    and columns beyond the last whole patch are not seen. `train` changes nothing: there is neither
+    dropout nor a batch statistic.
+
+    The defaults are DINO's ViT-S/16. The other releases differ from it so:
+    DINOv2: patch 14, grid 37, layer_scale; with registers, 4 of them, offset 0 and antialias.
+    DINOv3: position 'rotary', registers 4, layer_scale, biases 'qv', epsilon 1e-5.
+    MAE: offset 0. The largest DINOv2 and some DINOv3 have the MLP 'swiglu'.
+
+    Attributes:
+      patch: side of a patch in pixels.
+      width: channels of a token.
+      depth: number of blocks.
+      heads: of the attention, `width / heads` channels each.
+      mlp: 'gelu': two layers around a GELU; 'swiglu': down(silu(gate(x)) * up(x)).
+      hidden: channels inside the MLP; None: 4 * width.
+      registers: number of tokens beside the class token that stand for no patch.
+      position: 'learned' embeddings, added to the class token and the patches; or 'rotary' angles,
+        by which the patches' queries and keys are rotated.
+      grid: 'learned': rows and columns of patches that there are embeddings for. They are
+        interpolated for other grids, and where the image isn't square.
+      offset: 'learned': of that interpolation, see `positions.resize_matrix`.
+      antialias: likewise.
+      periods: 'rotary': of the angles, `width / heads / 4` numbers; None: from 1 to 100, see
+        `positions.rotary_periods`.
+      layer_scale: initial factor of each block's additions, which is learned for each channel;
+        None: there is none.
+      biases: which of queries, keys and values have a bias: some of the letters of 'qkv'. DINOv3
+        masks the bias of its keys: it has none.
+      epsilon: of the norms.
+      output: None or 'last': patch tokens of the last block. 'blockN': of block N, the first is
+        'block0'. 'blockN.queries', '.keys' or '.values': what this block's attention computes of
+        the patch tokens, the heads one after the other, before any rotation. 'cls': the class
+        token `[B, width]`, which is no feature map. What follows the output is not built.
+      norm: whether tokens (not queries, keys and values) pass the final norm.
+      dtype: of computation and features; None: float32. Parameters, norms' statistics, the sums of
+        attention's softmax and the sums over the blocks are float32.
+
+    Raises:
+      ValueError: when built with a value that is none of these, or called on other images or such
+        that are smaller than a patch.
+
+    Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021;
+    Oquab et al., "DINOv2", TMLR 2024; Darcet et al., "Vision Transformers Need Registers", ICLR
+    2024; Simeoni et al., "DINOv3", 2025; He et al., "Masked Autoencoders Are Scalable Vision
+    Learners", CVPR 2022.
+    """
+
+    patch: int = 16
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp: str = 'gelu'
+    hidden: int | None = None
+    registers: int = 0
+    position: str = 'learned'
+    grid: int = 14
+    offset: float = 0.1
+    antialias: bool = False
+    periods: tuple[float, ...] | None = None
+    layer_scale: float | None = None
+    biases: str = 'qkv'
+    epsilon: float = 1e-6
+    output: str | None = None
+    norm: bool = True
+    dtype: DTypeLike | None = None
+
+    def __post_init__(self):
+        if self.periods is not None:
+            # A list, as JSON has it, would make the module unhashable.
+            object.__setattr__(self, 'periods', tuple(self.periods))
+        for name, known in {'mlp': ('gelu', 'swiglu'), 'position': ('learned', 'rotary')}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} is {getattr(self, name)!r}; known: {known}')
+        for name, least in {'patch': 1, 'width': 1, 'depth': 1, 'heads': 1, 'registers': 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f'{name} is {value!r}; needed: an integer of at least {least}')
+        if self.width % self.heads:
+            raise ValueError(f'width is {self.width}; needed: a multiple of heads, {self.heads}')
+        if self.biases not in ('qkv', 'qv', 'qk', 'kv', 'q', 'k', 'v', ''):
+            raise ValueError(f"biases is {self.biases!r}; needed: some of the letters of 'qkv'")
+        if self.position == 'rotary':
+            needed, rest = divmod(self.width // self.heads, 4)
+            if rest:
+                raise ValueError(
+                    f'width / heads is {self.width // self.heads}; rotary positions need a '
+                    'multiple of 4'
+                )
+            if self.periods is not None and len(self.periods) != needed:
+                raise ValueError(f'periods are {len(self.periods)}; needed: {needed} or None')
+        self._last_block()
+        super().__post_init__()
+
+    def _last_block(self) -> tuple[int, str | None]:
+        """Index of the block that the output is of, and which of `PARTS` it is."""
+        if self.output in (None, 'last', 'cls'):
+            return self.depth - 1, None
+        match = re.fullmatch(rf'block(\d+)(?:\.({"|".join(PARTS)}))?', str(self.output))
+        if not match or int(match[1]) >= self.depth:
+            raise ValueError(
+                f"output is {self.output!r}; known: None, 'last', 'cls', 'block0' to "
+                f"'block{self.depth - 1}', and of a block its parts {PARTS}: 'block0.keys'"
+            )
+        return int(match[1]), match[2]
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one feature cell to the next."""
+        return self.patch
+
+    @property
+    def channels(self) -> int:
+        """Channels of the features."""
+        return self.width
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the features of images of `height` x `width` pixels, in cells."""
+        return height // self.patch, width // self.patch
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        check_images(images)
+        batch, height, width, _ = images.shape
+        rows, columns = self.grid_size(height, width)
+        if not rows or not columns:
+            raise ValueError(
+                f'images are of {height} x {width} pixels; needed: at least a patch, {self.patch}'
+            )
+        prefix = 1 + self.registers
+        last, part = self._last_block()
+
+        # Patches -> tokens [B, prefix + H W, C], the class token first, then the registers.
+        size = (self.patch, self.patch)
+        x = nn.Conv(
+            self.width, size, strides=size, padding='VALID', dtype=self.dtype, name='patch_embed'
+        )(images)
+        x = x.astype(jnp.float32).reshape(batch, rows * columns, self.width)
+        first = self.param('cls_token', _small, (1, self.width))
+        if self.position == 'learned':
+            embeddings = self.param('positions', _small, (1 + self.grid**2, self.width))
+            first = first + embeddings[:1]
+            x = x + self._positions(embeddings[1:], height, width)
+        if self.registers:
+            registers = self.param('registers', _small, (self.registers, self.width))
+            first = jnp.concatenate([first, registers])
+        first = jnp.broadcast_to(first, (batch, prefix, self.width))
+        x = jnp.concatenate([first, x], axis=1)
+
+        angles = self._angles(rows, columns, prefix) if self.position == 'rotary' else None
+        for index in range(last + 1):
+            block = TransformerBlock(
+                self.heads,
+                self.hidden or 4 * self.width,
+                self.mlp,
+                self.biases,
+                self.layer_scale,
+                self.epsilon,
+                self.dtype,
+                name=f'block{index}',
+            )
+            x = block(x, angles, part if index == last else None)
+        if self.norm and part is None:
+            x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name='norm')(x)
+        x = x.astype(self.dtype or jnp.float32)
+        if self.output == 'cls':
+            return x[:, 0]
+        return x[:, prefix:].reshape(batch, rows, columns, self.width)
+
+    def _positions(self, embeddings: jax.Array, height: int, width: int) -> Any:
+        """The embeddings `[H W, C]` of an image's patches, of those `[grid^2, C]` of the training.
+
+        As in the releases, they are left alone only for square images of the same grid.
+        """
+        rows, columns = self.grid_size(height, width)
+        if rows == columns == self.grid and height == width:
+            return embeddings
+        embeddings = embeddings.reshape(self.grid, self.grid, self.width)
+        return positions.interpolate_positions(
+            embeddings, rows, columns, self.offset, self.antialias
+        ).reshape(rows * columns, self.width)
+
+    def _angles(self, rows: int, columns: int, prefix: int) -> np.ndarray:
+        """Angles of all tokens; those that stand for no patch are not rotated."""
+        periods = self.periods
+        if periods is None:
+            periods = positions.rotary_periods(self.width // self.heads // 4)
+        angles = positions.rotary_angles(rows, columns, np.asarray(periods))
+        return np.pad(angles, ((prefix, 0), (0, 0)))
