@@ -178,7 +178,8 @@ def propagate_video(
     """Labels a whole video: `lax.scan` over `propagate_step`.
 
     Under explicit sharding (`jax.make_mesh`) whole videos are sharded, by `jax.vmap` over them; a
-    frame stays on one device.
+    frame stays on one device. JAX 0.12 needs `jax.set_mesh` there for gradients and for
+    `TrackedBoxes`.
 
     Args:
       features: `[T, H, W, C]`.

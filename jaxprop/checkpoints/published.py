@@ -10,14 +10,14 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from jaxprop.checkpoints import convnets
+from jaxprop.checkpoints import convnets, vit_layouts
 from jaxprop.checkpoints.layout import Layout
 from jaxprop.checkpoints.native import parse_safetensors
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.names import unknown
 
 # A family of networks adds its own.
-LAYOUTS: tuple[Layout, ...] = (*convnets.LAYOUTS,)
+LAYOUTS: tuple[Layout, ...] = (*convnets.LAYOUTS, *vit_layouts.LAYOUTS)
 
 # Where a file holds a teacher and a student, the teacher is evaluated.
 _EVALUATED = 'teacher'

@@ -277,6 +277,8 @@ _VIT = (
     'norm.bias',
 )
 _DINOV2_VIT = (*_VIT, 'blocks.0.ls1.gamma')
+# Without position embeddings, and still more names than it shares with any other family.
+_DINOV3_VIT = (*(name for name in _DINOV2_VIT if name != 'pos_embed'), 'storage_tokens')
 _TRANSFORMERS_VIT = (
     'embeddings.cls_token',
     'embeddings.position_embeddings',
@@ -300,7 +302,7 @@ _TABLE = (
     ('dinov2_registers', (*_DINOV2_VIT, 'register_tokens'), _Family(_DINOV2, _REGISTERS)),
     (
         'dinov3',
-        ('cls_token', 'storage_tokens', 'blocks.0.attn.qkv.weight', 'blocks.0.ls1.gamma'),
+        _DINOV3_VIT,
         _Family(_DINOV3, _ROTARY, {4096: 128}, key_bias=False),
     ),
     ('timm_vit', (*_VIT, 'head.weight'), _Family(_TIMM, _REGISTERS, _HUGE)),

@@ -6,7 +6,10 @@ import re
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from jaxprop.checkpoints import load_published
+from jaxprop.checkpoints.published import recognise
 from jaxprop.checkpoints.vit_layouts import LAYOUTS
 from jaxprop.models import ViT
 from tests.released_networks import NAMES, released_outputs, released_state
@@ -259,3 +262,15 @@ def test_refuses_blocks_of_another_kind():
 def test_refuses_an_unknown_output():
     with pytest.raises(ValueError, match="output is 'res3'; known: None, 'last', 'cls', 'block0'"):
         build('mae', first_blocks('mae_vit'), 'res3')
+
+
+@pytest.mark.parametrize('name', ['dino_vits8', 'dinov2_vits14_reg4', 'dinov3_vits16', 'mae_vit'])
+def test_a_published_file_is_recognised(name, tmp_path):
+    state = {f'teacher.backbone.{key}': value for key, value in first_blocks(name).items()}
+    state |= {f'student.backbone.{key}': 0 * value for key, value in first_blocks(name).items()}
+    state['teacher.head.mlp.0.weight'] = np.zeros((4, 4), np.float32)
+    save_file(state, tmp_path / 'published.safetensors')
+    found = load_published(tmp_path / 'published.safetensors', layout=LAYOUT_OF[name])
+    assert_same(found, build(LAYOUT_OF[name], first_blocks(name)))
+    recognised, start, _ = recognise(state)
+    assert recognised.name == LAYOUT_OF[name] and start == 'teacher.backbone.'
