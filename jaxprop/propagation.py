@@ -178,8 +178,8 @@ def propagate_video(
     """Labels a whole video: `lax.scan` over `propagate_step`.
 
     Under explicit sharding (`jax.make_mesh`) whole videos are sharded, by `jax.vmap` over them; a
-    frame stays on one device. JAX 0.12 needs `jax.set_mesh` there for gradients and for
-    `TrackedBoxes`.
+    frame stays on one device. JAX 0.12 needs `jax.set_mesh` there for `TrackedBoxes`, and has no
+    gradients there.
 
     Args:
       features: `[T, H, W, C]`.
