@@ -148,6 +148,12 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f'{path}: is damaged, it is not JSON: {error}') from error
 
 
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal. Raises OSError where it can't be read."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
 def digest(paths: Iterable[str | os.PathLike]) -> str:
     """SHA-256 over the names and contents of files, in hexadecimal: the identity of data.
 
@@ -162,8 +168,7 @@ def digest(paths: Iterable[str | os.PathLike]) -> str:
     total = hashlib.sha256()
     for path in map(pathlib.Path, paths):
         for file in _files(path) if path.is_dir() else [path]:
-            with file.open('rb') as opened:
-                content = hashlib.file_digest(opened, 'sha256').hexdigest()
+            content = sha256(file)
             name = os.fsencode(file.relative_to(path.parent))
             total.update(b'%d:%s %s\n' % (len(name), name, content.encode()))
     return total.hexdigest()

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import hashlib
 import json
 import math
 import os
@@ -22,7 +21,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from jaxprop import parallel
-from jaxprop.files import write_json
+from jaxprop.files import sha256, write_json
 from jaxprop.training.log import note
 from jaxprop.training.state import TrainState
 
@@ -217,7 +216,7 @@ def _write_digests(folder: pathlib.Path) -> None:
     for unnamed in folder.iterdir():
         if unnamed.is_dir() and unnamed.name.partition('.orbax-checkpoint-tmp')[1]:
             paths = [path for path in sorted(unnamed.rglob('*')) if path.is_file()]
-            digests = {path.relative_to(unnamed).as_posix(): _digest(path) for path in paths}
+            digests = {path.relative_to(unnamed).as_posix(): sha256(path) for path in paths}
             for name in _UNTIL_THE_END:
                 digests.pop(name, None)
             write_json(unnamed / _DIGESTS, {'sha256': digests})
@@ -234,7 +233,7 @@ def _damage(folder: pathlib.Path) -> str | None:
         differing = []
         for name, digest in digests.items():
             try:
-                if _digest(folder / name) != digest:
+                if sha256(folder / name) != digest:
                     differing.append(f'{name} differs')
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 differing.append(f'{name} is missing')
@@ -243,11 +242,6 @@ def _damage(folder: pathlib.Path) -> str | None:
     if not digests:
         return f'is damaged: {_DIGESTS} is empty'
     return f'is damaged: {", ".join(differing[:3])}' if differing else None
-
-
-def _digest(path):
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
