@@ -11,8 +11,7 @@ import pytest
 
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.video_files import open_video
-from jaxprop.evaluation import features as sources
-from jaxprop.evaluation import labeller
+from jaxprop.evaluation import labeller, networks
 from jaxprop.models import ResNet
 from tests.support import shared
 
@@ -41,7 +40,7 @@ def start(script, *arguments):
 def test_every_evaluation_config_builds(path, monkeypatch):
     def without_weights(name, architecture, seed, **attributes):
         attributes = {key: value for key, value in attributes.items() if value is not None}
-        return sources.Network(ResNet(**attributes), {}, False, {'name': name})
+        return networks.Network(ResNet(**attributes), {}, False, {'name': name})
 
     monkeypatch.setattr(labeller, 'load_network', without_weights)  # Initialising takes seconds.
     config = importlib.import_module(f'configs.eval.{path.stem}').get_config()

@@ -10,8 +10,7 @@ from ml_collections import ConfigDict
 
 from configs.study import common
 from jaxprop import tasks
-from jaxprop.evaluation import features as sources
-from jaxprop.evaluation import labeller
+from jaxprop.evaluation import labeller, networks
 from jaxprop.models import find_network
 from tests.support import shared
 
@@ -60,7 +59,7 @@ def resolved(config, changes):
 def without_weights(name, *, architecture=None, seed, **attributes):
     attributes = {key: value for key, value in attributes.items() if value is not None}
     model = find_network(architecture or 'resnet')(**attributes)
-    return sources.Network(model, {}, False, {'name': name})
+    return networks.Network(model, {}, False, {'name': name})
 
 
 def summary_keys(config):

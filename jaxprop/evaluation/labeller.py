@@ -9,7 +9,8 @@ import numpy as np
 from jaxprop import methods
 from jaxprop.data.inputs import InputConfig
 from jaxprop.evaluation import targets
-from jaxprop.evaluation.features import FeatureSource, Network, NetworkFeatures, load_network
+from jaxprop.evaluation.features import FeatureSource, NetworkFeatures
+from jaxprop.evaluation.networks import Network, load_network
 from jaxprop.evaluation.stream import Video
 from jaxprop.evaluation.targets import MaskTarget, Sizes, Target
 from jaxprop.keypoints import cell_size

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from jaxprop import methods, parallel, tasks
 from jaxprop.evaluation import labelling, results
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.features import KeptFeatures, weights_digest
+from jaxprop.evaluation.features import KeptFeatures
+from jaxprop.evaluation.networks import weights_digest
 from jaxprop.report import tables
 from jaxprop.tasks.task import Task
 

@@ -15,13 +15,14 @@ from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
 from jaxprop.methods import from_settings
 from jaxprop.models import VGG16, ResNet
 
 
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
-    network = sources.load_network('untrained', architecture='vgg16', output='conv3', seed=3)
+    network = networks.load_network('untrained', architecture='vgg16', output='conv3', seed=3)
     assert network.model == VGG16(output='conv3') and not network.trained
     source = sources.NetworkFeatures(network, InputConfig(resize='square', size=16))
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -40,10 +41,10 @@ def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
 
 
 def test_a_saved_vgg16_is_known_from_its_file(tmp_path):
-    saved = sources.load_network('untrained', architecture='vgg16', output='conv2')
+    saved = networks.load_network('untrained', architecture='vgg16', output='conv2')
     save_pretrained(tmp_path / 'net', saved.model, saved.variables)
     for architecture in ({}, {'architecture': 'vgg16'}):
-        network = sources.load_network(
+        network = networks.load_network(
             str(tmp_path / 'net'), output='conv1', sobel=True, pool4=False, seed=0, **architecture
         )
         assert network.model == VGG16(output='conv1') and network.trained
@@ -52,13 +53,13 @@ def test_a_saved_vgg16_is_known_from_its_file(tmp_path):
 
 def test_refuses_an_unknown_architecture(tmp_path):
     with pytest.raises(ValueError, match="no network 'vgg19'; the nearest name is 'VGG16'"):
-        sources.load_network('untrained', architecture='vgg19')
+        networks.load_network('untrained', architecture='vgg19')
     with pytest.raises(ValueError, match=r"VGG16 has no \['depth'\]"):
-        sources.load_network('untrained', architecture='vgg16', depth=18)
-    saved = sources.load_network('untrained', architecture='vgg16', output='conv1')
+        networks.load_network('untrained', architecture='vgg16', depth=18)
+    saved = networks.load_network('untrained', architecture='vgg16', output='conv1')
     save_pretrained(tmp_path / 'net', saved.model, saved.variables)
     with pytest.raises(ValueError, match="architecture is 'resnet', the card of .* says 'VGG16'"):
-        sources.load_network(str(tmp_path / 'net'), architecture='resnet')
+        networks.load_network(str(tmp_path / 'net'), architecture='resnet')
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_card_says_what_a_config_leaves_open(tmp_path, parsed):
     save_pretrained(tmp_path / 'net', model, variables)
     named = f'--config.network.name={tmp_path}/net'
 
-    network = sources.load_network(**parsed('davis_crw', named).network)
+    network = networks.load_network(**parsed('davis_crw', named).network)
     assert network.model == model and network.warnings == []
     assert 'card' not in network.description
 
@@ -91,7 +92,7 @@ def test_a_card_says_what_a_config_leaves_open(tmp_path, parsed):
         '--config.network.output=res1',
         '--config.network.architecture=resnet',
     )
-    network = sources.load_network(**config.network)
+    network = networks.load_network(**config.network)
     assert network.model == model.clone(padding='zero', output='res1')
     assert network.description['card'] == {'output': 'res2', 'padding': 'reflect'}
     assert network.warnings == [
@@ -112,7 +113,7 @@ def test_a_card_says_what_a_config_leaves_open(tmp_path, parsed):
 )
 def test_untrained_networks_of_configs(name, attributes, parsed, monkeypatch):
     monkeypatch.setattr(ResNet, 'init', lambda *_: {})
-    network = sources.load_network(**parsed(name, '--config.network.name=untrained').network)
+    network = networks.load_network(**parsed(name, '--config.network.name=untrained').network)
     assert network.model == ResNet(
         **{
             'depth': 18,
@@ -138,7 +139,7 @@ def test_variables_without_batch_statistics_are_taken_as_they_are():
     model = Plain()
     variables = model.init(jax.random.key(0), np.zeros((1, 16, 24, 3), np.float32))
     assert set(variables) == {'params'}
-    network = sources.Network(model, variables, False, {'name': 'plain'})
+    network = networks.Network(model, variables, False, {'name': 'plain'})
     (sequence,) = synthetic_sequences(num_sequences=1, num_frames=3, size=(64, 80), num_objects=2)
     source = sources.NetworkFeatures(network)
     assert source.variables(sequence) is variables and source.open(sequence).variables is None
@@ -152,7 +153,7 @@ def test_variables_without_batch_statistics_are_taken_as_they_are():
 @pytest.mark.parametrize('seen', ['rgb', 'lightness'])
 def test_frames_resized_in_floats(seen):
     """The features are those of frames resized without rounding; the setting is recorded."""
-    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    network = networks.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     settings = InputConfig(resize='square', size=24, precision='float32')
     source = sources.NetworkFeatures(dataclasses.replace(network, trained=True), settings, seen)
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), np.uint8)

@@ -17,6 +17,7 @@ from jaxprop.data.inputs import InputConfig
 from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.results import read_sealed
 from jaxprop.evaluation.targets import MaskTarget
@@ -37,7 +38,7 @@ def sequences():
 
 @pytest.fixture(scope='module')
 def labeller():
-    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    network = networks.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     return runner.Labeller(sources.NetworkFeatures(network), CONFIG)
 
 
@@ -128,7 +129,7 @@ def test_other_weights_under_the_same_name_are_refused(sequences, tmp_path):
     model = ResNet(output='res1', strides=(1, 1, 1, 1))
     for seed in (0, 1):
         save_pretrained(tmp_path / 'net', model, model.init(jax.random.key(seed), IMAGES))
-        network = sources.load_network(str(tmp_path / 'net'))
+        network = networks.load_network(str(tmp_path / 'net'))
         labeller = runner.Labeller(sources.NetworkFeatures(network), CONFIG)
         if seed == 0:
             run(sequences[:1], labeller, tmp_path / 'out')

@@ -19,8 +19,8 @@ from jaxprop.data.image_files import read_mask
 from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import networks, targets
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation import targets
 from jaxprop.evaluation.features import extract_features
 from jaxprop.methods import from_settings
 from jaxprop.propagation import init_context, propagate_step
@@ -47,7 +47,7 @@ def sequences():
 
 @functools.cache
 def make_labeller():
-    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    network = networks.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     return runner.Labeller(sources.NetworkFeatures(network, batch=3), CONFIG)
 
 

@@ -15,6 +15,7 @@ from jaxprop import models
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
 from jaxprop.methods import from_settings
 from jaxprop.models import estimate_batch_statistics, find_network
@@ -77,7 +78,7 @@ def test_names():
 
 
 def test_an_untrained_network_of_a_new_file(patchnet):
-    network = sources.load_network('untrained', architecture='patchnet', patch=4)
+    network = networks.load_network('untrained', architecture='patchnet', patch=4)
     assert type(network.model) is patchnet and network.description['patch'] == 4
     [sequence] = synthetic_sequences(num_sequences=1, num_frames=3, size=(64, 80))
     method = from_settings(num_context=2, num_neighbors=3, restriction='none')
@@ -104,7 +105,7 @@ def test_training_a_network_of_a_new_file(patchnet, tmp_path):
     config.data.update(root=str(tmp_path / 'data'), size=(40, 40), batch_size=4)
     assert loop.train(config, tmp_path / 'run')['finished']
 
-    network = sources.load_network(str(tmp_path / 'run/backbone'))
+    network = networks.load_network(str(tmp_path / 'run/backbone'))
     assert network.model == patchnet(channels=4) and network.trained and network.color == 'rgb'
     assert network.variables['counters']['steps'] == 2
     assert network.variables['counters']['steps'].dtype == jnp.int32

@@ -18,6 +18,7 @@ from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
 from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.targets import KeypointTarget
 from jaxprop.methods import from_settings
@@ -49,7 +50,7 @@ def sequences():
 
 @pytest.fixture(scope='module')
 def labeller():
-    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    network = networks.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     # No statistics of each video.
     source = sources.NetworkFeatures(dataclasses.replace(network, trained=True))
     return runner.Labeller(source, CONFIG)

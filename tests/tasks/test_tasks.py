@@ -12,6 +12,7 @@ from jaxprop import tasks
 from jaxprop.data import davis, image_files
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.targets import KeypointTarget
 from jaxprop.methods import from_settings
@@ -75,7 +76,7 @@ def open_task(measure, *, num_frames):
 
 @pytest.fixture(scope='module')
 def labeller():
-    network = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    network = networks.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     source = sources.NetworkFeatures(dataclasses.replace(network, trained=True))
     return runner.Labeller(source, from_settings(num_context=2, num_neighbors=3, radius=3))
 

@@ -15,6 +15,7 @@ from jaxprop.data.jhmdb import JOINT_NAMES, jhmdb_names, jhmdb_sequence
 from jaxprop.data.sequences import DataError
 from jaxprop.data.vip import CLASS_NAMES, vip_names, vip_sequence
 from jaxprop.evaluation import features as sources
+from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.targets import KeypointTarget, MaskTarget, Sizes
 from jaxprop.methods import from_settings
@@ -32,7 +33,7 @@ NUM_FRAMES = 8
 
 @pytest.fixture(scope='module')
 def network():
-    untrained = sources.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
+    untrained = networks.load_network('untrained', output='res1', strides=(1, 1, 1, 1), seed=3)
     return dataclasses.replace(untrained, trained=True)  # No statistics of each video.
 
 
