@@ -12,7 +12,7 @@ import pytest
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.video_files import open_video
 from jaxprop.evaluation import labeller, networks
-from jaxprop.models import ResNet
+from jaxprop.models import find_network
 from tests.support import shared
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -38,9 +38,11 @@ def start(script, *arguments):
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs/eval').glob('*.py')), ids=lambda p: p.stem)
 def test_every_evaluation_config_builds(path, monkeypatch):
-    def without_weights(name, architecture, seed, **attributes):
+    def without_weights(name, architecture, seed, untrained, **attributes):
         attributes = {key: value for key, value in attributes.items() if value is not None}
-        return networks.Network(ResNet(**attributes), {}, False, {'name': name})
+        attributes = {**untrained, **attributes}
+        model = find_network(attributes.pop('architecture', 'resnet'))(**attributes)
+        return networks.Network(model, {}, False, {'name': name})
 
     monkeypatch.setattr(labeller, 'load_network', without_weights)  # Initialising takes seconds.
     config = importlib.import_module(f'configs.eval.{path.stem}').get_config()

@@ -56,7 +56,7 @@ def resolved(config, changes):
     return config
 
 
-def without_weights(name, *, architecture=None, seed, **attributes):
+def without_weights(name, *, architecture=None, seed, untrained=None, **attributes):
     attributes = {key: value for key, value in attributes.items() if value is not None}
     model = find_network(architecture or 'resnet')(**attributes)
     return networks.Network(model, {}, False, {'name': name})

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from jaxprop import Execution, methods
+from jaxprop.models.network import known_attributes
 
 
 def get_config():
@@ -15,17 +16,7 @@ def get_config():
             'title': 'Rendered videos',
             'dataset': {'kind': 'synthetic', 'num_sequences': 6, 'num_frames': 24, 'seed': 0},
             'skip_bad': False,  # List a sequence that can't be read, and go on.
-            # What is not set here is as the network's card says; if it is untrained, by default.
-            'network': {
-                'name': 'uvc_plus_davis',  # Shipped, the path of a saved one, or 'untrained'.
-                'architecture': placeholder(str),  # Of an untrained network: 'resnet', 'vgg16', ...
-                'depth': placeholder(int),
-                'output': placeholder(str),
-                'strides': placeholder(tuple),
-                'max_pool': placeholder(bool),
-                'padding': placeholder(str),
-                'seed': 0,  # Of an untrained network's weights.
-            },
+            'network': network(),
             'input': {
                 'resize': 'native',
                 'size': placeholder(int),
@@ -49,6 +40,27 @@ def get_config():
             'report_frames': 40,
         }
     )
+
+
+def network(name='uvc_plus_davis', **untrained):
+    """The network whose features are evaluated.
+
+    Each attribute of a network of `jaxprop.models` may be set, 'output' or 'strides'. None stands
+    for what the network's file says; if it is untrained, for `untrained`, or else for the default.
+
+    Args:
+      name: as `jaxprop.evaluation.networks.load_network` takes it.
+      **untrained: attributes of an untrained network, and its 'architecture'.
+    """
+    section = {
+        'name': name,
+        'architecture': placeholder(str),  # Of an untrained network: 'resnet', 'vgg16', ...
+        'seed': 0,  # Of an untrained network's weights.
+        'untrained': untrained,
+    }
+    for attribute, kind in known_attributes().items():
+        section[attribute] = placeholder(kind)
+    return ConfigDict(section)
 
 
 def propagation(method):

@@ -49,7 +49,12 @@ class Network:
 
 
 def load_network(
-    name: str, *, architecture: str | None = None, seed: int = 0, **attributes: Any
+    name: str,
+    *,
+    architecture: str | None = None,
+    seed: int = 0,
+    untrained: Mapping[str, Any] | None = None,
+    **attributes: Any,
 ) -> Network:
     """Loads a shipped network or a saved one by its path, or makes one with random weights.
 
@@ -58,6 +63,8 @@ def load_network(
       architecture: of the untrained network, a name for `find_network`; None: 'resnet'. A saved
         network's is in its card.
       seed: of the random weights.
+      untrained: attributes, and the architecture, of an untrained network alone, where no others
+        are given.
       **attributes: of the network, in place of those in the card, or of the defaults where it is
         untrained. None stands for an attribute that is not given.
 
@@ -66,6 +73,9 @@ def load_network(
     """
     attributes = {key: value for key, value in attributes.items() if value is not None}
     if name == 'untrained':
+        attributes = {**(untrained or {}), **attributes}
+        attributes.pop('architecture', None)
+        architecture = architecture or (untrained or {}).get('architecture')
         network = find_network(architecture or 'resnet')
         if unknown := sorted(set(attributes) - set(attribute_names(network))):
             known = attribute_names(network)

@@ -12,6 +12,8 @@ import jax
 from jaxprop.names import unknown
 
 PACKAGE = 'jaxprop.models'
+# Attributes of networks without any effect on the features of a trained one.
+TRAINING_ALONE = ('frozen_until', 'norm_momentum', 'norm_axis_name')
 
 
 def find_network(name: str) -> type[nn.Module]:
@@ -25,6 +27,16 @@ def find_network(name: str) -> type[nn.Module]:
     Raises:
       ValueError: no network has this name.
     """
+    found = _networks()
+    by_lower = {key.lower(): value for key, value in found.items()}
+    network = found.get(name) or by_lower.get(str(name).lower())
+    if network is None:
+        raise unknown('network', name, found)
+    return network
+
+
+def _networks() -> dict[str, type[nn.Module]]:
+    """All networks of `jaxprop.models`, by the names of their classes."""
     found = {}
     package = importlib.import_module(PACKAGE)
     for info in pkgutil.iter_modules(package.__path__):
@@ -32,11 +44,7 @@ def find_network(name: str) -> type[nn.Module]:
         for key, value in vars(module).items():
             if _is_network(value) and value.__module__ == module.__name__:
                 found[key] = value
-    by_lower = {key.lower(): value for key, value in found.items()}
-    network = found.get(name) or by_lower.get(str(name).lower())
-    if network is None:
-        raise unknown('network', name, found)
-    return network
+    return found
 
 
 def _is_network(value: Any) -> bool:
@@ -54,6 +62,23 @@ def attribute_names(network: nn.Module | type[nn.Module]) -> list[str]:
     return [
         field.name for field in dataclasses.fields(network) if field.name not in ('parent', 'name')
     ]
+
+
+def known_attributes() -> dict[str, type]:
+    """Returns the attributes that the networks of `jaxprop.models` have, each with its type.
+
+    The type is that of the default, `object` where this is None or differs between networks.
+    Attributes that matter to training alone are left out.
+    """
+    kinds: dict[str, set[type]] = {}
+    for network in _networks().values():
+        for field in dataclasses.fields(network):
+            if field.name in attribute_names(network) and field.name not in TRAINING_ALONE:
+                kinds.setdefault(field.name, set()).add(type(field.default))
+    return {
+        name: types.pop() if len(types := kinds[name] - {type(None)}) == 1 else object
+        for name in sorted(kinds)
+    }
 
 
 def replace_attributes(model: nn.Module, **attributes: Any) -> nn.Module:
