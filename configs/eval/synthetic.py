@@ -20,10 +20,14 @@ def get_config():
             'input': {
                 'resize': 'native',
                 'size': placeholder(int),
+                'height': placeholder(int),  # With resize='fixed'.
+                'width': placeholder(int),
                 'multiple': 1,
                 'floored': 'both',
+                'rounding': 'floor',
                 'upsample': 1.0,
                 'precision': 'uint8',  # Of the resize; frames of native size are not resized.
+                'interpolation': 'linear',
                 'color': placeholder(str),  # What the network was trained to see.
             },
             'propagation': propagation(methods.crw()),

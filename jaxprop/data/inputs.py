@@ -4,10 +4,13 @@ import dataclasses
 
 import cv2
 import numpy as np
+from PIL import Image
 
 _SMALLEST_SIDE = 8
-_RESIZES = ('native', 'square', 'short_side')
+_RESIZES = ('native', 'square', 'short_side', 'fixed')
 _FLOORED = ('both', 'long')
+_ROUNDINGS = ('floor', 'ceil')
+_INTERPOLATIONS = ('linear', 'bicubic')
 _PRECISIONS = ('uint8', 'float32')
 
 
@@ -15,25 +18,42 @@ _PRECISIONS = ('uint8', 'float32')
 class InputConfig:
     """How a frame is resized before it enters the network.
 
-    The steps, in this order: `resize`, then sides floored to a multiple, then `upsample`.
+    The steps, in this order: `resize`, then sides brought to a multiple, then `upsample`.
 
         CRW                    InputConfig()
         VFS                    InputConfig(size=480, resize='short_side')
         UVC, DINO              InputConfig(size=480, resize='short_side', multiple=64,
                                            floored='long')
+        DINOv3                 InputConfig(size=960, resize='short_side', multiple=16,
+                                           rounding='ceil', interpolation='bicubic')
+        CropMAE, SiamMAE       InputConfig(resize='fixed', height=480, width=880,
+                                           precision='float32')
         TimeCycle              InputConfig(size=320, resize='square', precision='float32')
         twice the usual grid   InputConfig(upsample=2)
 
+    The releases of vision transformers avoid sides that the patch does not divide, each in its way.
+    DINO floors the long side to 64 pixels, which patches of 8 and 16 divide, as they do the short
+    side of 480. DINOv3 rounds both sides up to the patch: first the short side, then the long one
+    at the ratio of the rounded short side. CropMAE, and others that are compared with MAE, make all
+    frames 480 x 880, which patches of 16 divide. Of other sizes `jaxprop.models.ViT` sees whole
+    patches alone: its grid is floored.
+
     Attributes:
-      size: pixels of the side that `resize` sets; None with 'native' only.
+      size: pixels of the side that `resize` sets; with 'square' and 'short_side' alone.
       resize: 'native' keeps the frame's size; 'square' makes both sides `size` and gives up the
-        aspect ratio; 'short_side' makes the short side `size` and keeps the ratio.
-      multiple: sides are floored to a multiple of this many pixels.
-      floored: 'both' sides are floored, or the 'long' one alone (of a square frame: the width).
+        aspect ratio; 'short_side' makes the short side `size` and keeps the ratio; 'fixed' makes
+        every frame `height` x `width`.
+      multiple: sides are brought to a multiple of this many pixels.
+      floored: 'both' sides are, or the 'long' one alone (of a square frame: the width).
+      rounding: to the multiple, 'floor' or 'ceil'.
       upsample: the factor applied last to both sides, the product rounded.
       precision: a frame of another size is resized in 'uint8', after which pixels are whole levels
         again (UVC, VFS, DINO), or in 'float32' (CRW, TimeCycle, UVC on JHMDB). Only 'float32' takes
         the lightness of pixels before the resize, see `prepare_frame`.
+      interpolation: of the resize. 'linear': OpenCV's, without antialiasing. 'bicubic': Pillow's,
+        with antialiasing where a side shrinks, in 'uint8' alone (DINOv3).
+      height: of all frames in pixels; with 'fixed' alone.
+      width: likewise.
 
     Raises:
       ValueError: a setting that no frame could be resized with.
@@ -45,34 +65,61 @@ class InputConfig:
     floored: str = 'both'
     upsample: float = 1
     precision: str = 'uint8'
+    rounding: str = 'floor'
+    interpolation: str = 'linear'
+    height: int | None = None
+    width: int | None = None
 
     def __post_init__(self) -> None:
-        if self.resize not in _RESIZES:
-            raise ValueError(f'resize is {self.resize!r}; it must be one of {_RESIZES}')
-        if self.floored not in _FLOORED:
-            raise ValueError(f'floored is {self.floored!r}; it must be one of {_FLOORED}')
-        if self.precision not in _PRECISIONS:
-            raise ValueError(f'precision is {self.precision!r}; it must be one of {_PRECISIONS}')
-        if self.resize == 'native' and self.size is not None:
-            raise ValueError(
-                f"size is {self.size}, but resize 'native' sets none: leave size out, or resize by "
-                "'square' or 'short_side'"
-            )
-        if self.resize != 'native' and (self.size is None or self.size < _SMALLEST_SIDE):
-            raise ValueError(
-                f'size is {self.size}; resize {self.resize!r} needs {_SMALLEST_SIDE} pixels or more'
-            )
+        for name, known in {
+            'resize': _RESIZES,
+            'floored': _FLOORED,
+            'precision': _PRECISIONS,
+            'rounding': _ROUNDINGS,
+            'interpolation': _INTERPOLATIONS,
+        }.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} is {getattr(self, name)!r}; it must be one of {known}')
+        self._check_sides()
         if self.multiple < 1:
             raise ValueError(f'multiple is {self.multiple}; it must be 1 or more')
+        if self.rounding == 'ceil' and self.floored != 'both':
+            raise ValueError(
+                f"floored is {self.floored!r}, but rounding 'ceil' brings both sides to a "
+                "multiple: leave floored out, or take rounding 'floor'"
+            )
+        if self.interpolation == 'bicubic' and self.precision != 'uint8':
+            raise ValueError(
+                f"precision is {self.precision!r}, but interpolation 'bicubic' is in 'uint8' alone"
+            )
         if not self.upsample > 0:
             raise ValueError(f'upsample is {self.upsample}; it must be above 0')
+
+    def _check_sides(self) -> None:
+        """Refuses sides that `resize` doesn't set, and sets that it lacks."""
+        needed = {'native': (), 'fixed': ('height', 'width')}.get(self.resize, ('size',))
+        for name in ('size', 'height', 'width'):
+            side = getattr(self, name)
+            if name in needed:
+                if side is None or side < _SMALLEST_SIDE:
+                    raise ValueError(
+                        f'{name} is {side}; resize {self.resize!r} needs {_SMALLEST_SIDE} pixels '
+                        'or more'
+                    )
+            elif side is not None:
+                way = "'fixed'" if name != 'size' else "'square' or 'short_side'"
+                raise ValueError(
+                    f'{name} is {side}, but resize {self.resize!r} does not take it: leave it out, '
+                    f'or resize by {way}'
+                )
 
 
 def input_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
     """The size at which a frame of `height` x `width` pixels enters the network.
 
     Under 'short_side' the long side is size * long / short, floored to the multiple from that
-    exact ratio.
+    exact ratio. With the rounding 'ceil' the short side is rounded up first, and the long side is
+    that short side * long / short, rounded up.
 
     Args:
       height, width: of the frame, in pixels.
@@ -84,31 +131,39 @@ def input_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
     Raises:
       ValueError: a side would be smaller than the multiple, or than 8 pixels in the end.
 
-    Source: the input pipelines of the released UVC, CRW, TimeCycle and VFS evaluations.
+    Source: the input pipelines of the released UVC, CRW, TimeCycle and VFS evaluations; for
+    rounding up, the notebook on tracking segmentations of DINOv3's release.
     """
     landscape = width >= height
+    short, long = min(height, width), max(height, width)
+    up = config.rounding == 'ceil'
     if config.resize == 'native':
         sides = height, width
     elif config.resize == 'square':
         sides = config.size, config.size
+    elif config.resize == 'fixed':
+        sides = config.height, config.width
     else:
-        short, long = min(height, width), max(height, width)
-        resized = config.size * long // short
-        sides = (config.size, resized) if landscape else (resized, config.size)
+        # Rounded to pixels and then to the multiple is rounded once: the ratio stays exact.
+        new_short = _up(config.size, config.multiple) if up else config.size
+        new_long = -(-new_short * long // short) if up else new_short * long // short
+        sides = (new_short, new_long) if landscape else (new_long, new_short)
 
-    # Flooring twice, to pixels and then to the multiple, is flooring once: the ratio stays exact.
-    floor_height = config.floored == 'both' or not landscape
-    floor_width = config.floored == 'both' or landscape
-    floored = (
-        sides[0] - sides[0] % config.multiple if floor_height else sides[0],
-        sides[1] - sides[1] % config.multiple if floor_width else sides[1],
-    )
-    if min(floored) == 0:
+    if up:
+        rounded = tuple(_up(side, config.multiple) for side in sides)
+    else:
+        floor_height = config.floored == 'both' or not landscape
+        floor_width = config.floored == 'both' or landscape
+        rounded = (
+            sides[0] - sides[0] % config.multiple if floor_height else sides[0],
+            sides[1] - sides[1] % config.multiple if floor_width else sides[1],
+        )
+    if min(rounded) == 0:
         raise ValueError(
             f'multiple is {config.multiple}, more than a side of {sides[0]} x {sides[1]} (from a '
             f'frame of {height} x {width}): choose a smaller multiple or a larger size'
         )
-    result = round(floored[0] * config.upsample), round(floored[1] * config.upsample)
+    result = round(rounded[0] * config.upsample), round(rounded[1] * config.upsample)
     if min(result) < _SMALLEST_SIDE:
         raise ValueError(
             f'a frame of {height} x {width} would become {result[0]} x {result[1]}; both sides '
@@ -117,8 +172,16 @@ def input_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
     return result
 
 
+def _up(side, multiple):
+    return -(-side // multiple) * multiple
+
+
 def prepare_frame(
-    frame: np.ndarray, size: tuple[int, int], precision: str = 'uint8', lightness: bool = False
+    frame: np.ndarray,
+    size: tuple[int, int],
+    precision: str = 'uint8',
+    lightness: bool = False,
+    interpolation: str = 'linear',
 ) -> np.ndarray:
     """Brings a frame to the size at which a network sees it, as one of the released systems does.
 
@@ -127,6 +190,7 @@ def prepare_frame(
       size: (height, width) of the result in pixels, see `input_size`.
       precision: 'uint8' or 'float32', see `InputConfig`.
       lightness: the network sees the lightness alone.
+      interpolation: in 'uint8', see `InputConfig`.
 
     Returns:
       A frame of that size already, and one resized in 'uint8', as uint8 `[height, width, 3]`. One
@@ -144,18 +208,22 @@ def prepare_frame(
             frame.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR
         )
         return resized.reshape(*size, -1)  # OpenCV drops a single channel.
-    return resize_frame(frame, size)
+    return resize_frame(frame, size, interpolation)
 
 
-def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a frame bilinearly with half-pixel centres, without antialiasing.
+def resize_frame(
+    frame: np.ndarray, size: tuple[int, int], interpolation: str = 'linear'
+) -> np.ndarray:
+    """Resizes a frame of 8 bits with half-pixel centres.
 
-    OpenCV's fixed-point result on 8 bits, as UVC's and VFS's released evaluations compute it. A
-    frame of that size already is returned as it is.
+    A frame of that size already is returned as it is.
 
     Args:
       frame: uint8 `[H, W, 3]`.
       size: (height, width) of the result in pixels, see `input_size`.
+      interpolation: 'linear': bilinear without antialiasing, OpenCV's fixed-point result, as UVC's
+        and VFS's released evaluations compute it; 'bicubic': Pillow's, whose kernel widens where a
+        side shrinks.
 
     Returns:
       uint8 `[height, width, 3]`.
@@ -166,6 +234,9 @@ def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     _check_frame(frame)
     if frame.shape[:2] == tuple(size):
         return frame
+    if interpolation == 'bicubic':
+        image = Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+        return np.asarray(image)
     return cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 

@@ -140,8 +140,9 @@ class NetworkFeatures:
         """Brings a frame `[h, w, 3]` to the network's size. Raises ValueError for other sizes."""
         if frame.shape[:2] != tuple(frame_size):
             raise ValueError(f'a frame is {frame.shape[:2]}, the label map {frame_size}')
-        size = self.seen_size(frame_size)
-        return prepare_frame(frame, size, self.input.precision, self.color == 'lightness')
+        size, lightness = self.seen_size(frame_size), self.color == 'lightness'
+        precision, interpolation = self.input.precision, self.input.interpolation
+        return prepare_frame(frame, size, precision, lightness, interpolation)
 
     def variables(self, video: Any) -> Mapping[str, Any]:
         """The network's variables; if it is untrained, with the batch statistics of this video.

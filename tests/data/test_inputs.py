@@ -1,5 +1,8 @@
 """Input sizes against the arithmetic of the released pipelines; resizing against plain NumPy."""
 
+import dataclasses
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from jaxprop.data.inputs import InputConfig, input_size, prepare_frame, resize_frame
 
 UVC = InputConfig(size=480, resize='short_side', multiple=64, floored='long')
+DINOV3 = InputConfig(size=960, resize='short_side', multiple=16, rounding='ceil')
 
 
 def uvc_size(height, width, size):
@@ -31,6 +35,22 @@ def uvc_size(height, width, size):
         (480, 854, InputConfig(size=480, resize='short_side'), (480, 854)),
         (1080, 1920, InputConfig(size=480, resize='short_side'), (480, 853)),
         (480, 854, InputConfig(size=480, resize='short_side', multiple=64), (448, 832)),
+        # DINOv3's: 960 * 854 / 480 = 1708 pixels are 106.75 patches of 16; its own video's frames.
+        (480, 854, DINOV3, (960, 1712)),
+        (854, 480, DINOV3, (1712, 960)),
+        (1440, 1920, DINOV3, (960, 1280)),
+        # The short side is rounded up first, 950 to 952, and the long side follows it.
+        (100, 151, dataclasses.replace(DINOV3, size=950, multiple=14), (952, 1442)),
+        (480, 854, InputConfig(multiple=16, rounding='ceil'), (480, 864)),
+        (
+            480,
+            854,
+            InputConfig(size=100, resize='square', multiple=16, rounding='ceil'),
+            (112, 112),
+        ),
+        (480, 854, InputConfig(resize='fixed', height=480, width=880), (480, 880)),
+        (854, 480, InputConfig(resize='fixed', height=480, width=880), (480, 880)),
+        (480, 854, InputConfig(resize='fixed', height=60, width=90, multiple=16), (48, 80)),
         (480, 854, InputConfig(upsample=2), (960, 1708)),
         (480, 854, InputConfig(multiple=8, upsample=1.5), (720, 1272)),
     ],
@@ -45,10 +65,32 @@ def test_uvc_rule_on_many_sizes():
         assert input_size(height, width, UVC) == uvc_size(height, width, 480), (height, width)
 
 
+def test_dinov3_rule_on_many_sizes():
+    generator = np.random.default_rng(1)
+    for height, width in generator.integers(200, 1300, (200, 2)).tolist() + [[500, 500]]:
+        short, long = sorted((height, width))
+        for size, multiple in ((960, 16), (500, 14)):
+            # Its own floating-point steps.
+            new_short = math.ceil(size / multiple) * multiple
+            new_long = math.ceil(long * new_short / short / multiple) * multiple
+            config = dataclasses.replace(DINOV3, size=size, multiple=multiple)
+            found = input_size(height, width, config)
+            assert found == ((new_short, new_long) if width >= height else (new_long, new_short))
+
+
 @pytest.mark.parametrize(
     'settings, message',
     [
         ({'resize': 'fit'}, 'fit'),
+        ({'rounding': 'round'}, "'round'"),
+        ({'interpolation': 'cubic'}, "'cubic'"),
+        ({'resize': 'fixed', 'height': 480}, 'width is None'),
+        ({'resize': 'fixed', 'height': 4, 'width': 880}, 'height is 4'),
+        ({'resize': 'fixed', 'size': 480, 'height': 480, 'width': 880}, 'size is 480.*fixed'),
+        ({'width': 880}, "width is 880.*'native'.*'fixed'"),
+        ({'resize': 'square', 'size': 480, 'height': 480}, "height is 480.*'fixed'"),
+        ({'rounding': 'ceil', 'floored': 'long'}, "floored is 'long'.*ceil"),
+        ({'interpolation': 'bicubic', 'precision': 'float32'}, "'float32'.*bicubic"),
         ({'floored': 'short'}, 'short'),
         ({'size': 480}, 'native'),
         ({'resize': 'square'}, 'None'),
@@ -96,6 +138,38 @@ def test_resize_frame_is_bilinear(size):
     assert resized.dtype == np.uint8 and resized.shape == (*size, 3)
     # The fixed-point arithmetic on 8 bits is off by one level at most.
     assert np.abs(resized - bilinear(frame, *size)).max() <= 1
+
+
+def bicubic(image, height, width):
+    """Keys' kernel with a = -1/2, as wide as a step where a side shrinks, written out."""
+
+    def weight(x):
+        x = abs(x)
+        if x < 1:
+            return 1.5 * x**3 - 2.5 * x**2 + 1
+        return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0
+
+    def columns(image, new):
+        old = image.shape[1]
+        step = old / new
+        result = np.zeros((len(image), new, 3))
+        for column in range(new):
+            centre = (column + 0.5) * step
+            weights = [weight((x + 0.5 - centre) / max(step, 1)) for x in range(old)]
+            result[:, column] = np.tensordot(image, np.array(weights) / sum(weights), ((1,), (0,)))
+        return result
+
+    return columns(columns(image.astype(float), width).swapaxes(0, 1), height).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize('size', [(17, 40), (64, 9), (30, 31)])
+def test_bicubic_frames_are_antialiased(size):
+    # No value overshoots: Pillow clips and rounds after each of the two axes.
+    frame = np.random.default_rng(1).integers(64, 192, (24, 31, 3), np.uint8)
+    resized = prepare_frame(frame, size, interpolation='bicubic')
+    assert resized.dtype == np.uint8 and resized.shape == (*size, 3)
+    assert np.abs(resized - bicubic(frame, *size)).max() < 1.5  # Rounded twice.
+    assert resize_frame(frame, (24, 31), 'bicubic') is frame
 
 
 def test_resize_frame_keeps_a_frame_of_that_size():
