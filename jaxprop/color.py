@@ -1,4 +1,4 @@
-"""Pixels as networks take them: normalised RGB, and CIE Lab in the 8-bit units of OpenCV.
+"""Pixels as networks take them: normalised RGB, and CIE Lab, also in the 8-bit units of OpenCV.
 
 8-bit Lab holds L in 0..255 (CIE lightness times 2.55), and a and b shifted by 128.
 """
@@ -9,6 +9,8 @@ import numpy as np
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_LAB_MEAN = np.array([50, 0, 0], np.float32)
+_LAB_STD = np.array([50, 127, 127], np.float32)
 
 # Linear sRGB to CIE XYZ, every row divided by the D65 white point (0.950456, 1, 1.088754).
 _RGB_TO_XYZ = np.array(
@@ -84,6 +86,33 @@ def rgb_to_lab8(images: jax.Array) -> jax.Array:
     return jnp.clip(jnp.round(lab), 0, 255)
 
 
+def rgb_to_lab(images: jax.Array) -> jax.Array:
+    """sRGB to CIE Lab in its own units, not rounded: L from 0 to 100, a and b around 0.
+
+    OpenCV's conversion of floating-point pixels interpolates in tables: it differs from this by up
+    to 0.2 in L, 0.5 in a and 0.3 in b.
+
+    Args:
+      images: RGB `[..., 3]`, uint8, or floats of the same range 0..255.
+
+    Returns:
+      float32 `[..., 3]`.
+
+    Raises:
+      ValueError: the last axis is not three channels.
+
+    Source: CIE 15 (Lab), IEC 61966-2-1 (sRGB).
+    """
+    _check_channels(images)
+    unit = _unit(images)
+    # The power is never taken below its part of the curve, where its gradient grows without bound.
+    power = ((jnp.maximum(unit, 0.04045) + 0.055) / 1.055) ** 2.4
+    xyz = _mix(jnp.where(unit <= 0.04045, unit / 12.92, power), _RGB_TO_XYZ)
+    root = jnp.where(xyz > _DARK, jnp.cbrt(jnp.maximum(xyz, _DARK)), _SLOPE * xyz + 16 / 116)
+    x, y, z = root[..., 0], root[..., 1], root[..., 2]
+    return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
 def lab8_to_rgb(lab: jax.Array) -> jax.Array:
     """8-bit Lab to sRGB, the inverse of `rgb_to_lab8`; not rounded, and differentiable.
 
@@ -151,13 +180,31 @@ def lightness_input(images: jax.Array) -> jax.Array:
     return (lightness - _IMAGENET_MEAN) / _IMAGENET_STD
 
 
+def lab_input(images: jax.Array) -> jax.Array:
+    """CIE Lab as MAST's network takes it: (L - 50) / 50, a / 127, b / 127.
+
+    Args:
+      images: as `rgb_to_lab` takes them.
+
+    Returns:
+      float32 `[..., 3]`.
+
+    Raises:
+      ValueError: the last axis is not three channels.
+
+    Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, as
+    released.
+    """
+    return (rgb_to_lab(images) - _LAB_MEAN) / _LAB_STD
+
+
 def network_input(images: jax.Array, color: str) -> jax.Array:
     """Pixels as a network was trained on them.
 
     Args:
       images: uint8 RGB `[..., 3]`; or floats: RGB from 0 to 255, for 'lightness' see there.
       color: 'rgb': `normalize_rgb`; 'lightness': `lightness_input` (UVC); 'rgb_unit': RGB / 255
-        (CorrFlow).
+        (CorrFlow); 'lab': `lab_input` (MAST, Spa-then-Temp).
 
     Returns:
       float32 `[..., 3]`.
@@ -172,7 +219,9 @@ def network_input(images: jax.Array, color: str) -> jax.Array:
     if color == 'rgb_unit':
         _check_channels(images)
         return _unit(images)
-    raise ValueError(f"color is {color!r}; it must be 'rgb', 'lightness' or 'rgb_unit'")
+    if color == 'lab':
+        return lab_input(images)
+    raise ValueError(f"color is {color!r}; it must be 'rgb', 'lightness', 'rgb_unit' or 'lab'")
 
 
 def _unit(images):

@@ -44,6 +44,53 @@ def test_lab_of_a_real_frame_is_opencvs_to_one_level():
     _check_lab(_frame())
 
 
+def test_float_lab_is_opencvs_but_for_its_tables():
+    images = _colours()
+    expected = cv2.cvtColor(np.float32(images) / 255, cv2.COLOR_RGB2LAB)
+    found = np.asarray(color.rgb_to_lab(images))
+    assert found.dtype == np.float32
+    difference = np.abs(found - expected).reshape(-1, 3)
+    assert (difference.max(axis=0) < [0.25, 0.6, 0.4]).all()
+    assert difference.mean() < 0.1
+    np.testing.assert_allclose(color.rgb_to_lab(images.astype(np.float32)), found, atol=1e-4)
+
+
+def test_float_lab_is_the_formula_of_cie():
+    """Written out in double precision, one colour after the other."""
+
+    def curve(ratio):
+        return ratio ** (1 / 3) if ratio > (6 / 29) ** 3 else ratio / (3 * (6 / 29) ** 2) + 4 / 29
+
+    images = _colours()[::400]
+    found = np.asarray(color.rgb_to_lab(images))
+    to_xyz = [(0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169)]
+    to_xyz.append((0.019334, 0.119193, 0.950227))
+    for place in np.ndindex(*images.shape[:2]):
+        unit = images[place] / 255
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in unit]
+        x, y, z = (
+            curve(np.dot(row, linear) / white)
+            for row, white in zip(to_xyz, (0.950456, 1, 1.088754), strict=True)
+        )
+        expected = 116 * y - 16, 500 * (x - y), 200 * (y - z)
+        np.testing.assert_allclose(found[place], expected, atol=2e-3)
+
+
+def test_lab_input_follows_masts_steps():
+    images = _frame()[::7, ::7]
+    lab = cv2.cvtColor(np.float32(images) / 255, cv2.COLOR_RGB2LAB)
+    expected = np.stack([(lab[..., 0] - 50) / 50, lab[..., 1] / 127, lab[..., 2] / 127], axis=-1)
+    found = color.network_input(images, 'lab')
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    assert np.min(found) < -0.9 and np.max(found) > 0.9
+
+
+def test_gradients_of_float_lab_are_finite():
+    images = np.array([[0, 0, 0], [255, 255, 255], [0, 10, 250]], np.float32)
+    gradient = jax.grad(lambda x: jnp.sum(color.rgb_to_lab(x)))(images)
+    assert np.isfinite(gradient).all() and np.abs(gradient).min(axis=1).max() > 0
+
+
 def test_lab_of_known_colours():
     # Lightness and the two axes of white, black and the primaries (D65), from CIE's tables.
     rgb = np.array([[255, 255, 255], [0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
@@ -130,7 +177,7 @@ def test_network_input():
 def test_network_input_of_floats():
     """Whole levels as floats are what they are as 8 bits."""
     images = _colours()
-    for name in ('rgb', 'rgb_unit'):
+    for name in ('rgb', 'rgb_unit', 'lab'):
         np.testing.assert_array_equal(
             color.network_input(images.astype(np.float32), name), color.network_input(images, name)
         )
@@ -145,6 +192,7 @@ def test_network_input_of_floats():
     [
         (lambda: color.network_input(np.zeros((2, 2, 3), np.uint8), 'bgr'), "'bgr'"),
         (lambda: color.network_input(np.zeros((2, 2, 1), np.uint8), 'rgb_unit'), '2, 2, 1'),
+        (lambda: color.network_input(np.zeros((2, 2, 1), np.float32), 'lab'), '2, 2, 1'),
         (lambda: color.normalize_rgb(np.zeros((3, 2, 2), np.uint8)), '3, 2, 2'),
         (lambda: color.rgb_to_lab8(np.zeros((2, 2, 3), np.float32)), 'float32'),
         (lambda: color.lightness_input(np.zeros((2, 2, 4), np.uint8)), '2, 2, 4'),
