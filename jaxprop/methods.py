@@ -8,6 +8,7 @@ become objects.
 import dataclasses
 import importlib
 import inspect
+import math
 import pkgutil
 import re
 from collections.abc import Mapping
@@ -65,6 +66,60 @@ def dino(
     """
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='mask'),
+        rule=TopK(k=k, temperature=temperature, region=Square(reach + 1.0, bind_first=True)),
+    )
+
+
+def dinov3(
+    *, k: int = 5, num_frames: int = 7, reach: int = 12, temperature: float = 0.2
+) -> Propagation:
+    """DINOv3: as DINO, within a circle of at most `reach` cells, at twice the temperature.
+
+    Source: Simeoni et al., "DINOv3", 2025: the notebook on tracking segmentations of its release.
+    As there, and in DINO, features have unit length, frame 0 is restricted too, the context grows
+    while the video starts, and the softmax is over the neighbours; ties with the k-th of them are
+    kept as well there. The release does not say which factors the numbers of its tables have.
+    """
+    # Squares of distances are whole numbers, so that none lies between reach^2 and this radius^2.
+    region = Disk(math.sqrt(reach**2 + 0.5), bind_first=True)
+    return Propagation(
+        memory=Memory(num_frames=num_frames, padding='mask'),
+        rule=TopK(k=k, temperature=temperature, region=region),
+    )
+
+
+def rsp(
+    *, k: int = 7, num_frames: int = 30, reach: int = 30, temperature: float = 0.1
+) -> Propagation:
+    """RSP: DINO's code with more neighbours of a longer and wider context.
+
+    Source: Jang et al., "Visual Representation Learning with Stochastic Frame Prediction", ICML
+    2024, as released.
+    """
+    return dino(k=k, num_frames=num_frames, reach=reach, temperature=temperature)
+
+
+def crop_mae(
+    *, k: int = 7, num_frames: int = 20, radius: float = 20.0, temperature: float = 0.7
+) -> Propagation:
+    """CropMAE, which is evaluated as SiamMAE: CRW's code with a wider region and a flat softmax.
+
+    Source: Eymael et al., "Efficient Image Pre-Training with Siamese Cropped Masked Autoencoders",
+    ECCV 2024, as released.
+    """
+    return crw(k=k, num_frames=num_frames, radius=radius, temperature=temperature)
+
+
+def spa_then_temp(
+    *, k: int = 10, num_frames: int = 20, reach: int = 35, temperature: float = 0.07
+) -> Propagation:
+    """Spa-then-Temp: as VFS, within a square of at most `reach` cells, 35 at stride 4, 12 at 8.
+
+    Source: Li and Liu, "Spatial-then-Temporal Self-Supervised Learning for Video Correspondence",
+    CVPR 2023, as released.
+    """
+    return Propagation(
+        memory=Memory(num_frames=num_frames, padding='first_once'),
         rule=TopK(k=k, temperature=temperature, region=Square(reach + 1.0, bind_first=True)),
     )
 

@@ -183,6 +183,60 @@ def test_dino_as_released(num_frames, reach, k, implementation):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+def slow_nearest(features, first_label, k, num_frames, temperature, allowed):
+    """DINO's and DINOv3's steps, one target cell after the other, in double precision.
+
+    `allowed` says of (rows, columns) between target and context cell whether it may be copied.
+    """
+    unit = features / np.linalg.norm(features, axis=-1, keepdims=True).astype(np.float64)
+    labels, (height, width) = [first_label], features.shape[1:3]
+    for t in range(1, len(features)):
+        label = np.zeros_like(first_label)
+        frames = [0, *range(max(1, t - num_frames), t)]
+        for i, j in np.ndindex(height, width):
+            near = [
+                (unit[s, y, x] @ unit[t, i, j], labels[s][y, x])
+                for s in frames
+                for y, x in np.ndindex(height, width)
+                if allowed(y - i, x - j)
+            ]
+            best = sorted(near, key=lambda pair: -pair[0])[:k]
+            weights = np.exp(np.array([score for score, _ in best]) / temperature)
+            label[i, j] = weights @ np.array([y for _, y in best]) / weights.sum()
+        labels.append(label)
+    return np.stack(labels)
+
+
+@pytest.mark.parametrize('implementation', ['dense', 'windowed'])
+@pytest.mark.parametrize('reach', [3, 5])  # At 5 a distance of 3 and 4 is still allowed.
+def test_dinov3_as_released(reach, implementation):
+    reference = np.load(REFERENCE / 'dino_propagation.npz')
+    features, first_label = reference['features'][:6], reference['first_label']
+    method = methods.dinov3(num_frames=3, reach=reach)
+    execution = jaxprop.Execution(implementation=implementation)
+    found = jaxprop.propagate_video(features, first_label, method, execution=execution)
+    expected = slow_nearest(features, first_label, 5, 3, 0.2, lambda y, x: y**2 + x**2 <= reach**2)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_circles_of_dinov3_hold_their_edge():
+    offsets = np.stack(np.meshgrid(*[np.arange(-70, 71)] * 2, indexing='ij'), axis=-1)
+    distances = np.hypot(offsets[..., 0], offsets[..., 1])
+    for reach in (1, 2, 5, 12, 30, 65):
+        region = methods.dinov3(reach=reach).rule.region
+        np.testing.assert_array_equal(region.allows(offsets), distances <= reach)
+        assert region.reach[0] >= reach and region.bind_first
+
+
+def test_factors_of_transformers():
+    """Those that are evaluated with DINO's, CRW's or VFS's code."""
+    assert methods.rsp() == methods.dino(k=7, num_frames=30, reach=30)
+    assert methods.crop_mae() == methods.crw(k=7, radius=20, temperature=0.7)
+    spa = methods.spa_then_temp()
+    assert spa.memory == methods.vfs().memory
+    assert spa.rule == dataclasses.replace(methods.vfs().rule, region=Square(36, bind_first=True))
+
+
 def test_every_factor_is_set_by_a_flag():
     flags = {
         'aggregation': ('per_frame', 'per_frame'),
