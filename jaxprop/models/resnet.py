@@ -148,6 +148,8 @@ class ResNet(nn.Module):
       projection_bias: whether it has a bias. Then it starts as PyTorch's convolutions do, uniform
         in +-1 / sqrt(inputs of an output), as CorrFlow and MAST were trained; else as the others.
       projection_relu: whether a ReLU follows it.
+      average_pool: whether the stem's pool gives the mean of its 3x3 values, zero outside, in place
+        of the largest. Spa-then-Temp's at stride 4 does.
 
     Raises:
       ValueError: when built with a value that is none of these, or called on other images.
@@ -156,6 +158,8 @@ class ResNet(nn.Module):
     Correspondence as a Contrastive Random Walk", NeurIPS 2020, appendix. Widths and projection:
     Lai, Xie, "Self-supervised Learning for Video Correspondence Flow", BMVC 2019, and Wang, Jabri,
     Efros, "Learning Correspondence from the Cycle-Consistency of Time", CVPR 2019, as released.
+    Average pool: Li, Liu, "Spatial-then-Temporal Self-Supervised Learning for Video
+    Correspondence", CVPR 2023, as released.
     """
 
     depth: int = 18
@@ -172,6 +176,7 @@ class ResNet(nn.Module):
     projection_kernel: int = 1
     projection_bias: bool = False
     projection_relu: bool = False
+    average_pool: bool = False
 
     def __post_init__(self):
         # A list, as JSON has it, would make the module unhashable.
@@ -197,6 +202,8 @@ class ResNet(nn.Module):
             raise ValueError(
                 f'projection_kernel is {self.projection_kernel!r}; needed: an odd number'
             )
+        if self.average_pool and not self.max_pool:
+            raise ValueError('average_pool is True, but without max_pool the stem has no pool')
         if self.frozen_until not in (None, *self._stages):
             raise ValueError(
                 f'frozen_until is {self.frozen_until!r}; known: None or one of {self._stages}, '
@@ -246,7 +253,7 @@ class ResNet(nn.Module):
         x = conv(images, 64, 7, 2, name='stem_conv')
         x = nn.relu(norm(name='stem_norm')(x))
         if self.max_pool:
-            x = max_pool(x)
+            x = average_pool(x) if self.average_pool else max_pool(x)
 
         for stage, name in enumerate(self._stages):
             if name == self.frozen_until:
@@ -281,6 +288,12 @@ def max_pool(x: jax.Array) -> jax.Array:
     """The stem's: 3x3 with stride 2, `[B, H, W, C]` -> `[B, ceil(H / 2), ceil(W / 2), C]`."""
     padding: Any = ((1, 1), (1, 1))  # Flax says str, and takes pairs too.
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """As `max_pool`, but the mean of the 3x3 values, those outside being zero."""
+    padding: Any = ((1, 1), (1, 1))
+    return nn.avg_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 def check_images(images: jax.Array) -> None:

@@ -62,8 +62,9 @@ def slow_conv(x, weight, stride, padding):
     return result
 
 
-def slow_resnet(state, images, strides, stages, padding='constant', max_pool=True):
+def slow_resnet(state, images, strides, stages, padding='constant', max_pool=True, average=False):
     """The forward pass in float64, position by position."""
+    outside, pooled = (0, np.mean) if average else (-np.inf, np.max)
     state = {name: value.astype(np.float64) for name, value in state.items()}
 
     def conv_norm(x, conv, norm, stride=1):
@@ -73,11 +74,11 @@ def slow_resnet(state, images, strides, stages, padding='constant', max_pool=Tru
 
     x = np.maximum(conv_norm(images.astype(np.float64), 'conv1', 'bn1', 2), 0)
     if max_pool:
-        padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+        padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=outside)
         rows, columns = range(0, x.shape[1], 2), range(0, x.shape[2], 2)
         x = np.stack(
             [
-                np.stack([padded[:, i : i + 3, j : j + 3].max((1, 2)) for j in columns], axis=1)
+                np.stack([pooled(padded[:, i : i + 3, j : j + 3], (1, 2)) for j in columns], axis=1)
                 for i in rows
             ],
             axis=1,
@@ -140,6 +141,15 @@ def test_features_equal_a_slow_forward_pass(depth, strides, output, padding, max
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * expected.std())
 
 
+def test_average_pool_equals_a_slow_one():
+    state, images = torchvision_state(18), random_images((1, 33, 40))
+    model = ResNet(18, (1, 1, 1, 1), 'res1', average_pool=True)
+    assert model.stride == 4
+    features = jax.jit(model.apply)(from_torchvision(state, model), images)
+    expected = slow_resnet(state, images, (1, 1, 1, 1), 1, average=True)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * expected.std())
+
+
 @pytest.mark.parametrize(
     'attributes, size, stride, grid, channels',
     [
@@ -176,6 +186,7 @@ def test_stride_grid_and_channels(attributes, size, stride, grid, channels):
         ({'widths': (64, 128, 256, 0)}, 'widths is (64, 128, 256, 0)'),
         ({'depth': 50, 'widths': (8, 8, 8, 10)}, 'multiples of 4'),
         ({'projection': 0}, 'projection is 0'),
+        ({'max_pool': False, 'average_pool': True}, 'average_pool is True'),
         ({'projection_kernel': 2}, 'projection_kernel is 2'),
         ({'frozen_until': 'res4'}, "output is 'res3'"),
     ],
