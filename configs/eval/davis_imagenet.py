@@ -13,6 +13,7 @@ def get_config():
     config.name = 'davis_imagenet'
     config.title = 'DAVIS, still-image factors (classification)'
     # Networks of configs/train end in res4, with stride 32.
+    config.network = synthetic.network()
     config.network.update(output='res3', strides=(1, 2, 1, 1))
     config.input.update(resize='short_side', size=480, multiple=64, floored='long')
     config.propagation = synthetic.propagation(methods.still_image())

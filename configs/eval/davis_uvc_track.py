@@ -1,4 +1,9 @@
-"""DAVIS with the factors of UVC's released code and its boxes (Li et al., NeurIPS 2019)."""
+"""DAVIS with the factors of UVC's released code and its boxes (Li et al., NeurIPS 2019).
+
+    jaxprop evaluate --config=davis_uvc_track --config.network.name=FILE --config.dataset.root=DAVIS
+
+Published for its own file (its README): J 57.7, F 61.3.
+"""
 
 from jaxprop import methods
 

@@ -7,7 +7,7 @@ def get_config():
     config = jhmdb_crw.get_config()
     config.name = 'jhmdb_uvc'
     config.title = "JHMDB, UVC's factors"
-    config.network.update(name='untrained', output='res4')
+    config.network = davis_uvc.get_config().network
     config.input.color = 'lightness'
     config.propagation = davis_uvc.get_config().propagation
     config.propagation.update(

@@ -12,6 +12,7 @@ def get_config():
     config = jhmdb_crw.get_config()
     config.name = 'jhmdb_vfs'
     config.title = "JHMDB, VFS's joints"
+    config.network = davis_vfs.get_config().network
     config.propagation = davis_vfs.get_config().propagation
     config.propagation.num_context = 4
     config.input.precision = 'uint8'

@@ -7,7 +7,7 @@ def get_config():
     config = vip_crw.get_config()
     config.name = 'vip_uvc'
     config.title = "VIP, UVC's factors"
-    config.network.update(name='untrained', output='res4')
+    config.network = davis_uvc.get_config().network
     config.input.update(color='lightness', precision='uint8')
     config.propagation = davis_uvc.get_config().propagation
     config.propagation.num_context = 1

@@ -123,7 +123,7 @@ def released(
     But for what the base says: sizes that are not square, as DAVIS's native size at 480p is a
     short side of 480 too, and the radius around a target cell.
     """
-    left_out = {'network.name', 'network.seed', 'input.upsample'}
+    left_out = {'network.name', 'network.seed', 'network.untrained', 'input.upsample'}
     left_out |= {f'propagation.{name}' for name in methods.EXECUTION}
     if config.input.resize != 'square':
         left_out |= {'input.resize', 'input.size'}
@@ -136,6 +136,10 @@ def released(
         # The config leaves such an attribute to the network's card.
         if not (section == 'network' and value is None)
     }
+    if 'network' in sections:
+        # What the released network is, a config says of the untrained one.
+        untrained = {f'network.{name}': value for name, value in config.network.untrained.items()}
+        changes = {**untrained, **changes}
     return {name: value for name, value in changes.items() if name not in left_out}
 
 
@@ -230,6 +234,7 @@ def _base(config, name, title):
     config.name, config.title = name, title
     # An own network is what its card says, the published cells say what theirs are.
     config.network.update(dict.fromkeys(('depth', 'output', 'strides', 'max_pool', 'padding')))
+    config.network.untrained = ConfigDict()
     return config
 
 

@@ -8,7 +8,7 @@ the radius then: `--config.input.size=240`. What it doesn't say either: the othe
 which is what is best on DAVIS, and k = 10.
 """
 
-from ..eval import davis_timecycle, jhmdb_crw, jhmdb_uvc, jhmdb_vfs
+from ..eval import davis_corrflow, davis_timecycle, jhmdb_crw, jhmdb_uvc, jhmdb_vfs
 from . import common
 
 # Method, localization, context, PCK@.1, PCK@.2.
@@ -38,7 +38,8 @@ def row(method):
         changes = common.released(davis_timecycle.get_config(), ('network', 'propagation'))
         return 'timecycle', changes, ''
     if method == 'CorrFlow':
-        return 'corrflow', {**uvc, 'network.max_pool': False, 'input.color': 'rgb_unit'}, ''
+        network = common.released(davis_corrflow.get_config(), ('network',))
+        return 'corrflow', {**uvc, **network, 'input.color': 'rgb_unit'}, ''
     if method == 'UVC+':
         return 'uvc_plus', {**uvc, 'input.color': 'lightness'}, ''
     config = {'UVC': jhmdb_uvc, 'CRW': jhmdb_crw, 'VFS': jhmdb_vfs}[method].get_config()

@@ -104,10 +104,10 @@ def test_a_card_says_what_a_config_leaves_open(tmp_path, parsed):
 @pytest.mark.parametrize(
     ('name', 'attributes'),
     [
-        ('davis_crw', {}),
+        ('davis_crw', {'padding': 'reflect'}),
+        ('davis_vfs', {}),
         ('davis_uvc', {'output': 'res4'}),
-        ('davis_timecycle', {'depth': 50}),
-        ('davis_corrflow', {'max_pool': False}),
+        ('davis_timecycle', {'depth': 50, 'projection': 512, 'projection_relu': True}),
         ('davis_rotation', {}),
     ],
 )
