@@ -1,17 +1,24 @@
 """Configs against what the released code does: its recorded masks, and the errors it has."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from jaxprop import methods
+from jaxprop.checkpoints.native import variable_shapes
+from jaxprop.checkpoints.published import LAYOUTS
 from jaxprop.data.davis import davis_sequence
+from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation.labeller import Labeller
+from jaxprop.evaluation.networks import load_network
 from jaxprop.evaluation.run import label_frames
-from tests.support import shared
+from jaxprop.models import ResNet, ViT
+from tests.support import REFERENCE, shared
 
-RESIZED_IN_FLOATS = {'davis_timecycle', 'jhmdb_crw', 'jhmdb_uvc', 'vip_crw'}
+RESIZED_IN_FLOATS = {'davis_timecycle', 'davis_siammae', 'jhmdb_crw', 'jhmdb_uvc', 'vip_crw'}
 ERRORS = {
     'davis_timecycle': {'predicted_first'},
     'jhmdb_uvc': {'predicted_first'},
@@ -20,8 +27,50 @@ ERRORS = {
 }
 CONFIGS = (
     'davis_crw davis_vfs davis_uvc davis_uvc_track davis_timecycle davis_corrflow davis_mast '
-    'jhmdb_crw jhmdb_uvc jhmdb_vfs vip_crw vip_uvc badja_crw'
+    'davis_dino davis_dinov2 davis_dinov3 davis_mae davis_siammae davis_spa_then_temp '
+    'jhmdb_crw jhmdb_uvc jhmdb_vfs jhmdb_spa_then_temp '
+    'vip_crw vip_uvc vip_spa_then_temp badja_crw'
 ).split()
+# The layout of the released network, and the name of its reference.
+NETWORKS = {
+    'davis_crw': ('crw_resnet18', 'crw_resnet18'),
+    'davis_vfs': ('torchvision_resnet18', 'torchvision_resnet18'),
+    'davis_uvc': ('uvc_resnet18', 'uvc_resnet18'),
+    'davis_timecycle': ('timecycle_resnet50', 'timecycle_resnet50'),
+    'davis_corrflow': ('corrflow_resnet18', 'corrflow_resnet18'),
+    'davis_mast': ('mast_resnet18', 'mast_resnet18'),
+    'davis_dino': ('dino', 'dino_vits16'),
+    'davis_dinov2': ('dinov2', 'dinov2_vits14'),
+    'davis_dinov3': ('dinov3', 'dinov3_vits16'),
+    'davis_mae': ('mae', 'mae_vit'),
+    'davis_siammae': ('mae', 'mae_vit'),
+}
+SEEN = {
+    'davis_uvc': 'lightness',
+    'davis_uvc_track': 'lightness',
+    'jhmdb_uvc': 'lightness',
+    'vip_uvc': 'lightness',
+    'davis_corrflow': 'rgb_unit',
+    'davis_mast': 'lab',
+    'davis_spa_then_temp': 'lab',
+    'jhmdb_spa_then_temp': 'lab',
+    'vip_spa_then_temp': 'lab',
+}
+# At which size a frame of DAVIS is seen, and the grid of features.
+GRIDS = {
+    'davis_crw': ((480, 854), (60, 107)),
+    'davis_vfs': ((480, 854), (60, 107)),
+    'davis_uvc': ((480, 832), (60, 104)),
+    'davis_timecycle': ((320, 320), (40, 40)),
+    'davis_corrflow': ((480, 848), (120, 212)),
+    'davis_mast': ((480, 854), (120, 214)),
+    'davis_dino': ((480, 832), (30, 52)),
+    'davis_dinov2': ((476, 854), (34, 61)),
+    'davis_dinov3': ((960, 1712), (60, 107)),
+    'davis_mae': ((480, 880), (30, 55)),
+    'davis_siammae': ((480, 880), (30, 55)),
+    'davis_spa_then_temp': ((480, 854), (120, 214)),
+}
 
 
 def load(name):
@@ -32,11 +81,73 @@ def load(name):
 def test_what_a_config_has_of_the_released_code(name):
     config = load(name)
     assert (config.input.precision == 'float32') == (name in RESIZED_IN_FLOATS)
+    assert config.input.color == SEEN.get(name)
     method = methods.from_settings(**config.propagation)
     assert set(methods.settings(method)['as_released']) == ERRORS.get(name, set())
     if 'labels' in config:
         decoded = config.labels.first_frame == 'decoded'
         assert decoded == (name == 'vip_crw')
+
+
+def untrained(name, monkeypatch):
+    """The untrained network of a config, without its weights."""
+    for network in (ResNet, ViT):
+        monkeypatch.setattr(network, 'init', lambda *_: {})
+    return load_network(**{**load(name).network, 'name': 'untrained'})
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_untrained_networks_are_the_released_ones(name, monkeypatch):
+    layout_name, reference = NETWORKS[name]
+    with monkeypatch.context() as patched:
+        model = untrained(name, patched).model
+    shapes = {}
+    for file in ('convnets.json', 'vit.json'):
+        shapes |= json.loads((REFERENCE / file).read_text())
+    state = {key: np.zeros(shape) for key, shape in shapes[reference]['shapes'].items()}
+    layout = next(one for one in LAYOUTS if one.name == layout_name)
+    released, variables = layout.build(state, None)
+    if layout_name == 'mae':  # The reference is a small one.
+        sizes = {key: getattr(model, key) for key in ('width', 'depth', 'heads')}
+        assert model == released.clone(**sizes)
+    else:
+        assert model == released
+        flat = traverse_util.flatten_dict(variables, sep='/')
+        assert variable_shapes(model) == {path: value.shape for path, value in flat.items()}
+
+
+@pytest.mark.parametrize('name', GRIDS)
+def test_sizes_of_davis(name, monkeypatch):
+    labeller = Labeller.from_config(load(name), untrained(name, monkeypatch))
+    seen, grid = GRIDS[name]
+    assert labeller.source.seen_size((480, 854)) == seen
+    assert labeller.source.network.model.grid_size(*seen) == grid
+
+
+def test_the_network_of_spa_then_temp_is_that_of_stride_4():
+    network = load('davis_spa_then_temp').network
+    # Also of a file, which does not say.
+    assert network.strides == (1, 1, 1, 1) and network.average_pool
+    assert load('vip_spa_then_temp').network == load('jhmdb_spa_then_temp').network == network
+    squares = {'davis': 36, 'vip': 36, 'jhmdb': 13}
+    for start, radius in squares.items():
+        propagation = load(f'{start}_spa_then_temp').propagation
+        assert (propagation.restriction, propagation.radius) == ('square', radius)
+
+
+def test_a_vit_labels_a_video_by_the_flags_of_a_config():
+    """The factors of DINOv3's config, on a small network of its kind and small frames."""
+    config = load('davis_dinov3')
+    config.network.update(depth=1, width=24, heads=2)
+    config.input.size = 60  # Rounded up to 64.
+    config.propagation.update(num_context=1, implementation='dense')
+    (video,) = synthetic_sequences(num_sequences=1, num_frames=3, size=(66, 90), num_objects=2)
+    labeller = Labeller.from_config(config)
+    assert labeller.source.seen_size(video.size) == (64, 96)
+    frames = (video.read_frame(t) for t in range(3))
+    found = list(label_frames(frames, video.read_label(0), labeller))
+    assert all(ids.shape == (66, 90) for ids in found)
+    assert set(np.unique(found)) <= {0, 1, 2} and np.any(found[2])
 
 
 @pytest.mark.slow

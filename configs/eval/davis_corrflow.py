@@ -4,11 +4,11 @@
 
 Published for its own file: J 48.4, F 52.2 (trained on OxUvA). The network is as released: a
 ResNet18 without max pool, four pixels to a cell, whose res4 has 256 channels, and a 3x3 convolution
-to 64. So is what it sees, RGB from 0 to 1; files of CorrFlow and MAST have the same names, so it is
-said here for all networks, and results note where one was trained to see something else. What is
-not as released: there frames are cropped to multiples of 8 pixels, the numbers of classes are
-averaged, the class of each pixel is taken before going on, and masks are written 3 pixels to the
-right; here frames are resized, labels are the nearest pixels', and classes are those of cells.
+to 64. So is what it sees, RGB from 0 to 1: all networks are shown it, and results note where one
+was trained to see something else. What is not as released: there frames are cropped to multiples of
+8 pixels, the numbers of classes are averaged, the class of each pixel is taken before going on, and
+masks are written 3 pixels to the right; here frames are resized, labels are the nearest pixels',
+and classes are those of cells.
 """
 
 from jaxprop import methods

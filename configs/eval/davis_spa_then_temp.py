@@ -1,4 +1,4 @@
-"""DAVIS with the factors of Spa-then-Temp's released code at stride 4 (Li and Liu, CVPR 2023).
+r"""DAVIS with the factors of Spa-then-Temp's released code at stride 4 (Li and Liu, CVPR 2023).
 
     jaxprop evaluate --config=davis_spa_then_temp --config.network.name=FILE \
         --config.dataset.root=DAVIS
@@ -7,7 +7,7 @@ Published for its own files (its README): J&F 73.5 with ResNet18 and 74.1 with R
 480 x 854 has 120 x 214 cells, each with a window of 71 x 71 in 21 frames. Its files of stride 8
 (J&F 70.7 and 71.2) have no pool in the stem and a square of 12 cells:
 
-    --config.network.strides="(1,2,2,1)" --config.network.max_pool=False \\
+    --config.network.strides="(1,2,2,1)" --config.network.max_pool=False \
         --config.network.average_pool=False --config.propagation.radius=13
 
 The files have the names of VFS's, and do not tell of strides, pool and colour. So these are said

@@ -138,7 +138,10 @@ def released(
     }
     if 'network' in sections:
         # What the released network is, a config says of the untrained one.
-        untrained = {f'network.{name}': value for name, value in config.network.untrained.items()}
+        attributes = config.network.untrained.to_dict()
+        if 'projection' in attributes:
+            attributes['output'] = None  # It follows the output that the file's network has.
+        untrained = {f'network.{name}': value for name, value in attributes.items()}
         changes = {**untrained, **changes}
     return {name: value for name, value in changes.items() if name not in left_out}
 
