@@ -4,6 +4,7 @@ A network here is a Flax module that `jaxprop.models.find_network` finds. The JS
 holds digests of the weights and of what the network is built from: damage to either is an error.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -278,6 +279,11 @@ def _saved_dtype(path: str, value: Any, dtype: str = 'float32') -> np.dtype:
 
 def variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every variable that `model` needs, by 'collection/module/.../name'."""
+    return dict(_variable_shapes(model))
+
+
+@functools.lru_cache(maxsize=16)
+def _variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     images = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep='/')

@@ -21,7 +21,7 @@ from jaxprop.names import unknown
 
 # Attributes left out of descriptions: they change no feature.
 _UNDESCRIBED = ('norm_momentum', 'norm_axis_name')
-DTYPES = ('float32', 'bfloat16', 'float16')
+DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
