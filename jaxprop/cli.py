@@ -22,7 +22,7 @@ from absl import app, flags
 
 import jaxprop
 from jaxprop import config_files
-from jaxprop.commands import compare, evaluate, propagate, train
+from jaxprop.commands import compare, convert, evaluate, networks, propagate, train
 from jaxprop.commands.command import Interrupted
 
 COMMANDS = {
@@ -30,6 +30,8 @@ COMMANDS = {
     'evaluate': evaluate.COMMAND,
     'train': train.COMMAND,
     'compare': compare.COMMAND,
+    'convert': convert.COMMAND,
+    'networks': networks.COMMAND,
 }
 # Modules that the bare package does not install, but an extra.
 _EXTRA_MODULES = (
