@@ -4,6 +4,8 @@
     jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
     jaxprop train --config=small_rotation --config.data.root=VIDEOS
     jaxprop compare RUN_A RUN_B --output=DIR
+    jaxprop convert FILE --output=NAME
+    jaxprop networks
 
 Wrong input ends in one line that says what is wrong: exit code 2 for the command line, 1 for what
 a run finds. The modules that read, draw or train are imported when a subcommand runs.

@@ -90,12 +90,9 @@ def test_what_a_network_sees_is_kept(system, layout, layers, color, note, tmp_pa
     assert (f'{note}: --layout says which it is.' in said) if note else ('note' not in said)
     network = networks.load_network(str(tmp_path / 'net'))
     assert network.color == color and network.warnings == []
-    layout = layout or network.description.get('layout')
-    assert network.model == load_published(tmp_path / 'f', layout=layout or LAYOUT[color])[0]
+    released = {'rgb_unit': 'corrflow_resnet18', 'lab': 'mast_resnet18'}.get(color)
+    assert network.model == load_published(tmp_path / 'f', layout=released)[0]
     assert load_file(tmp_path / 'net.safetensors')['params/stem_conv/kernel'].dtype == np.float16
-
-
-LAYOUT = {'rgb_unit': 'corrflow_resnet18', 'lightness': 'uvc_resnet18'}
 
 
 def test_a_file_without_its_last_stage_and_a_vit(tmp_path, capsys):

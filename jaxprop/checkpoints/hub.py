@@ -43,6 +43,8 @@ def locate(name: str | os.PathLike) -> Located:
     name = os.fspath(name)
     if name.startswith(HUB):
         return _download(name)
+    if not name:
+        raise ValueError('the network has no name: needed is a file, a folder or hf://OWNER/NAME')
     path = pathlib.Path(name)
     if path.is_dir():
         found = [path / file for file in DEFAULT_FILES if (path / file).is_file()]

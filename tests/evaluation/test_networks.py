@@ -222,6 +222,7 @@ def raised(kind):
         ('hf://a/b@v2/x', errors.EntryNotFoundError, "'a/b' at 'v2' has no file 'x'"),
         ('hf://a/b', errors.HFValidationError, 'is no address: said by the library'),
         ('hf://a/b', errors.HfHubHTTPError, 'cannot be downloaded: said by the library'),
+        ('', None, 'the network has no name'),
         ('hf://a', None, 'needed: hf://OWNER/NAME[@REVISION][/FILE]'),
         ('hf://a/b/', None, 'needed: hf://OWNER/NAME[@REVISION][/FILE]'),
     ],
