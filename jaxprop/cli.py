@@ -4,6 +4,8 @@
     jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
     jaxprop train --config=small_rotation --config.data.root=VIDEOS
     jaxprop compare RUN_A RUN_B --output=DIR
+    jaxprop convert FILE --output=NAME
+    jaxprop networks
 
 Wrong input ends in one line that says what is wrong: exit code 2 for the command line, 1 for what
 a run finds. The modules that read, draw or train are imported when a subcommand runs.
@@ -22,7 +24,7 @@ from absl import app, flags
 
 import jaxprop
 from jaxprop import config_files
-from jaxprop.commands import compare, evaluate, propagate, train
+from jaxprop.commands import compare, convert, evaluate, networks, propagate, train
 from jaxprop.commands.command import Interrupted
 
 COMMANDS = {
@@ -30,6 +32,8 @@ COMMANDS = {
     'evaluate': evaluate.COMMAND,
     'train': train.COMMAND,
     'compare': compare.COMMAND,
+    'convert': convert.COMMAND,
+    'networks': networks.COMMAND,
 }
 # Modules that the bare package does not install, but an extra.
 _EXTRA_MODULES = (

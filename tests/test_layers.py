@@ -36,8 +36,8 @@ MAY_IMPORT = {
     'study': {'data', 'evaluation', 'files', 'methods', 'parallel', 'report', 'tasks'},
     'config_files': {'names'},
     'commands': {
-        'config_files', 'data', 'evaluation', 'files', 'parallel', 'report', 'study', 'tasks',
-        'training',
+        'checkpoints', 'config_files', 'data', 'evaluation', 'files', 'models', 'parallel',
+        'report', 'study', 'tasks', 'training',
     },
     'cli': {'commands', 'config_files', 'data', 'tasks'},
 }  # fmt: skip

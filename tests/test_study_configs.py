@@ -7,11 +7,13 @@ import pathlib
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from safetensors.numpy import save_file
 
 from configs.study import common
 from jaxprop import tasks
 from jaxprop.evaluation import labeller, networks
-from jaxprop.models import find_network
+from jaxprop.models import VGG16, ResNet, find_network
+from tests.checkpoints.test_published import NETWORKS
 from tests.support import shared
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -56,7 +58,9 @@ def resolved(config, changes):
     return config
 
 
-def without_weights(name, *, architecture=None, seed, untrained=None, **attributes):
+def without_weights(
+    name, *, architecture=None, seed, untrained=None, layout=None, prefix=None, **attributes
+):
     attributes = {key: value for key, value in attributes.items() if value is not None}
     model = find_network(architecture or 'resnet')(**attributes)
     return networks.Network(model, {}, False, {'name': name})
@@ -203,6 +207,51 @@ def test_factors_of_single_rows():
         assert (cell.propagation.num_neighbors, cell.propagation.num_context) == (5, 7)
         assert cell.propagation.restriction == 'none' and cell.propagation.temperature == 1
         assert cell.network.output == 'res3' and cell.input.color == 'lightness'
+
+
+TIMECYCLE = ResNet(50, projection=512, projection_relu=True)
+CORRFLOW = ResNet(
+    output='res4', max_pool=False, widths=(64, 128, 256, 256), projection=64, projection_kernel=3,
+    projection_bias=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('system', 'cells', 'model', 'color'),
+    [
+        ('torchvision_resnet18', [('table6', 'vfs'), ('table3', 'imagenet')], ResNet(), 'rgb'),
+        ('torchvision_resnet18', [('table6', 'crw')], ResNet(padding='reflect'), 'rgb'),
+        ('moco_resnet18', [('table3', 'moco'), ('table8', 'moco_finetuned')], ResNet(), 'rgb'),
+        ('crw_resnet18', [('table4', 'crw'), ('table8', 'crw')], ResNet(padding='reflect'), 'rgb'),
+        ('uvc_resnet18', [('table1', 'uvc'), ('table8', 'uvc')], ResNet(output='res4'),
+         'lightness'),
+        ('timecycle_resnet50', [('table6', 'timecycle'), ('table7', 'timecycle'),
+                                ('table8', 'timecycle')], TIMECYCLE, 'rgb'),
+        ('corrflow_resnet18', [('table6', 'corrflow'), ('table8', 'corrflow')], CORRFLOW,
+         'rgb_unit'),
+        ('mast_resnet18', [('table6', 'mast')], CORRFLOW, 'lab'),
+        ('deepcluster_vgg16', [('table2', 'deepcluster')], VGG16(output='conv13'), 'rgb'),
+    ],
+)  # fmt: skip
+def test_published_files_are_the_networks_of_cells(system, cells, model, color, tmp_path):
+    """With the layer that the release evaluates, and without a word that it could be another."""
+    entry, path = NETWORKS[system], tmp_path / 'file'
+    shapes = {entry['prefix'] + name: shape for name, shape in entry['shapes'].items()}
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, path)
+    for table, name in cells:
+        found = [cell for cell in load(table).study.cells if cell['network'] == name]
+        settings = resolved(load(table), found[0]['changes']).network
+        network = networks.load_network(**{**settings, 'name': str(path)})
+        assert (network.model, network.color, network.warnings) == (model, color, [])
+
+
+def test_a_file_of_another_depth_is_none_of_a_cell(tmp_path):
+    shapes = NETWORKS['torchvision_resnet50']['shapes']
+    path = tmp_path / 'file'
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, path)
+    settings = resolved(load('table4'), load('table4').study.cells[0]['changes']).network
+    with pytest.raises(ValueError, match='network.depth is 18, .*file holds a ResNet50$'):
+        networks.load_network(**{**settings, 'name': str(path)})
 
 
 def published_rows(name):

@@ -61,6 +61,8 @@ def network(name='uvc_plus_davis', **untrained):
         'architecture': placeholder(str),  # Of an untrained network: 'resnet', 'vgg16', ...
         'seed': 0,  # Of an untrained network's weights.
         'untrained': untrained,
+        'layout': placeholder(str),  # Of a published file, where its names leave it open.
+        'prefix': placeholder(str),  # Of a published file with several networks: 'encoder_k.'.
     }
     for attribute, kind in known_attributes().items():
         section[attribute] = placeholder(kind)

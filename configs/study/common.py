@@ -34,13 +34,28 @@ class Method(NamedTuple):
 
 
 # What the networks of published cells are, unless a cell says otherwise. Files of weights do not
-# say all of it, and may hold later stages.
+# say all of it, and may hold later stages: a file that does not fit is an error.
 _NETWORK = {
     'network.depth': 18,
     'network.output': 'res3',
     'network.strides': (1, 2, 1, 1),
     'network.max_pool': True,
     'network.padding': 'zero',
+}
+# Networks that end in a convolution of their own, which their files have: no output is named, as
+# that would leave it out.
+_PROJECTED = {
+    'timecycle': {'network.depth': 50, 'network.output': None},
+    'corrflow': {
+        'network.max_pool': False,
+        'network.output': None,
+        'network.layout': 'corrflow_resnet18',
+    },
+    'mast': {
+        'network.max_pool': False,
+        'network.output': None,
+        'network.layout': 'mast_resnet18',
+    },
 }
 _LIGHTNESS = {'propagation.normalize_features': False, 'input.color': 'lightness'}
 METHODS = {
@@ -159,10 +174,11 @@ def cell(
     `factors`: the method whose settings a user's own network takes in this cell.
     """
     published = {key: value for key, value in published.items() if value is not None}
+    own = _PROJECTED.get(network, {})
     return {
         'labels': labels,
         'network': network,
-        'changes': changes if 'network' in changes else {**_NETWORK, **changes},
+        'changes': changes if 'network' in changes else {**_NETWORK, **own, **changes},
         'published': published,
         'chosen_on': chosen_on,
         'factors': factors,

@@ -236,6 +236,7 @@ def _resnet(
     prefixes: tuple[str, ...] = (),
     bare: bool = True,
     output: str = 'res3',
+    color: str = 'rgb',
     **attributes: Any,
 ) -> Layout:
     """The layout of a ResNet.
@@ -248,6 +249,7 @@ def _resnet(
       prefixes: those of `Layout`.
       bare: likewise.
       output: the stage that the release evaluates.
+      color: that of `Layout`.
       **attributes: of `ResNet`. A projection belongs to the release's output alone.
     """
     _, _, num_blocks = ARCHITECTURES[depth]
@@ -272,7 +274,7 @@ def _resnet(
     signature = _torchvision_names(depth, num_blocks[:3])
     if 'projection' in attributes:
         signature.append('projection.weight')
-    return Layout(name, tuple(released(signature)), build, prefixes, bare)
+    return Layout(name, tuple(released(signature)), build, prefixes, bare, color)
 
 
 def _vgg(name: str, start: str) -> Layout:
@@ -347,13 +349,19 @@ LAYOUTS = (
     _resnet('moco_resnet50', 50, prefixes=('encoder_q.',), bare=False),
     _resnet('crw_resnet18', prefixes=('encoder.model.',), padding='reflect'),
     _resnet('crw_resnet18', rename=_CRW, prefixes=('encoder.model.',), padding='reflect'),
-    _resnet('uvc_resnet18', prefixes=('gray_encoder.',), bare=False, output='res4'),
+    _resnet(
+        'uvc_resnet18',
+        prefixes=('gray_encoder.',),
+        bare=False,
+        output='res4',
+        color='lightness',
+    ),
     _resnet('vfs_resnet18', rename=_MMCV, prefixes=('backbone.',)),
     _resnet('vfs_resnet50', 50, _MMCV, prefixes=('backbone.',)),
     *(_resnet(f'transformers_resnet{depth}', depth, _TRANSFORMERS) for depth in ARCHITECTURES),
     _resnet('timecycle_resnet50', 50, _TIMECYCLE, projection=512, projection_relu=True),
-    _resnet('corrflow_resnet18', **_CORRFLOW_NETWORK),
-    _resnet('mast_resnet18', **_CORRFLOW_NETWORK),
+    _resnet('corrflow_resnet18', color='rgb_unit', **_CORRFLOW_NETWORK),
+    _resnet('mast_resnet18', color='lab', **_CORRFLOW_NETWORK),
     _vgg('deepcluster_vgg16', 'features.module.'),
     _vgg('vgg16_bn', 'features.'),
 )

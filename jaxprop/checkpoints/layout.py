@@ -25,6 +25,7 @@ class Layout:
         between layouts of the same names, and between the networks of one file.
       bare: whether files without one of these prefixes are known too. Else such files are not
         taken for this network unless it is asked for by name.
+      color: what the network was trained to see, as `jaxprop.color.network_input` names it.
     """
 
     name: str
@@ -32,3 +33,4 @@ class Layout:
     build: Callable[[Mapping[str, np.ndarray], str | None], tuple[nn.Module, dict[str, Any]]]
     prefixes: tuple[str, ...] = ()
     bare: bool = True
+    color: str = 'rgb'

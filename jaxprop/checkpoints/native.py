@@ -4,6 +4,7 @@ A network here is a Flax module that `jaxprop.models.find_network` finds. The JS
 holds digests of the weights and of what the network is built from: damage to either is an error.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -36,6 +37,8 @@ def save_pretrained(
     variables: Mapping[str, Any],
     description: Mapping[str, Any] | None = None,
     dtype: str = 'float32',
+    *,
+    output: str | None = None,
 ) -> None:
     """Writes a network and its weights to PATH.safetensors and PATH.json.
 
@@ -46,6 +49,8 @@ def save_pretrained(
       description: free-form facts about the network, for the JSON file: data, epochs, results.
       dtype: of the parameters in the file: 'float32', or 'float16' for half the size. Other
         floating point values, such as batch statistics, stay float32.
+      output: kept as the network's, in place of the `model`'s own: later layers are in the file,
+        and `load_pretrained` gives them where it is asked for a later output.
 
     Raises:
       ValueError: for another dtype, for a module that `jaxprop.models` doesn't have, and for
@@ -67,6 +72,9 @@ def save_pretrained(
         }
     check_finite(arrays, f'the variables in {dtype}')
     attributes = {key: getattr(model, key) for key in attribute_names(model)}
+    if output is not None:
+        attributes['output'] = output
+        select(type(model)(**attributes), flat, f'the output {output!r}')
     # What JSON doesn't know among a network's attributes are dtypes.
     attributes = json.loads(json.dumps(attributes, default=lambda value: np.dtype(value).name))
 
@@ -271,6 +279,11 @@ def _saved_dtype(path: str, value: Any, dtype: str = 'float32') -> np.dtype:
 
 def variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shape of every variable that `model` needs, by 'collection/module/.../name'."""
+    return dict(_variable_shapes(model))
+
+
+@functools.lru_cache(maxsize=16)
+def _variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     images = jnp.zeros((1, 64, 64, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep='/')

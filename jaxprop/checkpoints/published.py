@@ -1,6 +1,7 @@
 """Reads the files that networks were published as, and recognises the networks in them."""
 
 import collections
+import dataclasses
 import os
 import pathlib
 import warnings
@@ -23,6 +24,77 @@ LAYOUTS: tuple[Layout, ...] = (*convnets.LAYOUTS, *vit_layouts.LAYOUTS)
 _EVALUATED = 'teacher'
 _MAX_NAME = 300  # Characters.
 _MAX_SHOWN = 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Published:
+    """A published file, and the network that was recognised in it.
+
+    Attributes:
+      path: of the file.
+      layout: of the network.
+      others: the layouts that it could be, too, by the names of its arrays.
+      prefix: what precedes the network's names in the file.
+      state: the arrays behind the prefix, without it.
+      beside: the names of all other arrays.
+      left_out: what the file holds beside arrays, see `load_torch_weights`.
+    """
+
+    path: pathlib.Path
+    layout: Layout
+    others: tuple[Layout, ...]
+    prefix: str
+    state: Mapping[str, np.ndarray]
+    beside: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def build(
+        self, output: str | None = None, layout: Layout | None = None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """The network and its variables, see `load_published`.
+
+        Args:
+          output: as `load_published` takes it.
+          layout: one of `others`, in place of the recognised one.
+        """
+        layout = layout or self.layout
+        try:
+            return layout.build(self.state, output)
+        except ValueError as error:
+            raise ValueError(f'{str(self.path)!r}, read as {layout.name}: {error}') from error
+
+
+def read_published(
+    path: str | os.PathLike, layout: str | None = None, prefix: str | None = None
+) -> Published:
+    """Reads a published file and recognises its network.
+
+    Args:
+      path: as `load_published` takes it.
+      layout: likewise.
+      prefix: likewise.
+
+    Raises:
+      ValueError: as `load_published`, but for what is wrong with the network itself.
+      OSError: the file cannot be read.
+    """
+    arrays, left_out = read_arrays(path)
+    try:
+        found, start, others = recognise(arrays, layout, prefix)
+    except ValueError as error:
+        raise ValueError(f'{os.fspath(path)!r}: {error}') from error
+    state = {
+        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
+    }
+    return Published(
+        pathlib.Path(path),
+        found,
+        tuple(one for one in LAYOUTS if one.name in others and set(one.signature) <= set(state)),
+        start,
+        state,
+        tuple(name for name in arrays if not name.startswith(start)),
+        tuple(left_out),
+    )
 
 
 def load_published(
@@ -56,24 +128,15 @@ def load_published(
         file.
       OSError: the file cannot be read.
     """
-    arrays, _ = read_arrays(path)
-    try:
-        found, start, others = recognise(arrays, layout, prefix)
-    except ValueError as error:
-        raise ValueError(f'{os.fspath(path)!r}: {error}') from error
-    if others:
+    published = read_published(path, layout, prefix)
+    if published.others:
         warnings.warn(
-            f'{os.fspath(path)!r} is read as {found.name}; its names are also those of '
-            f'{", ".join(others)}: the argument layout says which it is',
+            f'{os.fspath(path)!r} is read as {published.layout.name}; its names are also those of '
+            f'{", ".join(one.name for one in published.others)}: the argument layout says which '
+            'it is',
             stacklevel=2,
         )
-    state = {
-        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
-    }
-    try:
-        return found.build(state, output)
-    except ValueError as error:
-        raise ValueError(f'{os.fspath(path)!r}, read as {found.name}: {error}') from error
+    return published.build(output)
 
 
 def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -221,6 +284,11 @@ def _nearest(
     prefix: str | None,
 ) -> str:
     """Says which layouts came nearest, and what of them is missing."""
+    if any(name.startswith('params/') for name in names):
+        return (
+            "its names are those of jaxprop's own networks: the file with the same name and the "
+            'ending .json, which says how to build the network, belongs beside it'
+        )
     present = set(names)
     lines: dict[tuple[str, ...], str] = {}
     by_count = sorted(votes.items(), key=lambda item: (-item[1], len(item[0][0].signature)))

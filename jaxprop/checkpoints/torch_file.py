@@ -43,8 +43,9 @@ def load_torch_weights(
     bfloat16), integers and booleans, in dicts, lists and tuples with numbers, strings, booleans and
     None. The numbers are little-endian, wherever the tensors lived.
 
-    A file may hold other things in its dicts, such as the arguments of the program that wrote it.
-    They are left out of the result; nothing of them is imported, made or called.
+    A file may hold other things in its dicts, such as the arguments of the program that wrote it,
+    bytes, or entries whose keys are neither texts nor whole numbers. They are left out of the
+    result; nothing of them is imported, made or called.
 
     Args:
       path: the file, such as one ending in '.pth' or '.pth.tar'.

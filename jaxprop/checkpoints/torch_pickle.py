@@ -17,8 +17,7 @@ _MAX_TENSORS = 10_000
 _MAX_AXES = 32
 _MAX_NAME = 500  # Characters.
 _MAX_ARGUMENTS = 16
-# Optimisers number their states; before PyTorch 1.6 by addresses, which have 47 bits. Larger
-# numbers could all be of one hash, and each search for one of them as long as the dict.
+# Optimisers number their states; before PyTorch 1.6 by addresses, which have 47 bits.
 _MAX_KEY = 2**48
 
 _DTYPES = {
@@ -169,6 +168,17 @@ class Opaque:
         return ValueError(f'it names {self.name!r}, which is not for tensors')
 
 
+class _OddKey:
+    """Stands for a key of a dict that is neither a text nor a small number, of which only the type
+    is known."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f'<{self.kind}>'
+
+
 def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = None) -> Any:
     """Interprets one pickle, from the file's position to its end.
 
@@ -275,6 +285,8 @@ def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = 
                 'attributes of a {}',
                 type(stack[-1]).__name__,
             )
+        elif name in ('SHORT_BINBYTES', 'BINBYTES', 'BINBYTES8', 'BYTEARRAY8'):
+            stack.append(Opaque('builtins.bytes'))
         elif name == 'EMPTY_SET':
             stack.append(Opaque('builtins.set'))
         elif name == 'ADDITEMS':
@@ -337,10 +349,14 @@ def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
 
 def _set_items(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
     for key, value in pairs:
-        # The hash of deeply nested tuples overflows the stack.
-        require(type(key) in (str, int), 'a {} is the key of a dict', type(key).__name__)
-        require(type(key) is str or abs(key) < _MAX_KEY, 'a huge number is the key of a dict')
-        target[key] = value
+        if type(key) is str or (type(key) is int and abs(key) < _MAX_KEY):
+            target[key] = value
+        else:
+            # The hash of deeply nested tuples overflows the stack, and huge numbers could all have
+            # one: no hash of such a key is taken, and its entry is left out.
+            if not isinstance(key, _OddKey):
+                key = _OddKey(type(key).__name__)
+            target[key] = Opaque('a key that is no text')
 
 
 def keep_known(value: Any, left_out: list[str]) -> None:

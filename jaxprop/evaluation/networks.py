@@ -1,19 +1,27 @@
-"""Networks with their variables, by name: shipped, saved, or with random weights."""
+"""Networks with their variables, by name: shipped, saved, published, or with random weights."""
 
 import dataclasses
+import functools
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
 
-from jaxprop.checkpoints import native
+from jaxprop import files
+from jaxprop.checkpoints import hub, native, published
 from jaxprop.models import find_network
 from jaxprop.models.network import attribute_names
+from jaxprop.names import unknown
 
-# Attributes left out of descriptions: they change features by rounding at most.
-_UNDESCRIBED = ('dtype', 'norm_momentum', 'norm_axis_name')
+# Attributes left out of descriptions: they change no feature.
+_UNDESCRIBED = ('norm_momentum', 'norm_axis_name')
+DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +35,9 @@ class Network:
         video itself.
       description: goes into every output.
       color: what the network was trained to see, as `jaxprop.color.network_input` names it.
-      card: attributes that have another value here than in the card of the saved network, with
-        the values of the card.
+      card: attributes that have another value here than in the card of the saved network, or than
+        in the layout of the published file, with the values there.
+      notes: sentences that every output says of the network beside those of `card`.
     """
 
     model: nn.Module
@@ -37,14 +46,19 @@ class Network:
     description: Mapping[str, Any]
     color: str = 'rgb'
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each attribute that has another value than the card says."""
-        name = self.description['name']
+        """The notes, and one for each attribute that has another value than the card says."""
+        name, layout = self.description['name'], self.description.get('layout')
+        source = f'the layout {layout}' if layout else f'the card of {name}'
         return [
-            f'network.{key} is {getattr(self.model, key)!r}, the card of {name} says {value!r}.'
-            for key, value in self.card.items()
+            *self.notes,
+            *(
+                f'network.{key} is {getattr(self.model, key)!r}, {source} says {value!r}.'
+                for key, value in self.card.items()
+            ),
         ]
 
 
@@ -54,46 +68,80 @@ def load_network(
     architecture: str | None = None,
     seed: int = 0,
     untrained: Mapping[str, Any] | None = None,
+    layout: str | None = None,
+    prefix: str | None = None,
     **attributes: Any,
 ) -> Network:
-    """Loads a shipped network or a saved one by its path, or makes one with random weights.
+    """Loads a shipped, a saved or a published network, or makes one with random weights.
 
     Args:
-      name: as `load_pretrained` takes it, or 'untrained' for random weights.
-      architecture: of the untrained network, a name for `find_network`; None: 'resnet'. A saved
-        network's is in its card.
+      name: as `load_pretrained` takes it; the path of any published file that `load_published`
+        reads; a folder or an address 'hf://OWNER/NAME', see `jaxprop.checkpoints.hub.locate`; or
+        'untrained' for random weights.
+      architecture: of the untrained network, a name for `find_network`; None: 'resnet'. Of the
+        others it must be the one that the file says.
       seed: of the random weights.
       untrained: attributes, and the architecture, of an untrained network alone, where no others
         are given.
-      **attributes: of the network, in place of those in the card, or of the defaults where it is
-        untrained. None stands for an attribute that is not given.
+      layout: of a published file, as `load_published` takes it; None: it is recognised.
+      prefix: likewise.
+      **attributes: of the network, in place of those in the card or of the layout, or of the
+        defaults where it is untrained. None stands for an attribute that is not given.
 
     Raises:
-      ValueError: an unknown architecture or attribute, or as `load_pretrained`.
+      ValueError: an unknown architecture, layout or attribute; as `load_pretrained` or
+        `load_published`; or the network gives no grid of features.
     """
     attributes = {key: value for key, value in attributes.items() if value is not None}
+    if 'dtype' in attributes:
+        attributes['dtype'] = _dtype_name(attributes['dtype'])
+    if layout is not None and layout not in {one.name for one in published.LAYOUTS}:
+        raise unknown('layout', layout, {one.name for one in published.LAYOUTS})
     if name == 'untrained':
-        attributes = {**(untrained or {}), **attributes}
-        attributes.pop('architecture', None)
-        architecture = architecture or (untrained or {}).get('architecture')
-        network = find_network(architecture or 'resnet')
-        if unknown := sorted(set(attributes) - set(attribute_names(network))):
-            known = attribute_names(network)
-            raise ValueError(f'network: {network.__name__} has no {unknown}; known: {known}')
-        model = network(**attributes)
-        variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
-        return Network(model, variables, False, {'name': name, 'seed': seed, **_described(model)})
+        network = _untrained(architecture, seed, untrained or {}, attributes)
+    elif has_card(name):
+        network = _saved(name, architecture, layout, attributes)
+    else:
+        network = _published(name, architecture, layout, prefix, attributes)
+    _check_grid(network.model, name)
+    return network
+
+
+def weights_digest(name: str) -> str:
+    """SHA-256 of a network's file of weights, in hexadecimal; '' for one without a file."""
+    if name in ('', 'untrained'):
+        return ''
+    return native.weights_digest(name) if has_card(name) else digest(locate(name).path)
+
+
+def _untrained(architecture, seed, settings, attributes) -> Network:
+    """A network with random weights; `attributes` go before `settings`."""
+    attributes = {**settings, **attributes}
+    attributes.pop('architecture', None)
+    network = find_network(architecture or settings.get('architecture') or 'resnet')
+    _check_known(network, attributes)
+    model = network(**attributes)
+    variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
+    description = {'name': 'untrained', 'seed': seed, **_described(model)}
+    return Network(model, variables, False, description)
+
+
+def _saved(name, architecture, layout, attributes) -> Network:
+    """A network of ours: what its card says goes before what is not given."""
     card = native.describe_pretrained(name)
     if architecture and find_network(architecture) is not find_network(card['network']):
         raise ValueError(
             f'network.architecture is {architecture!r}, the card of {name} says {card["network"]!r}'
         )
+    known = card['description'].get('layout')
+    if layout and known and layout != known:
+        raise ValueError(f'network.layout is {layout!r}, the card of {name} says {known!r}')
     model, variables = native.load_pretrained(name, **attributes)
     saved = type(model)(**card['attributes'])
     differing = {
         key: getattr(saved, key)
         for key in attributes
-        if key in card['attributes'] and getattr(saved, key) != getattr(model, key)
+        if key in card['attributes'] and key != 'dtype' and _differ(saved, model, key)
     }
     description = {'name': str(name), 'sha256': card['sha256'], **_described(model)}
     if differing:
@@ -102,17 +150,206 @@ def load_network(
     return Network(model, variables, True, description, color_seen, differing)
 
 
-def weights_digest(name: str) -> str:
-    """SHA-256 of a network's file of weights, in hexadecimal; '' for one without a file."""
-    return '' if name in ('', 'untrained') else native.weights_digest(name)
+def _published(name, architecture, layout, prefix, attributes) -> Network:
+    """A network of somebody else's file."""
+    located = locate(name)
+    file = published.read_published(located.path, layout, prefix)
+    attributes = dict(attributes)
+    output = attributes.pop('output', None)
+    recognised, variables = file.build(output)
+    if architecture and find_network(architecture) is not type(recognised):
+        raise ValueError(
+            f'network.architecture is {architecture!r}, {name} holds a {kind(recognised)} '
+            f'({file.layout.name})'
+        )
+    _check_known(type(recognised), attributes)
+    model = _replaced(recognised, attributes)
+    variables = _fitting(model, variables, recognised, attributes, str(name))
+
+    candidates, notes = alternatives(file, str(name), recognised, output, attributes)
+    differing = {
+        key: getattr(recognised, key)
+        for key in attributes
+        if key != 'dtype' and all(_differ(one, model, key) for one in candidates)
+    }
+    description = {
+        'name': str(name),
+        'sha256': digest(located.path),
+        'layout': file.layout.name,
+        **located.origin,
+        **({'prefix': file.prefix} if prefix else {}),
+        **_described(model),
+    }
+    if differing:
+        description['card'] = differing
+    return Network(model, variables, True, description, file.layout.color, differing, notes)
+
+
+def alternatives(
+    file: published.Published,
+    name: str,
+    recognised: nn.Module,
+    output: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> tuple[list[nn.Module], tuple[str, ...]]:
+    """What a published file could be too, by the names of its arrays.
+
+    Args:
+      file: as it was read.
+      name: what the user calls it.
+      recognised: its network.
+      output: that the network was built with.
+      attributes: in place of those of the layout.
+
+    Returns:
+      The networks of all its layouts, the recognised one first; and a sentence, where with these
+      attributes one of the others gives other features or sees other colours.
+    """
+    attributes = attributes or {}
+    candidates, others = [recognised], []
+    model = _replaced(recognised, attributes)
+    for one in file.others:
+        try:
+            candidate, _ = file.build(output, one)
+            other = _replaced(candidate, attributes)
+        except (TypeError, ValueError):
+            continue  # It is not of this layout.
+        candidates.append(candidate)
+        if other != model or one.color != file.layout.color:
+            others.append(one.name)
+    if not others:
+        return candidates, ()
+    note = (
+        f'{name} is read as {file.layout.name}; by its names it could be '
+        f'{" or ".join(dict.fromkeys(others))} too: network.layout says which it is.'
+    )
+    return candidates, (note,)
+
+
+def locate(name: str) -> hub.Located:
+    """Finds the file of a published network, see `jaxprop.checkpoints.hub`; ValueError if none."""
+    located = hub.locate(name)
+    if not located.path.exists():
+        raise ValueError(
+            f'no network {str(name)!r}: there is neither such a file nor one with the ending '
+            f'.safetensors, and the shipped networks are {native.list_pretrained()}'
+        )
+    return located
+
+
+def has_card(name: str) -> bool:
+    """Whether a name is that of a network that `save_pretrained` wrote."""
+    if str(name).startswith(hub.HUB):
+        return False
+    base = str(name).removesuffix('.safetensors')
+    if str(name) in native.list_pretrained() or pathlib.Path(f'{base}.json').is_file():
+        return True
+    # A name without its ending, whose card is missing.
+    return not pathlib.Path(name).exists() and pathlib.Path(f'{base}.safetensors').is_file()
+
+
+def digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file; computed anew where the file was written to."""
+    found = path.stat()
+    return _digest_of(os.fspath(path), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache
+def _digest_of(path, size, time):
+    return files.sha256(path)
+
+
+def _replaced(recognised: nn.Module, attributes: Mapping[str, Any]) -> nn.Module:
+    """A network with other attributes."""
+    known = {key: getattr(recognised, key) for key in attribute_names(recognised)}
+    return type(recognised)(**{**known, **attributes})
+
+
+def _fitting(model, variables, recognised, attributes, name):
+    """What a network with other attributes needs of the variables of the recognised one."""
+
+    def select(model):
+        # A deeper network has all that a less deep one needs.
+        if getattr(model, 'depth', None) != getattr(recognised, 'depth', None):
+            raise ValueError('another depth')
+        return native.select(model, flat, name)
+
+    flat = traverse_util.flatten_dict(variables, sep='/')
+    try:
+        return traverse_util.unflatten_dict(select(model), sep='/')
+    except ValueError as error:
+        wrong = [key for key in attributes if _differ(recognised, model, key)]
+        for key in wrong:
+            try:
+                select(_replaced(recognised, {key: attributes[key]}))
+            except ValueError:
+                wrong = [key]  # The one that does not fit by itself.
+                break
+        given = ' and '.join(f'network.{key} is {attributes[key]!r}' for key in wrong)
+        held = ', '.join(f'{key} {getattr(recognised, key)!r}' for key in wrong if key != 'depth')
+        held = f' with {held}' if held else ''
+        raise ValueError(f'{given}, {name} holds a {kind(recognised)}{held}') from error
+
+
+def kind(model: nn.Module) -> str:
+    """'ResNet50', 'VGG16', 'ViT of depth 12'."""
+    name, depth = type(model).__name__, getattr(model, 'depth', None)
+    if depth is None:
+        return name
+    return f'{name}{depth}' if name == 'ResNet' else f'{name} of depth {depth}'
+
+
+def _differ(first: nn.Module, second: nn.Module, key: str) -> bool:
+    return getattr(first, key) != getattr(second, key)
+
+
+def _check_known(network: type[nn.Module], attributes: Mapping[str, Any]) -> None:
+    known = attribute_names(network)
+    if unnamed := sorted(set(attributes) - set(known)):
+        raise ValueError(f'network: {network.__name__} has no {unnamed}; known: {known}')
+
+
+def _check_grid(model: nn.Module, name: str) -> None:
+    """ValueError where a network's features are no grid, such as the class token alone."""
+    images = jnp.zeros((1, 64, 64, 3))
+    features, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    if features.ndim != 4:
+        raise ValueError(
+            f'network.output is {getattr(model, "output", None)!r}, which of {name} is no grid of '
+            f'features: an image gives {list(features.shape[1:])}; name a layer of patches or cells'
+        )
+
+
+def _dtype_name(value: Any) -> str:
+    """The name of a dtype, given as text or as NumPy or JAX have it."""
+    try:
+        found = jnp.dtype(value).name
+    except TypeError:
+        found = str(value)
+    if found not in DTYPES:
+        raise ValueError(f'network.dtype is {found!r}; known: {", ".join(DTYPES)}')
+    return found
+
+
+def _dtype_of(model: nn.Module) -> str:
+    """The name of the dtype that a network computes in."""
+    value = getattr(model, 'dtype', None)
+    return 'float32' if value is None else np.dtype(jnp.dtype(value)).name
 
 
 def _described(model):
     """The class of a network, and its attributes but those that change no feature."""
     names = [name for name in attribute_names(model) if name not in _UNDESCRIBED]
-    if taken := sorted({'name', 'sha256', 'architecture', 'seed', 'card'} & set(names)):
+    taken = {'name', 'sha256', 'architecture', 'seed', 'card', 'layout', 'prefix', 'trained'}
+    if taken := sorted({*taken, 'repository', 'commit', 'file'} & set(names)):
         raise ValueError(
             f'{type(model).__name__} has an attribute {taken[0]!r}; results have something else '
             'by that name: rename it'
         )
-    return {'architecture': type(model).__name__, **{name: getattr(model, name) for name in names}}
+    described = {name: getattr(model, name) for name in names}
+    if 'dtype' in described:
+        if _dtype_of(model) == 'float32':  # As it was before networks had another.
+            del described['dtype']
+        else:
+            described['dtype'] = _dtype_of(model)
+    return {'architecture': type(model).__name__, **described}
