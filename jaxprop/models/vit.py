@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ from jaxprop.models.resnet import check_images
 PARTS = ('queries', 'keys', 'values')
 # Logits of attention that are held at once: 128 MiB in float32.
 MAX_LOGITS = 2**25
+# Queries of one head whose logits are held at once where heads come one after the other.
+CHUNK = 512
 _small = nn.initializers.truncated_normal(0.02)
 
 
@@ -27,7 +30,8 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Computes softmax(q k' / sqrt(D)) v in each head, the softmax in float32.
 
     Many tokens are computed in chunks of queries, one after the other: memory then grows with the
-    number of tokens, not with its square.
+    number of tokens, not with its square. On the CPU so are the heads: products of two matrices are
+    two to four times as fast there as one of all heads.
 
     Args:
       q: queries `[B, N, heads, D]`.
@@ -37,15 +41,50 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     Returns:
       `[B, N, heads, D]`.
     """
-    batch, tokens, heads, channels = q.shape
+    return jax.lax.platform_dependent(q, k, v, cpu=attention_by_head, default=attention_of_all)
+
+
+def attention_of_all(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`attention`, of all heads at once."""
+    batch, tokens, heads, _ = q.shape
     chunk = max(1, MAX_LOGITS // (batch * heads * tokens))
+    return _by_chunks(lambda queries: jax.nn.dot_product_attention(queries, k, v), q, chunk)
+
+
+def attention_by_head(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`attention`, of one head after the other."""
+    batch, _, _, channels = q.shape
+
+    def attend(head):
+        queries, keys, values = head
+
+        def weigh(queries):
+            logits = jnp.matmul(queries, keys.T, preferred_element_type=jnp.float32)
+            weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+            total = weights.sum(axis=-1, keepdims=True)
+            mean = jnp.matmul(
+                weights.astype(values.dtype), values, preferred_element_type=jnp.float32
+            )
+            return (mean / total).astype(values.dtype)
+
+        return _by_chunks(lambda chunk: weigh(chunk[0])[None], queries[None], CHUNK)[0]
+
+    q = q * channels**-0.5
+    heads = (einops.rearrange(z, 'b n h d -> (b h) n d') for z in (q, k, v))
+    y = jax.lax.map(attend, tuple(heads))
+    return einops.rearrange(y, '(b h) n d -> b n h d', b=batch)
+
+
+def _by_chunks(function: Callable[[jax.Array], jax.Array], q: jax.Array, chunk: int) -> jax.Array:
+    """Applies a function to so many queries of `[B, N, ...]` at a time."""
+    tokens = q.shape[1]
     if chunk >= tokens:
-        return jax.nn.dot_product_attention(q, k, v)
+        return function(q)
     count = -(-tokens // chunk)
-    q = jnp.pad(q, ((0, 0), (0, count * chunk - tokens), (0, 0), (0, 0)))
-    chunks = q.reshape(batch, count, chunk, heads, channels).swapaxes(0, 1)
-    y = jax.lax.map(lambda queries: jax.nn.dot_product_attention(queries, k, v), chunks)
-    return y.swapaxes(0, 1).reshape(q.shape)[:, :tokens]
+    padded = jnp.pad(q, ((0, 0), (0, count * chunk - tokens), *[(0, 0)] * (q.ndim - 2)))
+    chunks = einops.rearrange(padded, 'b (count n) ... -> count b n ...', n=chunk)
+    y = jax.lax.map(function, chunks)
+    return einops.rearrange(y, 'count b n ... -> b (count n) ...')[:, :tokens]
 
 
 class TransformerBlock(nn.Module):

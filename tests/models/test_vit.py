@@ -208,11 +208,20 @@ def test_bfloat16_is_close_to_float32():
     assert {leaf.dtype for leaf in parameters} == {jnp.dtype('float32')}
 
 
-def test_attention_in_chunks_of_queries(monkeypatch):
+def slow_attention(q, k, v):
+    logits = np.einsum('bnhd,bmhd->bhnm', q, k) / np.sqrt(q.shape[-1])
+    weights = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    return np.einsum('bhnm,bmhd->bnhd', weights, v)
+
+
+@pytest.mark.parametrize('form', ['attention', 'attention_of_all', 'attention_by_head'])
+def test_attention_in_chunks_of_queries(form, monkeypatch):
     q, k, v = random_images((3, 2, 50, 12)).reshape(3, 2, 50, 3, 12)
-    expected = vit.attention(q, k, v)
+    expected = slow_attention(*(np.asarray(z, np.float64) for z in (q, k, v)))
+    np.testing.assert_allclose(getattr(vit, form)(q, k, v), expected, atol=1e-6)
     monkeypatch.setattr(vit, 'MAX_LOGITS', 2 * 3 * 50 * 7)  # 8 chunks, the last of 1 query.
-    np.testing.assert_allclose(vit.attention(q, k, v), expected, atol=1e-6)
+    monkeypatch.setattr(vit, 'CHUNK', 7)
+    np.testing.assert_allclose(getattr(vit, form)(q, k, v), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize('old, new', [(14, 30), (37, 6), (5, 5), (9, 2)])
