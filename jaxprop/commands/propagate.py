@@ -82,10 +82,9 @@ def _label(video, sequence, labeller, output):
     palette = davis_palette() if sequence.palette is None else sequence.palette
     masks, overlay = (output / name for name in _OWNED[:2])
     partial_masks, partial_overlay = map(files.partial_path, (masks, overlay))
-    variables = labeller.source.variables(video)
     # Labelling is a batch of frames ahead of the overlay; these are held, not decoded twice.
     frames, shown = itertools.tee(video.iterate())
-    label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, variables)
+    label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, video=video)
 
     def overlays():
         bar = tqdm(zip(label_maps, shown), total=video.num_frames, unit='frame')

@@ -13,7 +13,6 @@ from jaxprop.evaluation.features import FeatureSource, NetworkFeatures
 from jaxprop.evaluation.networks import Network, load_network
 from jaxprop.evaluation.stream import Video
 from jaxprop.evaluation.targets import MaskTarget, Sizes, Target
-from jaxprop.keypoints import cell_size
 from jaxprop.propagation import Propagation
 from jaxprop.rules.rule import Execution
 
@@ -73,20 +72,19 @@ class Plan:
     num_labels: int
 
 
-def plan_video(first: np.ndarray, frame_size: tuple[int, int], labeller: Labeller) -> Plan:
+def plan_video(first: np.ndarray, video: Any, labeller: Labeller) -> Plan:
     """The plan of a video.
 
     Args:
       first: what the first frame is labelled with, as the target has it.
-      frame_size: (height, width) of its frames, in pixels.
+      video: as a `FeatureSource` takes it: name, size and num_frames.
       labeller: of the video.
+
+    Raises:
+      DataError: the source has no features of this video.
     """
-    source, frame_size = labeller.source, tuple(frame_size)
-    seen = source.seen_size(frame_size)
-    sizes = Sizes(
-        frame_size, seen, source.grid(frame_size), cell_size(frame_size, seen, source.stride)
-    )
-    values = labeller.target.values(first, seen)
+    sizes = labeller.source.sizes(video)
+    values = labeller.target.values(first, sizes.seen)
     return Plan(sizes, values, labeller.target.num_labels(values))
 
 

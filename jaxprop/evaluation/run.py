@@ -12,7 +12,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,29 +25,58 @@ from jaxprop.report import page, pictures
 from jaxprop.tasks.task import Task, check_names
 
 
+class _Streamed(NamedTuple):
+    """A video of which nothing but the first label map is known."""
+
+    size: tuple[int, int]
+    name: str = 'the video'
+    num_frames: int | None = None
+
+
 def label_frames(
     frames: Iterable[np.ndarray],
     first_ids: np.ndarray,
     labeller: Labeller,
     variables: Mapping[str, Any] | None = None,
+    *,
+    video: Any = None,
 ) -> Iterator[np.ndarray]:
     """Carries a label map through a video, one frame at a time.
 
     Args:
       frames: uint8 RGB `[h, w, 3]`, the first one being that of `first_ids`.
       first_ids: label map `[h, w]`, 0 background; ids need not be contiguous.
-      labeller: with the features of a network.
-      variables: in place of the network's own.
+      labeller: with the features of any source.
+      variables: of the network, in place of those that the source takes.
+      video: whose frames these are, with name, size, num_frames and read_frame, as
+        `jaxprop.data.video_files.open_video` gives it. A folder of features needs it, and the
+        batch statistics of an untrained network are taken from it; None: not known.
 
     Yields:
-      For each frame a label map `[h, w]` int32; for the first one `first_ids` itself.
+      For each frame a label map `[h, w]` int32; for the first one `first_ids` itself. Where an
+      array of the source stands for several frames, they have the same.
 
     Raises:
-      ValueError: frames of different sizes; features of the first frame that are not finite.
+      ValueError: frames of different sizes, or of another size than `first_ids`; features of the
+        first frame that are not finite.
+      DataError: of the source.
     """
-    source, frames = labeller.source, iter(frames)
-    plan = plan_video(first_ids, first_ids.shape, labeller)
-    video = start_video('the video', first_ids, plan, labeller, variables)
+    source, num_read, num_labelled = labeller.source, 0, 0
+    about = _Streamed(first_ids.shape) if video is None else video
+    if tuple(about.size) != first_ids.shape:
+        raise ValueError(f'frames are {tuple(about.size)}, the label map {first_ids.shape}')
+
+    def counted():
+        nonlocal num_read
+        for frame in frames:
+            num_read += 1
+            yield frame
+
+    plan = plan_video(first_ids, about, labeller)
+    opened = source.open(about, counted())
+    spans = itertools.repeat(1) if opened.spans is None else iter(opened.spans)
+    variables = opened.variables if variables is None else variables
+    started = start_video(about.name, first_ids, plan, labeller, variables)
     stream = Stream(
         source,
         labeller.propagation,
@@ -59,17 +88,18 @@ def label_frames(
     failed = None
     while failed is None:
         try:
-            batch = [
-                source.prepare(frame, first_ids.shape)
-                for frame in itertools.islice(frames, source.batch)
-            ]
+            batch = list(itertools.islice(opened.arrays, source.batch))
         except BaseException as error:
             # The frames before have been labelled: they are handed out first.
             failed, batch = error, []
-        steps = stream.push(0, {0: (video, batch)}) if batch else stream.flush(0)
+        steps = stream.push(0, {0: (started, batch)}) if batch else stream.flush(0)
         for step in steps:
             for _, ids in step.fetch():
-                yield ids
+                count = next(spans)
+                if about.num_frames is None:
+                    count = min(count, num_read - num_labelled)
+                num_labelled += count
+                yield from itertools.repeat(ids, count)
         if not batch:
             break
     if failed is not None:
