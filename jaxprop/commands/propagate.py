@@ -13,7 +13,7 @@ import pathlib
 
 from absl import app
 
-from jaxprop.commands.command import FACTORS, Command, Option, interruptible
+from jaxprop.commands.command import FACTORS, Command, Option, check_source, interruptible
 
 # What the results are called in the folder.
 _OWNED = ('masks', 'overlay.mp4', 'finished.json')
@@ -29,6 +29,7 @@ def run(options, arguments, root):
     from jaxprop.evaluation import results
     from jaxprop.evaluation import run as runner
 
+    check_source(options)
     # Read the first mask and what the frames are labelled by.
     output = pathlib.Path(options.output)
     video = open_video(arguments[0])

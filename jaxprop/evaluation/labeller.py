@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxprop import methods
-from jaxprop.data.inputs import InputConfig
 from jaxprop.evaluation import targets
-from jaxprop.evaluation.features import FeatureSource, NetworkFeatures
-from jaxprop.evaluation.networks import Network, load_network
+from jaxprop.evaluation.features import FeatureSource
+from jaxprop.evaluation.sources import open_source
 from jaxprop.evaluation.stream import Video
 from jaxprop.evaluation.targets import MaskTarget, Sizes, Target
 from jaxprop.propagation import Propagation
@@ -34,14 +33,13 @@ class Labeller:
     execution: Execution = Execution()
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], network: Network | None = None) -> 'Labeller':
+    def from_config(
+        cls, config: Mapping[str, Any], source: FeatureSource | None = None
+    ) -> 'Labeller':
         """From a config in configs/eval: its `network`, `input`, `propagation`, and `labels` or
-        `keypoints`; the network is not loaded again if it is given."""
-        network = network or load_network(**config['network'])
-        size = dict(config['input'])
-        seen = size.pop('color') or network.color
+        `keypoints`; the first two are not looked at where the source is given."""
         return cls(
-            NetworkFeatures(network, InputConfig(**size), seen, config['feature_batch']),
+            open_source(config) if source is None else source,
             methods.from_settings(**config['propagation']),
             targets.from_config(config),
             methods.execution_from_settings(**config['propagation']),

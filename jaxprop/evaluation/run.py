@@ -8,6 +8,7 @@ label them, and writes the scores and the report.
 import contextlib
 import dataclasses
 import itertools
+import os
 import pathlib
 import threading
 import time
@@ -15,11 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from jaxprop import files, parallel
+from jaxprop import files, parallel, tasks
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import labelling, results
+from jaxprop.evaluation.features import FeatureSource
 from jaxprop.evaluation.labeller import Labeller, plan_video, start_video
+from jaxprop.evaluation.sources import function_source
 from jaxprop.evaluation.stream import Stream
 from jaxprop.report import page, pictures
 from jaxprop.tasks.task import Task, check_names
@@ -104,6 +108,51 @@ def label_frames(
             break
     if failed is not None:
         raise failed
+
+
+def evaluate_config(
+    config: Mapping[str, Any],
+    output: str | os.PathLike,
+    features: Callable[[np.ndarray], Any] | FeatureSource | None = None,
+) -> dict[str, Any]:
+    """Evaluates what a config names, or features of your own by the config's factors.
+
+    >>> from jaxprop.config_files import load_config
+    >>> config = load_config('synthetic')
+    >>> config.dataset.update(num_sequences=1, num_frames=4)
+    >>> def colours(frames):
+    ...     means = frames.reshape(len(frames), 30, 8, 40, 8, 3).mean((2, 4))
+    ...     return means / 255 - 0.5
+    >>> metrics = evaluate_config(config, folder, features=colours)
+    >>> 0 < metrics['summary']['J&F-Mean'] < 1
+    True
+
+    Args:
+      config: of an evaluation, as `jaxprop.config_files.load_config` returns it.
+      output: the folder for the results, see `evaluate`.
+      features: a function of frames, uint8 `[B, h, w, 3]` -> `[B, H, W, C]`, as `FunctionFeatures`
+        takes it, or another source of features; None: the config's `network`.
+
+    Returns:
+      What `metrics.json` holds.
+
+    Raises:
+      DataError, ValueError: as `evaluate`, or the config's settings are wrong.
+    """
+    settings = config.to_dict() if isinstance(config, ConfigDict) else config
+    task = tasks.open_task(settings['dataset'], settings.get('measure'))
+    if callable(features):
+        features = function_source(features, settings)
+    return evaluate(
+        task,
+        Labeller.from_config(settings, features),
+        pathlib.Path(output),
+        title=settings['title'],
+        dataset=settings['dataset'],
+        skip_bad=settings['skip_bad'],
+        report_frames=settings['report_frames'],
+        **settings['batch'],
+    )
 
 
 def evaluate(
