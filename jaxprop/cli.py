@@ -1,9 +1,10 @@
-"""The console command `jaxprop`: labels a video, evaluates, trains, compares.
+"""The console command `jaxprop`: labels a video, evaluates, trains, compares, exports.
 
     jaxprop propagate VIDEO_OR_FOLDER FIRST_MASK --output=DIR
     jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
     jaxprop train --config=small_rotation --config.data.root=VIDEOS
     jaxprop compare RUN_A RUN_B --output=DIR
+    jaxprop export-features VIDEO... --output=DIR
 
 Wrong input ends in one line that says what is wrong: exit code 2 for the command line, 1 for what
 a run finds. The modules that read, draw or train are imported when a subcommand runs.
@@ -22,7 +23,7 @@ from absl import app, flags
 
 import jaxprop
 from jaxprop import config_files
-from jaxprop.commands import compare, evaluate, propagate, train
+from jaxprop.commands import compare, evaluate, export_features, propagate, train
 from jaxprop.commands.command import Interrupted
 
 COMMANDS = {
@@ -30,6 +31,7 @@ COMMANDS = {
     'evaluate': evaluate.COMMAND,
     'train': train.COMMAND,
     'compare': compare.COMMAND,
+    'export-features': export_features.COMMAND,
 }
 # Modules that the bare package does not install, but an extra.
 _EXTRA_MODULES = (
@@ -159,7 +161,7 @@ def _fail(shown, message, code):
 
 
 def _overview():
-    lines = [f'  {name:10} {command.summary}' for name, command in COMMANDS.items()]
+    lines = [f'  {name:16} {command.summary}' for name, command in COMMANDS.items()]
     return '\n'.join(
         (
             'usage: jaxprop COMMAND ...\n',
