@@ -101,7 +101,8 @@ def _export(videos, source, output, suffix, dtype, skip_bad):
         try:
             video = open_video()
             identity = getattr(video, 'identity', None) or identity_of(video.files)
-            path, data = output / f'{name}.{suffix}', identity()
+            name, data = video.name, identity()
+            path = output / f'{name}.{suffix}'
             known = card['videos'].get(name)
             # Of a rendered video nothing tells whether it is the same.
             if known is not None and path.exists() and data:

@@ -13,10 +13,12 @@ import pytest
 from jaxprop import color, config_files
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
+from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
+from jaxprop.evaluation.function_features import FunctionFeatures
 from jaxprop.methods import from_settings
 from jaxprop.models import VGG16, ResNet
 
@@ -149,6 +151,20 @@ def test_variables_without_batch_statistics_are_taken_as_they_are():
     frames = (sequence.read_frame(t) for t in range(3))
     found = list(runner.label_frames(frames, sequence.read_label(0), labeller))
     assert len(found) == 3 and found[2].shape == (64, 80)
+
+
+def test_every_user_of_kept_features_is_told_that_reading_fails():
+    def frames():
+        yield np.zeros((8, 8, 3), np.uint8)
+        raise DataError('1.jpg: cut short')
+
+    video = types.SimpleNamespace(name='dog', size=(8, 8), num_frames=3)
+    kept = sources.KeptFeatures(FunctionFeatures(lambda frames: frames * 1.0, batch=1))
+    for _ in range(2):
+        arrays = kept.open(video, frames()).arrays
+        assert next(arrays).shape == (8, 8, 3)
+        with pytest.raises(DataError, match='cut short'):
+            next(arrays)
 
 
 @pytest.mark.parametrize('seen', ['rgb', 'lightness'])
