@@ -115,7 +115,7 @@ FACTORS = (
     Field(
         'network.name',
         'NET',
-        'a saved backbone, uvc_plus_davis, untrained, MODULE:FUNCTION or features:DIR',
+        'a saved backbone, untrained, MODULE:FUNCTION, features:DIR',
     ),
     Field('input.resize', 'short_side', 'native, square, ...: the size that the network sees'),
     Field('input.size', '480', 'in pixels, with input.resize'),
