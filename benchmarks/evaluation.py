@@ -106,7 +106,8 @@ def measure_stages(starts, plans, task, labeller, num_frames, folder):
         frames = timed(
             'reading and resizing',
             lambda: {
-                device: [source.read(s, t) for t in chosen] for device, s in enumerate(sequences)
+                device: [source.prepare(s.read_frame(t), s.size) for t in chosen]
+                for device, s in enumerate(sequences)
             },
         )
         features = timed(
@@ -163,7 +164,7 @@ def measure(num_devices):
     groups = collections.defaultdict(list)
     labeller = dataclasses.replace(labeller, target=task.target(labeller.target))
     for start in (task.start(opened()) for _, opened in sequences):
-        plan = plan_video(start.first, start.sequence.size, labeller)
+        plan = plan_video(start.first, start.sequence, labeller)
         groups[plan.sizes, plan.num_labels].append((start, plan))
     group = max(groups.values(), key=len)
     group = sorted(group, key=lambda item: -item[0].sequence.num_frames)[:num_devices]

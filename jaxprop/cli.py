@@ -1,4 +1,4 @@
-"""The console command `jaxprop`: labels a video, evaluates, trains, compares.
+"""The console command `jaxprop`: labels a video, evaluates, trains, compares, exports.
 
     jaxprop propagate VIDEO_OR_FOLDER FIRST_MASK --output=DIR
     jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
@@ -6,6 +6,7 @@
     jaxprop compare RUN_A RUN_B --output=DIR
     jaxprop convert FILE --output=NAME
     jaxprop networks
+    jaxprop export-features VIDEO... --output=DIR
 
 Wrong input ends in one line that says what is wrong: exit code 2 for the command line, 1 for what
 a run finds. The modules that read, draw or train are imported when a subcommand runs.
@@ -24,7 +25,15 @@ from absl import app, flags
 
 import jaxprop
 from jaxprop import config_files
-from jaxprop.commands import compare, convert, evaluate, networks, propagate, train
+from jaxprop.commands import (
+    compare,
+    convert,
+    evaluate,
+    export_features,
+    networks,
+    propagate,
+    train,
+)
 from jaxprop.commands.command import Interrupted
 
 COMMANDS = {
@@ -34,6 +43,7 @@ COMMANDS = {
     'compare': compare.COMMAND,
     'convert': convert.COMMAND,
     'networks': networks.COMMAND,
+    'export-features': export_features.COMMAND,
 }
 # Modules that the bare package does not install, but an extra.
 _EXTRA_MODULES = (
@@ -163,7 +173,7 @@ def _fail(shown, message, code):
 
 
 def _overview():
-    lines = [f'  {name:10} {command.summary}' for name, command in COMMANDS.items()]
+    lines = [f'  {name:16} {command.summary}' for name, command in COMMANDS.items()]
     return '\n'.join(
         (
             'usage: jaxprop COMMAND ...\n',

@@ -154,20 +154,21 @@ def sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def digest(paths: Iterable[str | os.PathLike]) -> str:
+def digest(paths: Iterable[str | os.PathLike], suffixes: Collection[str] = ()) -> str:
     """SHA-256 over the names and contents of files, in hexadecimal: the identity of data.
 
     Args:
       paths: of files, or of folders, which stand for all files in them but hidden ones and those
         that file managers leave. The folders that lead to them do not count: moved elsewhere, the
         data are the same.
+      suffixes: of the files in folders that count; all do where there are none.
 
     Raises:
       OSError: a file can't be read.
     """
     total = hashlib.sha256()
     for path in map(pathlib.Path, paths):
-        for file in _files(path) if path.is_dir() else [path]:
+        for file in files_in(path, suffixes) if path.is_dir() else [path]:
             content = sha256(file)
             name = os.fsencode(file.relative_to(path.parent))
             total.update(b'%d:%s %s\n' % (len(name), name, content.encode()))
@@ -287,16 +288,22 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def _holds_file(path):
-    return path.is_file() or (path.is_dir() and bool(_files(path)))
+    return path.is_file() or (path.is_dir() and bool(files_in(path)))
 
 
-def _files(folder):
-    """The files in a folder, at any depth, in order; without hidden ones and litter."""
+def files_in(folder: pathlib.Path, suffixes: Collection[str] = ()) -> list[pathlib.Path]:
+    """The files in a folder, at any depth, in order; without hidden ones and litter.
+
+    Args:
+      folder: that is searched.
+      suffixes: of the files; any where there are none.
+    """
     return sorted(
         path
         for path in folder.rglob('*')
         if path.is_file()
         and path.name not in _LITTER
+        and (not suffixes or path.suffix in suffixes)
         and not any(part.startswith('.') for part in path.relative_to(folder).parts)
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.video_files import open_video
-from jaxprop.evaluation import labeller, networks
+from jaxprop.evaluation import labeller, networks, sources
 from jaxprop.models import find_network
 from tests.support import shared
 
@@ -44,7 +44,7 @@ def test_every_evaluation_config_builds(path, monkeypatch):
         model = find_network(attributes.pop('architecture', 'resnet'))(**attributes)
         return networks.Network(model, {}, False, {'name': name})
 
-    monkeypatch.setattr(labeller, 'load_network', without_weights)  # Initialising takes seconds.
+    monkeypatch.setattr(sources, 'load_network', without_weights)  # Initialising takes seconds.
     config = importlib.import_module(f'configs.eval.{path.stem}').get_config()
     assert config.name == path.stem
     settings = labeller.Labeller.from_config(config).settings()

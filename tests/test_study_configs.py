@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from configs.study import common
 from jaxprop import tasks
-from jaxprop.evaluation import labeller, networks
+from jaxprop.evaluation import labeller, networks, sources
 from jaxprop.models import VGG16, ResNet, find_network
 from tests.checkpoints.test_published import NETWORKS
 from tests.support import shared
@@ -75,7 +75,7 @@ def summary_keys(config):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_cell_can_be_run(name, monkeypatch):
-    monkeypatch.setattr(labeller, 'load_network', without_weights)
+    monkeypatch.setattr(sources, 'load_network', without_weights)
     config = load(name)
     study = config.study
     assert config.name == name and study.kind in name

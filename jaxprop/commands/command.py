@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
+from ml_collections import config_flags
 
 
 class Interrupted(Exception):
@@ -97,13 +98,25 @@ class Command(NamedTuple):
     fields: tuple[Field, ...] = ()
 
 
+def check_source(options: flags.FlagValues) -> None:
+    """Raises ValueError where flags set what the source of features, no network, does not have."""
+    from jaxprop.evaluation import sources
+
+    given = config_flags.get_override_values(options['config'])
+    sources.check_attributes(options.config.network.name, given)
+
+
 PROCESSES = (
     Option('coordinator', 'HOST:PORT', 'of process 0 of several, or JAX_COORDINATOR_ADDRESS'),
     Option('num_processes', 'N', 'how many there are, or JAX_NUM_PROCESSES', flags.DEFINE_integer),
     Option('process_id', 'I', 'which of them this is, or JAX_PROCESS_ID', flags.DEFINE_integer),
 )
 FACTORS = (
-    Field('network.name', 'NET', 'the path of a saved backbone, uvc_plus_davis or untrained'),
+    Field(
+        'network.name',
+        'NET',
+        'a saved backbone, untrained, MODULE:FUNCTION, features:DIR',
+    ),
     Field('input.resize', 'short_side', 'native, square, ...: the size that the network sees'),
     Field('input.size', '480', 'in pixels, with input.resize'),
     Field('propagation.restriction', 'none', 'which cells of a frame are compared; radius: near'),

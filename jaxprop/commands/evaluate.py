@@ -1,4 +1,4 @@
-"""Evaluates a network's features by label propagation.
+"""Evaluates a network's features, or your own, by label propagation.
 
 Writes predictions (palette PNGs, or a JSON file of joints for each sequence), metrics.json,
 per_sequence.csv and report.html to the output folder; started again, an interrupted run goes on.
@@ -6,6 +6,7 @@ per_sequence.csv and report.html to the output folder; started again, an interru
     jaxprop evaluate                                    rendered videos; no data is needed
     jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
     jaxprop evaluate --config=table4 --config.dataset.root=DAVIS
+    jaxprop evaluate --config.network.name=my_module:my_function
 """
 
 import pathlib
@@ -19,6 +20,7 @@ from jaxprop.commands.command import (
     Command,
     Field,
     Option,
+    check_source,
     interruptible,
 )
 
@@ -33,6 +35,7 @@ def run(options, arguments, root):
     from jaxprop import parallel
 
     parallel.initialize(options.coordinator, options.num_processes, options.process_id)
+    check_source(options)
     output = pathlib.Path(options.output or root / 'output' / config.name)
     with interruptible(lambda: _kept(output)):
         _evaluate(config, output)
@@ -59,19 +62,10 @@ def _evaluate(config, output):
             print((output / 'table.md').read_text())
             print(f'report: {output / "table.html"}')
         return
-    task = tasks.open_task(config.dataset, config.get('measure'))
-    metrics = runner.evaluate(
-        task,
-        runner.Labeller.from_config(config),
-        output,
-        title=config.title,
-        dataset=config.dataset.to_dict(),
-        skip_bad=config.skip_bad,
-        report_frames=config.report_frames,
-        **config.batch,
-    )
+    metrics = runner.evaluate_config(config, output)
     if not parallel.is_writer():
         return
+    task = tasks.open_task(config.dataset, config.get('measure'))
 
     def print_row(heading, row):
         print(

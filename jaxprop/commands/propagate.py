@@ -13,7 +13,7 @@ import pathlib
 
 from absl import app
 
-from jaxprop.commands.command import FACTORS, Command, Option, interruptible
+from jaxprop.commands.command import FACTORS, Command, Option, check_source, interruptible
 
 # What the results are called in the folder.
 _OWNED = ('masks', 'overlay.mp4', 'finished.json')
@@ -29,6 +29,7 @@ def run(options, arguments, root):
     from jaxprop.evaluation import results
     from jaxprop.evaluation import run as runner
 
+    check_source(options)
     # Read the first mask and what the frames are labelled by.
     output = pathlib.Path(options.output)
     video = open_video(arguments[0])
@@ -82,10 +83,9 @@ def _label(video, sequence, labeller, output):
     palette = davis_palette() if sequence.palette is None else sequence.palette
     masks, overlay = (output / name for name in _OWNED[:2])
     partial_masks, partial_overlay = map(files.partial_path, (masks, overlay))
-    variables = labeller.source.variables(video)
     # Labelling is a batch of frames ahead of the overlay; these are held, not decoded twice.
     frames, shown = itertools.tee(video.iterate())
-    label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, variables)
+    label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, video=video)
 
     def overlays():
         bar = tqdm(zip(label_maps, shown), total=video.num_frames, unit='frame')

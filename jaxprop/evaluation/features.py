@@ -5,8 +5,9 @@ Shapes: D devices, B frames in one call of the network, h, w pixels of its input
 
 import dataclasses
 import functools
+import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,6 +16,8 @@ import numpy as np
 from jaxprop import color, parallel
 from jaxprop.data.inputs import InputConfig, input_size, prepare_frame
 from jaxprop.evaluation.networks import Network
+from jaxprop.evaluation.targets import Sizes
+from jaxprop.keypoints import cell_size
 from jaxprop.models import estimate_batch_statistics
 
 # Frames from which an untrained network's batch statistics are taken, evenly over the video.
@@ -33,17 +36,24 @@ class OpenedVideo(NamedTuple):
     """A video as a source opens it.
 
     Attributes:
-      arrays: one for each frame, in order: features `[H, W, C]`, or, of a source with a network,
-        a frame as `jaxprop.color.network_input` takes it. Raises DataError.
+      arrays: in order: features `[H, W, C]`, or, of a source with a network, frames as
+        `jaxprop.color.network_input` takes them. Raises DataError.
       variables: of the network, in place of its own; None for these.
+      spans: how many frames each array stands for, the first of them frame 0; None: one each. They
+        sum to the number of frames. Where that is not known they go on, and the last array stands
+        for the frames that are left.
     """
 
     arrays: Iterator[np.ndarray]
     variables: Mapping[str, Any] | None = None
+    spans: Iterable[int] | None = None
 
 
 class FeatureSource(Protocol):
     """Where the features of videos come from.
+
+    A video, to a source, has name, size (height, width), num_frames (None: not known), and, where
+    the number is known, read_frame.
 
     Attributes:
       network: applied on the devices to the arrays of an opened video; None: these are features.
@@ -51,8 +61,7 @@ class FeatureSource(Protocol):
       description: the identity of the source, recorded in every output, with 'name'.
       trained: False: outputs say that the features come from random weights.
       warnings: what every output says of the source, such as settings that differ from a card.
-      stride: pixels of the frame, at the size where it is seen, in a side of a cell.
-      batch: how many frames are read, and their features computed, at a time.
+      batch: how many arrays are read, and features of frames computed, at a time.
     """
 
     network: Network | None
@@ -60,20 +69,25 @@ class FeatureSource(Protocol):
     description: Mapping[str, Any]
     trained: bool
     warnings: Sequence[str]
-    stride: int
     batch: int
 
     def settings(self) -> dict[str, Any]:
         """What is recorded beside the description, by the names of sections."""
 
-    def seen_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) at which a frame of this size is seen."""
+    def sizes(self, video: Any) -> Sizes:
+        """The sizes of a video's frames, as they are seen, and of its features. Raises DataError.
 
-    def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the features of a frame of this size."""
+        It reads no frame.
+        """
 
-    def open(self, video: Any) -> OpenedVideo:
-        """Opens a video that has name, num_frames, size and read_frame. Raises DataError."""
+    def open(self, video: Any, frames: Iterator[np.ndarray]) -> OpenedVideo:
+        """Opens a video. Raises DataError.
+
+        Args:
+          video: whose features are wanted.
+          frames: its frames, uint8 RGB `[h, w, 3]`, in order. A source that needs them reads them
+            as its arrays are asked for, `batch` at a time, and holds no others.
+        """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,33 +128,25 @@ class NetworkFeatures:
         note = f'input.color is {self.color!r}, {name} was trained to see {network.color!r}.'
         return [*network.warnings, note]
 
-    @property
-    def stride(self) -> int:
-        return self.network.model.stride
-
     def settings(self) -> dict[str, Any]:
         return {'input': {**dataclasses.asdict(self.input), 'color': self.color}}
 
-    def seen_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
-        return input_size(*frame_size, self.input)
+    def sizes(self, video: Any) -> Sizes:
+        frame_size = tuple(video.size)
+        seen = input_size(*frame_size, self.input)
+        model = self.network.model
+        cell = cell_size(frame_size, seen, model.stride)
+        return Sizes(frame_size, seen, _grid(model, seen, self.color), cell)
 
-    def grid(self, frame_size: tuple[int, int]) -> tuple[int, int]:
-        return _grid(self.network.model, self.seen_size(frame_size), self.color)
-
-    def open(self, video: Any) -> OpenedVideo:
+    def open(self, video: Any, frames: Iterator[np.ndarray]) -> OpenedVideo:
         variables = self.variables(video)
-        frames = (self.read(video, index) for index in range(video.num_frames))
-        return OpenedVideo(frames, None if variables is self.network.variables else variables)
-
-    def read(self, video: Any, index: int) -> np.ndarray:
-        """A frame of a video at the network's size, see `prepare_frame`. Raises DataError."""
-        return self.prepare(video.read_frame(index), video.size)
+        prepared = (self.prepare(frame, video.size) for frame in frames)
+        return OpenedVideo(prepared, None if variables is self.network.variables else variables)
 
     def prepare(self, frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
         """Brings a frame `[h, w, 3]` to the network's size. Raises ValueError for other sizes."""
-        if frame.shape[:2] != tuple(frame_size):
-            raise ValueError(f'a frame is {frame.shape[:2]}, the label map {frame_size}')
-        size, lightness = self.seen_size(frame_size), self.color == 'lightness'
+        check_frame(frame, frame_size)
+        size, lightness = input_size(*frame_size, self.input), self.color == 'lightness'
         precision, interpolation = self.input.precision, self.input.interpolation
         return prepare_frame(frame, size, precision, lightness, interpolation)
 
@@ -148,10 +154,12 @@ class NetworkFeatures:
         """The network's variables; if it is untrained, with the batch statistics of this video.
 
         Args:
-          video: with read_frame and num_frames.
+          video: with num_frames and read_frame. The network's own variables are taken where the
+            number is None: frames that can be read once alone give no statistics beforehand.
         """
         network = self.network
-        if network.trained or 'batch_stats' not in network.variables:
+        is_whole = network.trained or 'batch_stats' not in network.variables
+        if is_whole or video.num_frames is None:
             return network.variables
         ends = 0, video.num_frames - 1
         chosen = np.unique(np.linspace(*ends, _STATISTICS_FRAMES).round().astype(int))
@@ -169,29 +177,90 @@ class KeptFeatures:
 
     network = None
 
-    def __init__(self, source: NetworkFeatures):
+    def __init__(self, source: FeatureSource):
         self._source, self._lock = source, threading.Lock()
-        self._variables, self._features = None, []
+        self._opened, self._features, self._failed = None, [], None
         self.color, self.batch = source.color, source.batch
         self.description, self.trained = source.description, source.trained
-        self.warnings, self.stride = source.warnings, source.stride
-        self.settings = source.settings
-        self.seen_size, self.grid = source.seen_size, source.grid
+        self.warnings = source.warnings
+        self.settings, self.sizes = source.settings, source.sizes
 
-    def open(self, video: Any) -> OpenedVideo:
-        return OpenedVideo(self._feature(video, index) for index in range(video.num_frames))
-
-    def _feature(self, video, index):
-        source = self._source
+    def open(self, video: Any, frames: Iterator[np.ndarray]) -> OpenedVideo:
         with self._lock:
-            if self._variables is None:
-                self._variables = parallel.put(stack([source.variables(video)]))
-            while len(self._features) <= index:
-                start = len(self._features)
-                stop = min(start + self.batch, video.num_frames)
-                frames = [source.read(video, t) for t in range(start, stop)]
-                self._features += compute_features(source, frames, self._variables)
-            return self._features[index]
+            if self._opened is None:
+                self._opened = open_features(self._source, video, frames)
+        return OpenedVideo(self._arrays(), spans=self._opened.spans)
+
+    def _arrays(self):
+        for index in itertools.count():
+            with self._lock:
+                if index == len(self._features):
+                    self._read_next()
+                if index == len(self._features):
+                    return
+                feature = self._features[index]
+            yield feature
+
+    def _read_next(self):
+        # An iterator that has failed is at its end: whoever asks later is told of the failure.
+        if self._failed is not None:
+            raise self._failed
+        try:
+            self._features += itertools.islice(self._opened.arrays, 1)
+        except Exception as error:
+            self._failed = error
+            raise
+
+
+def frames_of(video: Any) -> Iterator[np.ndarray]:
+    """The frames of a video by its read_frame, one at a time. Raises DataError."""
+    return (video.read_frame(index) for index in range(video.num_frames))
+
+
+def check_frame(frame: np.ndarray, size: tuple[int, int]) -> None:
+    """Raises ValueError where a frame has another (height, width) than its video."""
+    if frame.shape[:2] != tuple(size):
+        raise ValueError(f'a frame is {frame.shape[:2]}, the label map {tuple(size)}')
+
+
+def cells_of(sizes: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
+    """(height, width) of a cell in pixels, where nothing but the features' grid tells it.
+
+    A side is the whole number nearest to pixels / cells if so many pixels a cell give the grid,
+    the last cell being left out or cut; else it is pixels / cells.
+
+    Args:
+      sizes: (height, width) in pixels.
+      grid: (H, W) in cells.
+    """
+
+    def side(pixels, cells):
+        whole = max(1, round(pixels / cells))
+        return whole if cells in (pixels // whole, -(-pixels // whole)) else pixels / cells
+
+    return side(sizes[0], grid[0]), side(sizes[1], grid[1])
+
+
+def open_features(source: FeatureSource, video: Any, frames: Iterator[np.ndarray]) -> OpenedVideo:
+    """Opens a video of any source as features on the host, in float32 or the network's type.
+
+    Those of a network are computed on the first device, `source.batch` frames at a time.
+
+    Args:
+      source: of the features.
+      video, frames: as `FeatureSource.open` takes them.
+    """
+    opened = source.open(video, frames)
+    if source.network is None:
+        return opened
+    variables = source.network.variables if opened.variables is None else opened.variables
+    on_device = parallel.put(stack([variables]))
+
+    def computed():
+        while batch := list(itertools.islice(opened.arrays, source.batch)):
+            yield from compute_features(source, batch, on_device)
+
+    return OpenedVideo(computed(), spans=opened.spans)
 
 
 def compute_features(

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 
 from jaxprop import methods
-from jaxprop.data.inputs import InputConfig
 from jaxprop.evaluation import targets
-from jaxprop.evaluation.features import FeatureSource, NetworkFeatures
-from jaxprop.evaluation.networks import Network, load_network
+from jaxprop.evaluation.features import FeatureSource
+from jaxprop.evaluation.sources import open_source
 from jaxprop.evaluation.stream import Video
 from jaxprop.evaluation.targets import MaskTarget, Sizes, Target
-from jaxprop.keypoints import cell_size
 from jaxprop.propagation import Propagation
 from jaxprop.rules.rule import Execution
 
@@ -35,14 +33,13 @@ class Labeller:
     execution: Execution = Execution()
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], network: Network | None = None) -> 'Labeller':
+    def from_config(
+        cls, config: Mapping[str, Any], source: FeatureSource | None = None
+    ) -> 'Labeller':
         """From a config in configs/eval: its `network`, `input`, `propagation`, and `labels` or
-        `keypoints`; the network is not loaded again if it is given."""
-        network = network or load_network(**config['network'])
-        size = dict(config['input'])
-        seen = size.pop('color') or network.color
+        `keypoints`; the first two are not looked at where the source is given."""
         return cls(
-            NetworkFeatures(network, InputConfig(**size), seen, config['feature_batch']),
+            open_source(config) if source is None else source,
             methods.from_settings(**config['propagation']),
             targets.from_config(config),
             methods.execution_from_settings(**config['propagation']),
@@ -73,20 +70,19 @@ class Plan:
     num_labels: int
 
 
-def plan_video(first: np.ndarray, frame_size: tuple[int, int], labeller: Labeller) -> Plan:
+def plan_video(first: np.ndarray, video: Any, labeller: Labeller) -> Plan:
     """The plan of a video.
 
     Args:
       first: what the first frame is labelled with, as the target has it.
-      frame_size: (height, width) of its frames, in pixels.
+      video: as a `FeatureSource` takes it: name, size and num_frames.
       labeller: of the video.
+
+    Raises:
+      DataError: the source has no features of this video.
     """
-    source, frame_size = labeller.source, tuple(frame_size)
-    seen = source.seen_size(frame_size)
-    sizes = Sizes(
-        frame_size, seen, source.grid(frame_size), cell_size(frame_size, seen, source.stride)
-    )
-    values = labeller.target.values(first, seen)
+    sizes = labeller.source.sizes(video)
+    values = labeller.target.values(first, sizes.seen)
     return Plan(sizes, values, labeller.target.num_labels(values))
 
 

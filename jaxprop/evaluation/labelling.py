@@ -18,6 +18,7 @@ from tqdm import tqdm
 from jaxprop import files
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import results
+from jaxprop.evaluation.features import frames_of
 from jaxprop.evaluation.labeller import Labeller, Plan, plan_video, start_video
 from jaxprop.evaluation.stream import Stream
 from jaxprop.tasks.task import NamedSequences, Start, Task
@@ -64,7 +65,7 @@ def label_sequences(
                     sequence = open_sequence()
                     if folder.record(name, sequence.identity()) is None:
                         start = task.start(sequence)
-                        plan = plan_video(start.first, sequence.size, labeller)
+                        plan = plan_video(start.first, sequence, labeller)
                         work = _Work(start, plan, task, labeller, folder, pool, waits)
                         groups[plan.sizes, plan.num_labels].append(work)
                         works.append(work)
@@ -121,13 +122,12 @@ def _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar):
                 if video.name not in skipped:
                     work = queue.opened[video.name]
                     work.seconds += share
+                    bar.set_description(work.name, refresh=False)
                     try:
-                        work.take(prediction)
+                        bar.update(work.take(prediction))
                     except DataError as error:
                         work.stopped = True
                         skip(work.name, error)
-                    bar.set_description(work.name, refresh=False)
-                    bar.update()
 
     playing = {row: [None] * num_devices for row in range(num_rows)}
     while playing:
@@ -209,19 +209,27 @@ class _Work:
         self.batch = labeller.source.batch
         self.partial = files.partial_path(folder.predictions(self.name))
         self.jobs, self.taken = collections.deque(), []
-        self.num_read, self.num_taken, self.seconds, self.stopped = 0, 0, 0.0, False
+        self.num_read = self.num_steps = self.num_taken = 0
+        self.seconds, self.stopped = 0.0, False
 
     def open(self):
         """Reads what comes before the first step: in a thread, while others are labelled."""
-        opened = self.labeller.source.open(self.start.sequence)
+        sequence = self.start.sequence
+        opened = self.labeller.source.open(sequence, frames_of(sequence))
         self.arrays = iter(opened.arrays)
+        self.spans = [1] * self.num_frames if opened.spans is None else list(opened.spans)
+        if sum(self.spans) != self.num_frames:
+            raise ValueError(
+                f'{self.name}: the arrays of the source stand for {sum(self.spans)} frames; the '
+                f'video has {self.num_frames}'
+            )
         self.reading = self.pool.submit(self._read)
         self.video = start_video(
             self.name, self.start.first, self.plan, self.labeller, opened.variables
         )
 
     def _read(self):
-        count = min(self.batch, self.num_frames - self.num_read)
+        count = min(self.batch, len(self.spans) - self.num_read)
         arrays = list(itertools.islice(self.arrays, count))
         if len(arrays) < count:
             raise ValueError(
@@ -232,7 +240,7 @@ class _Work:
 
     def next_arrays(self, skip):
         """The next batch of arrays, read while the one before was used; [] where there is none."""
-        if self.stopped or self.num_read == self.num_frames:
+        if self.stopped or self.num_read == len(self.spans):
             return []
         try:
             arrays = self._wait('frames', self.reading)
@@ -241,21 +249,29 @@ class _Work:
             skip(self.name, error)
             return []
         self.num_read += len(arrays)
-        if self.num_read < self.num_frames:
+        if self.num_read < len(self.spans):
             self.reading = self.pool.submit(self._read)
         return arrays
 
     def take(self, prediction):
-        """Gives the next prediction to a thread; with the last one the sequence is finished."""
-        arguments = self.partial, self.start, self.num_taken, prediction
-        self.jobs.append(self.pool.submit(self.task.take, *arguments))
-        self.num_taken += 1
-        is_last = self.num_taken == self.num_frames
+        """Gives the next prediction to a thread; with the last one the sequence is finished.
+
+        Returns:
+          How many frames it is the prediction of.
+        """
+        count = self.spans[self.num_steps]
+        for index in range(self.num_taken, self.num_taken + count):
+            arguments = self.partial, self.start, index, prediction
+            self.jobs.append(self.pool.submit(self.task.take, *arguments))
+        self.num_steps += 1
+        self.num_taken += count
+        is_last = self.num_steps == len(self.spans)
         # Predictions that wait to be written are held in memory.
         while len(self.jobs) > (0 if is_last else 2 * self.batch):
             self.taken.append(self._wait('predictions', self.jobs.popleft()))
         if is_last:
             self._finish()
+        return count
 
     def _finish(self):
         """Brings the predictions to their place and, last, writes the record."""

@@ -8,21 +8,33 @@ label them, and writes the scores and the report.
 import contextlib
 import dataclasses
 import itertools
+import os
 import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from jaxprop import files, parallel
+from jaxprop import files, parallel, tasks
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import labelling, results
+from jaxprop.evaluation.features import FeatureSource
 from jaxprop.evaluation.labeller import Labeller, plan_video, start_video
+from jaxprop.evaluation.sources import function_source
 from jaxprop.evaluation.stream import Stream
 from jaxprop.report import page, pictures
 from jaxprop.tasks.task import Task, check_names
+
+
+class _Streamed(NamedTuple):
+    """A video of which nothing but the first label map is known."""
+
+    size: tuple[int, int]
+    name: str = 'the video'
+    num_frames: int | None = None
 
 
 def label_frames(
@@ -30,24 +42,45 @@ def label_frames(
     first_ids: np.ndarray,
     labeller: Labeller,
     variables: Mapping[str, Any] | None = None,
+    *,
+    video: Any = None,
 ) -> Iterator[np.ndarray]:
     """Carries a label map through a video, one frame at a time.
 
     Args:
       frames: uint8 RGB `[h, w, 3]`, the first one being that of `first_ids`.
       first_ids: label map `[h, w]`, 0 background; ids need not be contiguous.
-      labeller: with the features of a network.
-      variables: in place of the network's own.
+      labeller: with the features of any source.
+      variables: of the network, in place of those that the source takes.
+      video: whose frames these are, with name, size, num_frames and read_frame, as
+        `jaxprop.data.video_files.open_video` gives it. A folder of features needs it, and the
+        batch statistics of an untrained network are taken from it; None: not known.
 
     Yields:
-      For each frame a label map `[h, w]` int32; for the first one `first_ids` itself.
+      For each frame a label map `[h, w]` int32; for the first one `first_ids` itself. Where an
+      array of the source stands for several frames, they have the same.
 
     Raises:
-      ValueError: frames of different sizes; features of the first frame that are not finite.
+      ValueError: frames of different sizes, or of another size than `first_ids`; features of the
+        first frame that are not finite.
+      DataError: of the source.
     """
-    source, frames = labeller.source, iter(frames)
-    plan = plan_video(first_ids, first_ids.shape, labeller)
-    video = start_video('the video', first_ids, plan, labeller, variables)
+    source, num_read, num_labelled = labeller.source, 0, 0
+    about = _Streamed(first_ids.shape) if video is None else video
+    if tuple(about.size) != first_ids.shape:
+        raise ValueError(f'frames are {tuple(about.size)}, the label map {first_ids.shape}')
+
+    def counted():
+        nonlocal num_read
+        for frame in frames:
+            num_read += 1
+            yield frame
+
+    plan = plan_video(first_ids, about, labeller)
+    opened = source.open(about, counted())
+    spans = itertools.repeat(1) if opened.spans is None else iter(opened.spans)
+    variables = opened.variables if variables is None else variables
+    started = start_video(about.name, first_ids, plan, labeller, variables)
     stream = Stream(
         source,
         labeller.propagation,
@@ -59,21 +92,67 @@ def label_frames(
     failed = None
     while failed is None:
         try:
-            batch = [
-                source.prepare(frame, first_ids.shape)
-                for frame in itertools.islice(frames, source.batch)
-            ]
+            batch = list(itertools.islice(opened.arrays, source.batch))
         except BaseException as error:
             # The frames before have been labelled: they are handed out first.
             failed, batch = error, []
-        steps = stream.push(0, {0: (video, batch)}) if batch else stream.flush(0)
+        steps = stream.push(0, {0: (started, batch)}) if batch else stream.flush(0)
         for step in steps:
             for _, ids in step.fetch():
-                yield ids
+                count = next(spans)
+                if about.num_frames is None:
+                    count = min(count, num_read - num_labelled)
+                num_labelled += count
+                yield from itertools.repeat(ids, count)
         if not batch:
             break
     if failed is not None:
         raise failed
+
+
+def evaluate_config(
+    config: Mapping[str, Any],
+    output: str | os.PathLike,
+    features: Callable[[np.ndarray], Any] | FeatureSource | None = None,
+) -> dict[str, Any]:
+    """Evaluates what a config names, or features of your own by the config's factors.
+
+    >>> from jaxprop.config_files import load_config
+    >>> config = load_config('synthetic')
+    >>> config.dataset.update(num_sequences=1, num_frames=4)
+    >>> def colours(frames):
+    ...     means = frames.reshape(len(frames), 30, 8, 40, 8, 3).mean((2, 4))
+    ...     return means / 255 - 0.5
+    >>> metrics = evaluate_config(config, folder, features=colours)
+    >>> 0 < metrics['summary']['J&F-Mean'] < 1
+    True
+
+    Args:
+      config: of an evaluation, as `jaxprop.config_files.load_config` returns it.
+      output: the folder for the results, see `evaluate`.
+      features: a function of frames, uint8 `[B, h, w, 3]` -> `[B, H, W, C]`, as `FunctionFeatures`
+        takes it, or another source of features; None: the config's `network`.
+
+    Returns:
+      What `metrics.json` holds.
+
+    Raises:
+      DataError, ValueError: as `evaluate`, or the config's settings are wrong.
+    """
+    settings = config.to_dict() if isinstance(config, ConfigDict) else config
+    task = tasks.open_task(settings['dataset'], settings.get('measure'))
+    if callable(features):
+        features = function_source(features, settings)
+    return evaluate(
+        task,
+        Labeller.from_config(settings, features),
+        pathlib.Path(output),
+        title=settings['title'],
+        dataset=settings['dataset'],
+        skip_bad=settings['skip_bad'],
+        report_frames=settings['report_frames'],
+        **settings['batch'],
+    )
 
 
 def evaluate(

@@ -23,7 +23,7 @@ from jaxprop import methods, parallel, tasks
 from jaxprop.evaluation import labelling, results
 from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.features import KeptFeatures
-from jaxprop.evaluation.networks import weights_digest
+from jaxprop.evaluation.sources import short_name, source_digest
 from jaxprop.report import tables
 from jaxprop.tasks.task import Task
 
@@ -67,9 +67,9 @@ class Cell:
         factors = {name: self.config[name] for name in _FACTORS if name in self.config}
         # The same for the same method, whatever names there are that it does not use.
         factors['propagation'] = methods.settings(methods.from_settings(**factors['propagation']))
-        factors['weights'] = weights_digest(self.config['network']['name'])
+        factors['weights'] = source_digest(self.config['network']['name'])
         digest = hashlib.sha256(json.dumps(factors, sort_keys=True).encode()).hexdigest()
-        return f'cells/{_stem(self.config["network"]["name"])}-{digest[:12]}'
+        return f'cells/{short_name(self.config["network"]["name"])}-{digest[:12]}'
 
     @property
     def is_marked(self) -> bool:
@@ -133,7 +133,7 @@ def resolve(config: ConfigDict) -> list[Cell]:
             if cell['factors'] == config.own_factors:
                 cells.append(
                     Cell(
-                        {'method': _stem(path), **cell['labels']},
+                        {'method': short_name(path), **cell['labels']},
                         with_changes(base, cell['changes'], path),
                         {},
                         cell['chosen_on'],
@@ -271,11 +271,11 @@ class _Run:
 
 
 def _runs(group, output):
-    """Of cells with the same features: the network is loaded once."""
-    runs, network = [], None
+    """Of cells with the same features: their source is opened once."""
+    runs, source = [], None
     for cell in group:
-        labeller = runner.Labeller.from_config(cell.config, network)
-        network = labeller.source.network
+        labeller = runner.Labeller.from_config(cell.config, source)
+        source = labeller.source
         runs.append(
             _Run(
                 labeller,
@@ -322,8 +322,3 @@ def _label_by_all(runs, name, open_sequence):
 
 def _metrics_path(cell, output):
     return output / cell.folder / 'metrics.json'
-
-
-def _stem(name):
-    path = pathlib.PurePath(name)
-    return path.parent.name if path.stem == 'backbone' and path.parent.name else path.stem

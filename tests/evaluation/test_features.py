@@ -13,10 +13,12 @@ import pytest
 from jaxprop import color, config_files
 from jaxprop.checkpoints.native import save_pretrained
 from jaxprop.data.inputs import InputConfig
+from jaxprop.data.sequences import DataError
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
+from jaxprop.evaluation.function_features import FunctionFeatures
 from jaxprop.methods import from_settings
 from jaxprop.models import VGG16, ResNet
 
@@ -142,12 +144,27 @@ def test_variables_without_batch_statistics_are_taken_as_they_are():
     network = networks.Network(model, variables, False, {'name': 'plain'})
     (sequence,) = synthetic_sequences(num_sequences=1, num_frames=3, size=(64, 80), num_objects=2)
     source = sources.NetworkFeatures(network)
-    assert source.variables(sequence) is variables and source.open(sequence).variables is None
-    assert source.grid(sequence.size) == (16, 20)
+    assert source.variables(sequence) is variables
+    assert source.open(sequence, sources.frames_of(sequence)).variables is None
+    assert source.sizes(sequence) == ((64, 80), (64, 80), (16, 20), (4, 4))
     labeller = runner.Labeller(source, from_settings(num_context=1, num_neighbors=2, radius=2))
     frames = (sequence.read_frame(t) for t in range(3))
     found = list(runner.label_frames(frames, sequence.read_label(0), labeller))
     assert len(found) == 3 and found[2].shape == (64, 80)
+
+
+def test_every_user_of_kept_features_is_told_that_reading_fails():
+    def frames():
+        yield np.zeros((8, 8, 3), np.uint8)
+        raise DataError('1.jpg: cut short')
+
+    video = types.SimpleNamespace(name='dog', size=(8, 8), num_frames=3)
+    kept = sources.KeptFeatures(FunctionFeatures(lambda frames: frames * 1.0, batch=1))
+    for _ in range(2):
+        arrays = kept.open(video, frames()).arrays
+        assert next(arrays).shape == (8, 8, 3)
+        with pytest.raises(DataError, match='cut short'):
+            next(arrays)
 
 
 @pytest.mark.parametrize('seen', ['rgb', 'lightness'])
@@ -158,7 +175,7 @@ def test_frames_resized_in_floats(seen):
     source = sources.NetworkFeatures(dataclasses.replace(network, trained=True), settings, seen)
     frames = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), np.uint8)
     video = types.SimpleNamespace(size=(32, 48), num_frames=2, read_frame=lambda t: frames[t])
-    prepared = list(source.open(video).arrays)
+    prepared = list(source.open(video, iter(frames)).arrays)
     found = sources.compute_features(source, prepared, sources.stack([network.variables]))
     resized = []
     for frame in frames:
@@ -174,6 +191,6 @@ def test_frames_resized_in_floats(seen):
     # Rounded to 8 bits they are others.
     rounded = dataclasses.replace(source, input=dataclasses.replace(settings, precision='uint8'))
     other = sources.compute_features(
-        rounded, list(rounded.open(video).arrays), sources.stack([network.variables])
+        rounded, list(rounded.open(video, iter(frames)).arrays), sources.stack([network.variables])
     )
     assert np.abs(np.asarray(other) - expected).max() > 3e-3

@@ -192,27 +192,24 @@ def test_a_first_label_is_asked_for_once(labeller, tmp_path):
 
 
 def test_features_from_another_source(labeller, tmp_path):
-    """A source is four methods: features that are read, not computed, give the same masks."""
+    """A source is three methods: features that are read, not computed, give the same masks."""
     sequences = synthetic_sequences(num_sequences=3, num_frames=6, size=(64, 80), num_objects=2)
     task = Objects(lambda: [(s.name, lambda s=s: s) for s in sequences])
     network = labeller.source
 
     class Stored:
         network, color, description, trained = None, 'rgb', {'name': 'stored'}, True
-        stride, batch, warnings = labeller.source.stride, 4, ()
+        batch, warnings = 4, ()
         missing = 0
 
         def settings(self):
             return {}
 
-        def seen_size(self, frame_size):
-            return network.seen_size(frame_size)
+        def sizes(self, video):
+            return network.sizes(video)
 
-        def grid(self, frame_size):
-            return network.grid(frame_size)
-
-        def open(self, video):
-            kept = sources.KeptFeatures(network).open(video)
+        def open(self, video, frames):
+            kept = sources.KeptFeatures(network).open(video, frames)
             count = video.num_frames - self.missing
             return sources.OpenedVideo(array for array, _ in zip(kept.arrays, range(count)))
 
