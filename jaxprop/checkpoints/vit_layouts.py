@@ -7,6 +7,7 @@ shapes in a file don't tell. Sizes are read from the shapes.
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -207,17 +208,20 @@ def _attributes(state: Mapping[str, np.ndarray], family: _Family) -> dict[str, A
 def _block_numbers(state: Mapping[str, np.ndarray], names: Mapping[str, str]) -> set[str]:
     """The numbers of the blocks, all of whose arrays must be such as our blocks have.
 
-    A norm of the queries, say, is none of these: without it the features would be others.
+    A norm of the queries, say, is none of these: without it the features would be others. So they
+    would be without the norm before the blocks that CLIP's networks have.
     """
     numbers, unknown = set(), []
     for name in state:
+        if re.match('norm_pre|ln_pre|pre_layrnorm|pre_norm', name):
+            unknown.append(name)
         if name.startswith(names['block']):
             number, _, rest = name.removeprefix(names['block']).partition('.')
             numbers.add(number)
             if not any(rest == known or rest.startswith(f'{known}.') for known in names.values()):
                 unknown.append(name)
     if unknown:
-        raise ValueError(f'the state holds {unknown}, which the blocks of this network lack')
+        raise ValueError(f'the state holds {unknown}, which this network lacks')
     return numbers
 
 

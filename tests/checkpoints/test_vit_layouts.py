@@ -253,9 +253,10 @@ def test_refuses_another_state(name, change, message):
         build('mae', state)
 
 
-def test_refuses_blocks_of_another_kind():
-    state = {**first_blocks('mae_vit'), 'blocks.1.attn.q_norm.weight': np.ones(64, 'f4')}
-    with pytest.raises(ValueError, match=r"holds \['blocks.1.attn.q_norm.weight'\], which the bl"):
+@pytest.mark.parametrize('name', ['blocks.1.attn.q_norm.weight', 'norm_pre.weight'])
+def test_refuses_networks_of_another_kind(name):
+    state = {**first_blocks('mae_vit'), name: np.ones(64, 'f4')}
+    with pytest.raises(ValueError, match=f"holds \\['{name}'\\], which this network lacks"):
         build('mae', state)
 
 
