@@ -126,10 +126,29 @@ def random_grayscale(keys: jax.Array, images: jax.Array, probability: float = 0.
       ValueError: `probability` isn't in [0, 1], or `images` don't fit.
     """
     _check_images(images)
+    return random_choice(keys, probability, _luma(images), images)
+
+
+def random_choice(
+    keys: jax.Array, probability: float, changed: jax.Array, images: jax.Array
+) -> jax.Array:
+    """Each example of `changed` with probability `probability`, else of `images`.
+
+    Args:
+      keys: `[B]`.
+      probability: 0 to 1.
+      changed, images: `[B, ...]`, such as images or clips; their shapes broadcast.
+
+    Returns:
+      `[B, ...]`.
+
+    Raises:
+      ValueError: `probability` isn't in [0, 1].
+    """
     if not 0 <= probability <= 1:
         raise ValueError(f'probability is {probability}; needed: 0 to 1')
     chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
-    return jnp.where(chosen[:, None, None, None], _luma(images), images)
+    return jnp.where(chosen.reshape(-1, *[1] * (images.ndim - 1)), changed, images)
 
 
 def color_jitter(

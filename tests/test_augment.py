@@ -122,6 +122,13 @@ def test_grayscale_is_opencvs_for_the_share_of_images():
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
+def test_a_choice_is_of_whole_examples():
+    clips = np.zeros((NUM, 2, 3, 3, 3), np.float32)
+    result = np.asarray(augment.random_choice(_keys(), 0.3, clips + 1, clips))
+    shares = result.mean(axis=(1, 2, 3, 4))
+    assert set(shares) == {0, 1} and 8 < shares.sum() < 32
+
+
 def test_brightness_contrast_and_saturation_are_affine_within_the_strength():
     # Away from the bounds, so that nothing is clipped.
     images = 0.4 + 0.2 * _random_images()
@@ -212,6 +219,7 @@ def test_an_image_depends_on_its_own_key_alone():
         (lambda k, x: augment.random_resized_crop(k, x, 4, area=(0.0, 1.0)), 'area is'),
         (lambda k, x: augment.random_resized_crop(k, x, 4, aspect=(2.0, 1.0)), 'aspect is'),
         (lambda k, x: augment.random_grayscale(k, x, 1.5), 'probability is 1.5'),
+        (lambda k, x: augment.random_choice(k, -0.5, x, x), 'probability is -0.5'),
         (lambda k, x: augment.color_jitter(k, x, hue=0.6), '0.6'),
         (lambda k, x: augment.color_jitter(k, x, contrast=-1.0), '-1.0'),
         (lambda k, x: augment.random_affine_crop(k, x, 4, max_scale=0.5), '0.5'),
