@@ -203,13 +203,17 @@ def random_affine_crop(
     max_rotation: float = 10.0,
     max_scale: float = 1.2,
     flip: bool = True,
+    *,
+    min_scale: float = 1.0,
+    place_keys: jax.Array | None = None,
 ) -> jax.Array:
     """A square patch of random position, rotation, scale and orientation.
 
-    The angle is uniform in [-max_rotation, max_rotation], the magnification in [1, max_scale], and
-    the patch is mirrored left to right with probability 1/2. Its centre is uniform over the
-    positions at which all of it lies in the image; along an axis that is too short for this it is
-    the image's centre, and the image continues by reflection. Sampling is bilinear.
+    The angle is uniform in [-max_rotation, max_rotation], the magnification in
+    [min_scale, max_scale], and the patch is mirrored left to right with probability 1/2. Its centre
+    is uniform over the positions at which all of it lies in the image; along an axis that is too
+    short for this it is the image's centre, and the image continues by reflection. Sampling is
+    bilinear.
 
     Args:
       keys: `[B]`.
@@ -218,6 +222,9 @@ def random_affine_crop(
       max_rotation: degrees.
       max_scale: 1 or more; the patch covers size / magnification pixels of the image.
       flip: whether it is mirrored at all.
+      min_scale: more than 0, at most `max_scale`.
+      place_keys: `[B]`, for the positions alone, so that images with equal `keys` get patches of
+        equal rotation, scale and orientation from places of their own.
 
     Returns:
       `[B, size, size, 3]`.
@@ -229,25 +236,26 @@ def random_affine_crop(
     Correspondence", NeurIPS 2019.
     """
     _check_images(images)
-    if max_rotation < 0 or max_scale < 1:
+    if max_rotation < 0 or max_scale < 1 or not 0 < min_scale <= max_scale:
         raise ValueError(
-            f'max_rotation and max_scale are {max_rotation} and {max_scale}; needed: at least 0 '
-            'degrees, and at least 1'
+            f'max_rotation, max_scale and min_scale are {max_rotation}, {max_scale} and '
+            f'{min_scale}; needed: at least 0 degrees, at least 1, and between 0 and max_scale'
         )
     image_size = np.array(images.shape[1:3], np.float32)
     # Of the patch's pixels from its centre.
     offsets = np.arange(size, dtype=np.float32) + 0.5 - size / 2
 
-    def crop(key, image):
+    def crop(key, place_key, image):
         uniform = jax.random.uniform(key, (5,))
+        place = uniform[3:] if place_keys is None else jax.random.uniform(place_key, (2,))
         angle = math.radians(max_rotation) * _between(uniform[0], -1, 1)
-        scale = _between(uniform[1], 1, max_scale)
+        scale = _between(uniform[1], min_scale, max_scale)
         mirror = jnp.where(flip & (uniform[2] < 0.5), -1, 1)
         sine, cosine = jnp.sin(angle), jnp.cos(angle)
         # Half of the side of the upright box around the patch.
         reach = size / 2 / scale * (jnp.abs(sine) + cosine)
         slack = jnp.maximum(image_size / 2 - reach, 0)
-        centre = image_size / 2 + slack * _between(uniform[3:], -1, 1)
+        centre = image_size / 2 + slack * _between(place, -1, 1)
         down = offsets[:, None] / scale
         right = offsets[None, :] / scale * mirror
         # Index 0 is the centre of the first pixel, half a pixel from the border.
@@ -260,7 +268,7 @@ def random_affine_crop(
         )
         return sample(image)
 
-    return jax.vmap(crop)(keys, images)
+    return jax.vmap(crop)(keys, keys if place_keys is None else place_keys, images)
 
 
 def _between(uniform, low, high):

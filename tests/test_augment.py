@@ -1,4 +1,5 @@
 import colorsys
+import functools
 
 import cv2
 import jax
@@ -194,6 +195,24 @@ def test_affine_crops_are_similarities_within_bounds():
         assert position.min() < length * 0.4 and position.max() > length * 0.6
 
 
+def test_equal_keys_give_equal_shapes_from_places_of_their_own():
+    size = 20
+
+    @functools.partial(_compiled, num_settings=0)
+    def crop(keys, place_keys):
+        images = _ramps()
+        return augment.random_affine_crop(
+            keys, images, size, min_scale=1 / 1.2, place_keys=place_keys
+        )
+
+    fits = [_fit(crop(_keys(), _keys(seed=seed)), margin=0) for seed in (1, 2)]
+    (matrices, centres, _), (other_matrices, other_centres, _) = fits
+    np.testing.assert_allclose(matrices, other_matrices, atol=2e-3)
+    assert np.abs(centres - other_centres).mean() > 2
+    scale = 1 / np.sqrt(np.abs(np.linalg.det(matrices)))
+    assert 1 / 1.2 - 1e-3 < scale.min() < 0.87 and 1.15 < scale.max() < 1.2 + 1e-3
+
+
 def test_affine_crop_continues_a_small_image_by_reflection():
     images = _random_images(2, (6, 8))
     actual = _compiled(augment.random_affine_crop, 4)(_keys(2), images, 10, 0.0, 1.0, False)
@@ -223,6 +242,7 @@ def test_an_image_depends_on_its_own_key_alone():
         (lambda k, x: augment.color_jitter(k, x, hue=0.6), '0.6'),
         (lambda k, x: augment.color_jitter(k, x, contrast=-1.0), '-1.0'),
         (lambda k, x: augment.random_affine_crop(k, x, 4, max_scale=0.5), '0.5'),
+        (lambda k, x: augment.random_affine_crop(k, x, 4, min_scale=1.3), '1.2 and 1.3'),
         (lambda k, x: augment.random_flip(k, (255 * x).astype(np.uint8)), 'uint8'),
         (lambda k, x: augment.random_flip(k, x[0]), r'\[8, 10, 3\]'),
     ],
