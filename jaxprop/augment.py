@@ -112,6 +112,35 @@ def random_resized_crop(
     return jax.vmap(crop)(keys, images)
 
 
+def random_crop(keys: jax.Array, images: jax.Array, size: int) -> jax.Array:
+    """A square of whole pixels from a random place, the same in all images of an example.
+
+    Args:
+      keys: `[B]`.
+      images: `[B, ..., h, w, 3]` of any type, such as clips.
+      size: height and width of the result.
+
+    Returns:
+      `[B, ..., size, size, 3]`.
+
+    Raises:
+      ValueError: the images are smaller.
+    """
+    room = np.array(images.shape[-3:-1]) - size
+    if room.min() < 0:
+        raise ValueError(
+            f'images are of {images.shape[-3]} x {images.shape[-2]} pixels; needed: at least '
+            f'{size} x {size}'
+        )
+
+    def crop(key, image):
+        corner = jnp.floor(jax.random.uniform(key, (2,)) * (room + 1)).astype(jnp.int32)
+        image = jax.lax.dynamic_slice_in_dim(image, corner[0], size, axis=-3)
+        return jax.lax.dynamic_slice_in_dim(image, corner[1], size, axis=-2)
+
+    return jax.vmap(crop)(keys, images)
+
+
 def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
     """Each image `[B, h, w, 3]` mirrored left to right with probability 1/2."""
     _check_images(images)

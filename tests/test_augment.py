@@ -104,6 +104,17 @@ def test_crop_that_never_fits_is_the_largest_in_the_centre():
     np.testing.assert_allclose(matrices[:, 1, 1], 16 / 8, atol=0.05)
 
 
+def test_a_clip_is_cropped_in_one_place():
+    clips = np.stack([_ramps(), 1 - _ramps()], axis=1)
+    result = np.asarray(_compiled(augment.random_crop, 1)(_keys(), clips, 24))
+    assert result.shape == (NUM, 2, 24, 24, 3)
+    corners = np.round(100 * result[:, 0, 0, 0, :2] - 0.5).astype(int)
+    for clip, crop, (top, left) in zip(clips, result, corners):
+        np.testing.assert_array_equal(crop, clip[:, top : top + 24, left : left + 24])
+    for places, room in zip(corners.T, (HEIGHT - 24, WIDTH - 24)):
+        assert places.min() <= 2 and places.max() >= room - 2
+
+
 def test_flip_mirrors_about_half_of_the_images():
     images = _random_images()
     result = np.asarray(augment.random_flip(_keys(), images))

@@ -1,4 +1,4 @@
-"""Heads that turn the feature maps of a backbone into one vector per image."""
+"""Heads that turn the feature maps of a backbone, or their affinities, into one vector each."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxprop.models.network import attribute_names
-from jaxprop.models.resnet import BasicBlock, max_pool
+from jaxprop.models.resnet import HE, BasicBlock, max_pool
 
 KINDS = ('linear', 'residual')
 
@@ -104,6 +104,44 @@ class PredictionHead(nn.Module):
         x = nn.Dense(self.bottleneck, name='dense_0')(vectors)
         x = nn.relu(_norm(self, train, 'norm_0')(x))
         return nn.Dense(self.num_outputs, name='dense_1')(x)
+
+
+class TransformHead(nn.Module):
+    """Two convolutions and a dense layer from affinities to a shift and a rotation (TimeCycle).
+
+    For each cell of a patch of n x n cells there are affinities with the cells of a frame:
+    `[N, n, n, H, W]` -> `[N, 3]`, a shift along x and y and an angle, near 0 at the start. The
+    affinities are the channels, in the order of columns; the dense layer takes the convolutions'
+    result channel by channel. So released weights fit.
+
+    Attributes:
+      hidden: channels of the convolutions; released: (128, 64).
+      kernel: their size; released: 4. There is no padding, so n must be at least 2 kernel - 1.
+
+    Source: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-Consistency of Time", CVPR
+    2019, as released.
+    """
+
+    hidden: tuple[int, int]
+    kernel: int
+
+    @nn.compact
+    def __call__(self, affinities: jax.Array, train: bool = False) -> jax.Array:
+        del train
+        x = affinities.mT
+        x = x.reshape(*x.shape[:3], -1)
+        for index, channels in enumerate(self.hidden):
+            conv = nn.Conv(
+                channels,
+                (self.kernel, self.kernel),
+                padding='VALID',
+                use_bias=False,
+                kernel_init=HE,
+                name=f'conv{index + 1}',
+            )
+            x = nn.leaky_relu(conv(x), 0.1)
+        x = jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
+        return nn.Dense(3, kernel_init=nn.initializers.normal(0.01), name='dense')(x)
 
 
 def _norm(head: nn.Module, train: bool, name: str) -> nn.BatchNorm:

@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 STAGES = ('res1', 'res2', 'res3', 'res4')
 PADDINGS = ('zero', 'reflect')
-_HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -41,7 +41,7 @@ def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callabl
             padding=(padding, padding),
             dtype=module.dtype,
             name=name,
-            **{'use_bias': False, 'kernel_init': _HE, **settings},
+            **{'use_bias': False, 'kernel_init': HE, **settings},
         )
         return layer(x)[:, :height, :width]
 
