@@ -1,5 +1,7 @@
 """What the tests of several objectives share."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,20 @@ from tests.support import REFERENCE
 RNG = jax.random.key(7)
 
 
+@functools.cache
+def quick_options():
+    """Options of the compiler, which takes nearly all of the time of these tests."""
+    options = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:  # JAX 0.12 has no such option.
+        del options['xla_cpu_use_fusion_emitters']
+    return options
+
+
 def compiled(function, **settings):
-    """`jax.jit` with quick compilation, which takes nearly all of the time of these tests."""
-    return jax.jit(function, compiler_options={'xla_backend_optimization_level': 0}, **settings)
+    """`jax.jit` with quick compilation."""
+    return jax.jit(function, compiler_options=quick_options(), **settings)
 
 
 class TinyBackbone(nn.Module):
