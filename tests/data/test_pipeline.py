@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
+from jaxprop.data.clips import list_videos, read_frames
 from jaxprop.data.image_files import list_image_classes, resize_to_cover
 from jaxprop.data.pipeline import (
     BatchIterator,
     CombinedIterator,
     DatasetConfig,
-    list_videos,
     make_iterator,
-    read_frames,
 )
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_video, write_video

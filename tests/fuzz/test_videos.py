@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxprop.data.pipeline import read_frames
+from jaxprop.data.clips import read_frames
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_video, write_video
 from tests.fuzz.mutations import classify, count, mutate
