@@ -11,6 +11,9 @@ from jaxprop.data.image_files import IMAGE_SUFFIXES, list_images, read_image
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_container, to_rgb
 
+# Frames between those wanted from which a file is sought anew: about as many as lie between key
+# frames, so that seeking decodes no more than going on would.
+_FAR = 250
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpeg')
 
 
@@ -38,16 +41,18 @@ def list_videos(root: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def read_frames(
-    path: str | os.PathLike, choose: Callable[[int], Sequence[int]]
+    path: str | os.PathLike, choose: Callable[[int, float | None], Sequence[int]]
 ) -> list[np.ndarray]:
     """Some frames of a video, without decoding the others where its format allows that.
 
-    A file is decoded from the key frame before the first frame wanted. Its number of frames is
-    taken from its header, so a frame's index is only as exact as that.
+    A file is decoded from the key frame before the first frame wanted, and again from the one
+    before a frame that is far from the one before it. Its number of frames is taken from its
+    header, so a frame's index is only as exact as that.
 
     Args:
       path: a folder of frames or a video file.
-      choose: the number of frames -> the indices wanted, in any order.
+      choose: the number of frames, and the frames a second (None for a folder) -> the indices
+        wanted, in any order.
 
     Returns:
       uint8 RGB `[H, W, 3]` for each index.
@@ -58,7 +63,7 @@ def read_frames(
     path = pathlib.Path(path)
     if path.is_dir():
         paths = list_images(path)
-        return [read_image(paths[index]) for index in choose(len(paths))]
+        return [read_image(paths[index]) for index in choose(len(paths), None)]
     with open_container(path, strict=False) as (container, stream):
         return _read_container(path, container, stream, choose)
 
@@ -71,25 +76,36 @@ def _read_container(path, container, stream, choose):
     count = stream.frames or int(seconds * (rate or 0))
     if not count or not rate:
         raise DataError(f'{path}: its header tells neither its frames nor its duration')
-    indices = list(choose(count))
+    indices = list(choose(count, float(rate)))
     start = stream.start_time or 0
     # Half a frame early, as time stamps are rounded.
     times = {index: start + (index - 0.5) / (rate * base) for index in indices}
-    waiting = sorted(set(indices))
-    container.seek(int(max(start, times[waiting[0]])), stream=stream)
-    found, latest = {}, None
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            raise DataError(f'{path}: a frame is damaged')
-        latest = frame
-        while waiting and frame.pts is not None and frame.pts >= times[waiting[0]]:
-            found[waiting.pop(0)] = to_rgb(frame)
-        if not waiting:
-            break
-    if waiting and latest is not None and not stream.frames and waiting[0] >= count - 3:
-        # A count from the duration can be a little too large.
-        found.update(dict.fromkeys(waiting, to_rgb(latest)))
-        waiting = []
-    if waiting:
-        raise DataError(f'{path}: ends before frame {waiting[0]} of {count}')
+    found = {}
+    for waiting in _near_each_other(sorted(times)):
+        latest = None
+        container.seek(int(max(start, times[waiting[0]])), stream=stream)
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise DataError(f'{path}: a frame is damaged')
+            latest = frame
+            while waiting and frame.pts is not None and frame.pts >= times[waiting[0]]:
+                found[waiting.pop(0)] = to_rgb(frame)
+            if not waiting:
+                break
+        if waiting and latest is not None and not stream.frames and waiting[0] >= count - 3:
+            # A count from the duration can be a little too large.
+            found.update(dict.fromkeys(waiting, to_rgb(latest)))
+            waiting = []
+        if waiting:
+            raise DataError(f'{path}: ends before frame {waiting[0]} of {count}')
     return [found[index] for index in indices]
+
+
+def _near_each_other(indices):
+    """Ascending indices in groups, each to be read without seeking."""
+    groups = [[indices[0]]]
+    for index in indices[1:]:
+        if index - groups[-1][-1] > _FAR:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
