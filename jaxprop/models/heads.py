@@ -14,13 +14,19 @@ KINDS = ('linear', 'residual')
 
 
 class LinearHead(nn.Module):
-    """Average pool and one dense layer: `[B, H, W, C]` -> float32 `[B, num_outputs]`."""
+    """Average pool and one dense layer: `[B, H, W, C]` -> float32 `[B, num_outputs]`.
+
+    Before that layer there may be `hidden_layers` others of C channels, each with a ReLU.
+    """
 
     num_outputs: int
+    hidden_layers: int = 0
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool = False) -> jax.Array:
         pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        for index in range(self.hidden_layers):
+            pooled = nn.relu(nn.Dense(pooled.shape[-1], name=f'hidden_{index}')(pooled))
         return nn.Dense(self.num_outputs, name='dense')(pooled)
 
 

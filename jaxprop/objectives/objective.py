@@ -29,7 +29,8 @@ class Objective(NamedTuple):
         backbone's card says it.
 
     Batches hold uint8 pixels: `{'image': [B, h, w, 3]}` (classification adds `'label'`, int32
-    `[B]`), `{'frames': [B, 2, h, w, 3]}`, or both as `{'video': ..., 'image': ...}`.
+    `[B]`), `{'frames': [B, T, h, w, 3]}`, clips in order of time, or both as
+    `{'video': ..., 'image': ...}`.
 
     Under `jax.pmap` every device gets its part of the batch and the same `rng`; losses, metrics,
     gradients and state are then to be averaged over the devices.
@@ -61,6 +62,14 @@ def example_keys(rng: jax.Array, batch_size: int, axis_name: str | None = None) 
     return jax.vmap(jax.random.fold_in, (None, 0))(rng, first + jnp.arange(batch_size))
 
 
+def numbered_keys(keys: jax.Array, num: int) -> jax.Array:
+    """A key for each of `num` parts of an example, `fold_in(key, i)`: `[...]` -> `[..., num]`."""
+    flat = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num)))(
+        keys.reshape(-1)
+    )
+    return flat.reshape(*keys.shape, num)
+
+
 def unit_images(batch: Batch) -> jax.Array:
     """The images of a batch as float32 RGB `[B, h, w, 3]` in [0, 1].
 
@@ -73,6 +82,27 @@ def unit_images(batch: Batch) -> jax.Array:
             f"batch['image'] is {images.dtype} {list(images.shape)}; needed: uint8 [B, h, w, 3]"
         )
     return jnp.asarray(images, jnp.float32) / 255
+
+
+def clip_frames(batch: Batch, least: int, use: str) -> jax.Array:
+    """The frames of a batch of clips, uint8 RGB `[B, T, h, w, 3]`.
+
+    Args:
+      batch: with 'frames'.
+      least: how many frames a clip must have.
+      use: what they are for, as the message says it.
+
+    Raises:
+      ValueError: `batch['frames']` is something else, or has fewer frames.
+    """
+    frames = batch['frames']
+    is_clip = frames.dtype == jnp.uint8 and frames.ndim == 5 and frames.shape[-1] == 3
+    if not is_clip or frames.shape[1] < least:
+        raise ValueError(
+            f"batch['frames'] is {frames.dtype} {list(frames.shape)}; needed: uint8 "
+            f'[B, T, h, w, 3] with T at least {least}: {use}'
+        )
+    return frames
 
 
 def network_input(images: jax.Array, gray: bool = False) -> jax.Array:

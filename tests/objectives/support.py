@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprop.objectives.objective import Objective
+from tests.support import REFERENCE
 
 RNG = jax.random.key(7)
 
@@ -41,6 +42,18 @@ def batch(num: int = 4, size: tuple[int, int] = (12, 14), seed: int = 0):
     coarse = random.uniform(0, 255, (num, 3, 3, 3)).astype(np.float32)
     images = np.asarray(jax.image.resize(coarse, (num, *size, 3), 'linear'))
     return {'image': images.round().astype(np.uint8), 'label': np.arange(num, dtype=np.int32) % 3}
+
+
+def clips(num: int = 4, num_frames: int = 3, size: tuple[int, int] = (20, 24), seed: int = 0):
+    """Smooth random frames, each moved on by two pixels from the one before."""
+    images = batch(num, size, seed)['image']
+    return {'frames': np.stack([np.roll(images, 2 * t, axis=2) for t in range(num_frames)], axis=1)}
+
+
+def released(file: str, prefix: str):
+    """Arrays that released code gave, by name: those of a file in tests/reference with a prefix."""
+    arrays = np.load(REFERENCE / file)
+    return {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
 
 
 def assert_trees_close(actual, expected, **tolerance):
