@@ -40,6 +40,7 @@ def get_config():
             'optimizer': {
                 'name': 'sgd',
                 'momentum': 0.9,
+                'beta1': 0.9,
                 'weight_decay': 1e-4,
                 'decay_all': False,
                 'clip_norm': placeholder(float),
