@@ -116,3 +116,8 @@ def _described(model):
             'by that name: rename it'
         )
     return {'architecture': type(model).__name__, **{name: getattr(model, name) for name in names}}
+
+
+def network_of(model: nn.Module, variables: Mapping[str, Any], name: str, color: str) -> Network:
+    """A trained network that is in memory, under a name that results will have for it."""
+    return Network(model, variables, True, {'name': name, **_described(model)}, color)

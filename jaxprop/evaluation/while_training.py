@@ -1,0 +1,121 @@
+"""Evaluates the network of a run of training, while it trains, on sequences that tune it."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxprop import files, parallel, tasks
+from jaxprop.evaluation import run
+from jaxprop.evaluation.labeller import Labeller
+from jaxprop.evaluation.networks import network_of
+from jaxprop.models.network import attribute_names, replace_attributes
+
+# What an evaluation's config says of a network beside its attributes.
+_NO_ATTRIBUTES = ('name', 'architecture', 'seed', 'untrained')
+
+
+def make_evaluate(
+    base: ConfigDict, settings: ConfigDict, output: pathlib.Path, *, name: str
+) -> Callable[..., dict[str, Any]]:
+    """Makes the function that `jaxprop.training.loop.train` calls to evaluate a network.
+
+    Args:
+      base: a config of configs/eval. Its own sequences are those on which results are reported.
+      settings: `measure`, `allow_val`, and sections of `base` with what is to be changed in it:
+        values that are neither None nor empty. A training config's `evaluation`, see
+        configs/train/base.py.
+      output: the folder for the latest evaluation's masks, scores and report.
+      name: of the run, for reports.
+
+    Returns:
+      evaluate(network, variables, color, step) -> 'mean', the measure over all sequences; 'scores',
+      all measures over all sequences; 'sequences', the measure of each one.
+
+    Raises:
+      ValueError: sequences would be tuned on that are to be reported; a change of what the config
+        does not have.
+      DataError: the sequences cannot be listed or opened.
+    """
+    config = _changed(base, settings)
+    task = tasks.open_task(config.dataset, config.get('measure'))
+    sequences = list(task.sequences())
+    if not settings.allow_val:
+        _refuse_reported(base, config, [sequence for sequence, _ in sequences])
+    for _, open_sequence in sequences:
+        open_sequence()  # What cannot be read is said now, not hours later.
+    attributes = {
+        key: value
+        for key, value in config.network.items()
+        if key not in _NO_ATTRIBUTES and value is not None
+    }
+
+    def evaluate(network, variables, color, step):
+        if unknown := sorted(set(attributes) - set(attribute_names(network))):
+            raise ValueError(
+                f'evaluation.network.{unknown[0]} is {attributes[unknown[0]]!r}, but a '
+                f'{type(network).__name__} has no such attribute'
+            )
+        network = replace_attributes(network, **attributes)
+        described = network_of(network, variables, f'{name}, step {step}', color)
+        if parallel.is_writer():
+            files.remove(output)  # An earlier step's.
+        parallel.wait_for_all()
+        found = run.evaluate(
+            task,
+            Labeller.from_config(config, described),
+            output,
+            title=f'{config.title}: {name}, step {step}',
+            dataset=config.dataset.to_dict(),
+            report_frames=config.report_frames,
+            **config.batch,
+        )
+        measure, scores = settings.measure, found['summary']
+        if scores.get(measure) is None:
+            raise ValueError(
+                f'evaluation.measure is {measure!r}; measured were {", ".join(scores) or "none"}'
+            )
+        columns = task.layout.means.get(measure, (measure,))
+        values: dict[str, list[float]] = {}
+        for row in found['per_sequence']:
+            values.setdefault(row['sequence'], []).extend(row[column] for column in columns)
+        return {
+            'mean': scores[measure],
+            'scores': {key: value for key, value in scores.items() if isinstance(value, float)},
+            'sequences': {key: float(np.mean(value)) for key, value in values.items()},
+        }
+
+    return evaluate
+
+
+def _changed(base: ConfigDict, settings: ConfigDict) -> ConfigDict:
+    """A copy of a config with what a run's settings change in it."""
+    config = ConfigDict(base.to_dict())
+    for section, values in settings.items():
+        if not isinstance(values, Mapping | ConfigDict):
+            continue
+        for key, value in values.items():
+            if value is None or value in ('', ()):
+                continue
+            if key not in config.get(section, {}):
+                raise ValueError(
+                    f'evaluation.{section}.{key} is {value!r}, but the config {config.name} has no '
+                    f'{section}.{key}'
+                )
+            config[section][key] = value
+    return config
+
+
+def _refuse_reported(base, config, names):
+    """Raises ValueError where sequences are among those that the config itself evaluates."""
+    dataset = {**base.dataset, **{k: v for k, v in config.dataset.items() if k == 'root'}}
+    reported = {name for name, _ in tasks.open_task(dataset, base.get('measure')).sequences()}
+    if shared := [name for name in names if name in reported]:
+        more = f' and {len(shared) - 3} more' if len(shared) > 3 else ''
+        raise ValueError(
+            f'evaluation: results are reported on {", ".join(shared[:3])}{more}, so nothing may be '
+            'tuned on them: name sequences of another split (evaluation.dataset.split and names), '
+            'or say --config.evaluation.allow_val'
+        )
