@@ -112,6 +112,35 @@ def random_resized_crop(
     return jax.vmap(crop)(keys, images)
 
 
+def random_crop(keys: jax.Array, images: jax.Array, size: int) -> jax.Array:
+    """A square of whole pixels from a random place, the same in all images of an example.
+
+    Args:
+      keys: `[B]`.
+      images: `[B, ..., h, w, 3]` of any type, such as clips.
+      size: height and width of the result.
+
+    Returns:
+      `[B, ..., size, size, 3]`.
+
+    Raises:
+      ValueError: the images are smaller.
+    """
+    room = np.array(images.shape[-3:-1]) - size
+    if room.min() < 0:
+        raise ValueError(
+            f'images are of {images.shape[-3]} x {images.shape[-2]} pixels; needed: at least '
+            f'{size} x {size}'
+        )
+
+    def crop(key, image):
+        corner = jnp.floor(jax.random.uniform(key, (2,)) * (room + 1)).astype(jnp.int32)
+        image = jax.lax.dynamic_slice_in_dim(image, corner[0], size, axis=-3)
+        return jax.lax.dynamic_slice_in_dim(image, corner[1], size, axis=-2)
+
+    return jax.vmap(crop)(keys, images)
+
+
 def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
     """Each image `[B, h, w, 3]` mirrored left to right with probability 1/2."""
     _check_images(images)
@@ -126,10 +155,29 @@ def random_grayscale(keys: jax.Array, images: jax.Array, probability: float = 0.
       ValueError: `probability` isn't in [0, 1], or `images` don't fit.
     """
     _check_images(images)
+    return random_choice(keys, probability, _luma(images), images)
+
+
+def random_choice(
+    keys: jax.Array, probability: float, changed: jax.Array, images: jax.Array
+) -> jax.Array:
+    """Each example of `changed` with probability `probability`, else of `images`.
+
+    Args:
+      keys: `[B]`.
+      probability: 0 to 1.
+      changed, images: `[B, ...]`, such as images or clips; their shapes broadcast.
+
+    Returns:
+      `[B, ...]`.
+
+    Raises:
+      ValueError: `probability` isn't in [0, 1].
+    """
     if not 0 <= probability <= 1:
         raise ValueError(f'probability is {probability}; needed: 0 to 1')
     chosen = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
-    return jnp.where(chosen[:, None, None, None], _luma(images), images)
+    return jnp.where(chosen.reshape(-1, *[1] * (images.ndim - 1)), changed, images)
 
 
 def color_jitter(
@@ -184,13 +232,17 @@ def random_affine_crop(
     max_rotation: float = 10.0,
     max_scale: float = 1.2,
     flip: bool = True,
+    *,
+    min_scale: float = 1.0,
+    place_keys: jax.Array | None = None,
 ) -> jax.Array:
     """A square patch of random position, rotation, scale and orientation.
 
-    The angle is uniform in [-max_rotation, max_rotation], the magnification in [1, max_scale], and
-    the patch is mirrored left to right with probability 1/2. Its centre is uniform over the
-    positions at which all of it lies in the image; along an axis that is too short for this it is
-    the image's centre, and the image continues by reflection. Sampling is bilinear.
+    The angle is uniform in [-max_rotation, max_rotation], the magnification in
+    [min_scale, max_scale], and the patch is mirrored left to right with probability 1/2. Its centre
+    is uniform over the positions at which all of it lies in the image; along an axis that is too
+    short for this it is the image's centre, and the image continues by reflection. Sampling is
+    bilinear.
 
     Args:
       keys: `[B]`.
@@ -199,6 +251,9 @@ def random_affine_crop(
       max_rotation: degrees.
       max_scale: 1 or more; the patch covers size / magnification pixels of the image.
       flip: whether it is mirrored at all.
+      min_scale: more than 0, at most `max_scale`.
+      place_keys: `[B]`, for the positions alone, so that images with equal `keys` get patches of
+        equal rotation, scale and orientation from places of their own.
 
     Returns:
       `[B, size, size, 3]`.
@@ -210,25 +265,26 @@ def random_affine_crop(
     Correspondence", NeurIPS 2019.
     """
     _check_images(images)
-    if max_rotation < 0 or max_scale < 1:
+    if max_rotation < 0 or max_scale < 1 or not 0 < min_scale <= max_scale:
         raise ValueError(
-            f'max_rotation and max_scale are {max_rotation} and {max_scale}; needed: at least 0 '
-            'degrees, and at least 1'
+            f'max_rotation, max_scale and min_scale are {max_rotation}, {max_scale} and '
+            f'{min_scale}; needed: at least 0 degrees, at least 1, and between 0 and max_scale'
         )
     image_size = np.array(images.shape[1:3], np.float32)
     # Of the patch's pixels from its centre.
     offsets = np.arange(size, dtype=np.float32) + 0.5 - size / 2
 
-    def crop(key, image):
+    def crop(key, place_key, image):
         uniform = jax.random.uniform(key, (5,))
+        place = uniform[3:] if place_keys is None else jax.random.uniform(place_key, (2,))
         angle = math.radians(max_rotation) * _between(uniform[0], -1, 1)
-        scale = _between(uniform[1], 1, max_scale)
+        scale = _between(uniform[1], min_scale, max_scale)
         mirror = jnp.where(flip & (uniform[2] < 0.5), -1, 1)
         sine, cosine = jnp.sin(angle), jnp.cos(angle)
         # Half of the side of the upright box around the patch.
         reach = size / 2 / scale * (jnp.abs(sine) + cosine)
         slack = jnp.maximum(image_size / 2 - reach, 0)
-        centre = image_size / 2 + slack * _between(uniform[3:], -1, 1)
+        centre = image_size / 2 + slack * _between(place, -1, 1)
         down = offsets[:, None] / scale
         right = offsets[None, :] / scale * mirror
         # Index 0 is the centre of the first pixel, half a pixel from the border.
@@ -241,7 +297,7 @@ def random_affine_crop(
         )
         return sample(image)
 
-    return jax.vmap(crop)(keys, images)
+    return jax.vmap(crop)(keys, keys if place_keys is None else place_keys, images)
 
 
 def _between(uniform, low, high):

@@ -99,6 +99,66 @@ def _interpolation(start: jax.Array, end: jax.Array, size: int, cells: int) -> j
     return jnp.maximum(0, 1 - jnp.abs(places[..., None] - jnp.arange(cells)))
 
 
+def affine_places(
+    theta: jax.Array, size: int, frame_size: int, corner_aligned: bool = True
+) -> jax.Array:
+    """Where the pixels of a square patch lie in a square frame, by an affine map.
+
+    The map takes (x, y) in the patch to (x, y) in the frame, both from -1 to 1: columns first, as
+    in Spatial Transformer Networks.
+
+    Args:
+      theta: `[B, 2, 3]`, a 2 x 2 matrix and behind it the shift.
+      size: of the patch, in pixels or cells.
+      frame_size: of the frame.
+      corner_aligned: -1 and 1 are the centres of the outermost pixels, as in PyTorch up to 1.2;
+        else they are the borders.
+
+    Returns:
+      `[B, size, size, 2]`: row and column in the frame, in this module's coordinates.
+
+    Source: Jaderberg et al., "Spatial Transformer Networks", NeurIPS 2015.
+    """
+    if corner_aligned:
+        steps = jnp.linspace(-1, 1, size)
+    else:
+        steps = (2 * jnp.arange(size) + 1) / size - 1
+    x, y = jnp.meshgrid(steps, steps)
+    matrix, shift = theta[:, None, None, :, :2], theta[:, None, None, :, 2]
+    places = matrix[..., 0] * x[..., None] + matrix[..., 1] * y[..., None] + shift
+    share = (places[..., ::-1] + 1) / 2
+    return share * (frame_size - 1) + 0.5 if corner_aligned else share * frame_size
+
+
+def sample(images: jax.Array, places: jax.Array) -> jax.Array:
+    """Images at any places, interpolated bilinearly; differentiable in both.
+
+    Outside the image everything is 0, so that values fade to 0 within a cell of the outermost
+    centres.
+
+    Args:
+      images: `[B, H, W, C]`, images or features, floating point.
+      places: `[B, ..., 2]`, in cells of `images`.
+
+    Returns:
+      `[B, ..., C]`.
+    """
+    size = jnp.asarray(images.shape[1:3])
+    positions = places - 0.5
+    corner = jnp.floor(positions)
+    share = (positions - corner)[..., None, :]
+    # The four cells around each place. Far away places would overflow integers.
+    corner = jnp.clip(corner, -2, size + 1).astype(jnp.int32)[..., None, :]
+    offsets = jnp.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
+    cells = corner + offsets
+    weights = jnp.where(offsets == 1, share, 1 - share)
+    inside = jnp.all((cells >= 0) & (cells < size), axis=-1)
+    weights = jnp.where(inside, weights[..., 0] * weights[..., 1], 0)
+    cells = jnp.clip(cells, 0, size - 1)
+    values = jax.vmap(lambda image, cell: image[cell[..., 0], cell[..., 1]])(images, cells)
+    return jnp.sum(weights[..., None] * values, axis=-2)
+
+
 def resize_and_pad(images: jax.Array, size: int) -> jax.Array:
     """Images as squares: the longer side is resized to `size`, the shorter one padded to it.
 

@@ -1,4 +1,5 @@
 import colorsys
+import functools
 
 import cv2
 import jax
@@ -103,6 +104,17 @@ def test_crop_that_never_fits_is_the_largest_in_the_centre():
     np.testing.assert_allclose(matrices[:, 1, 1], 16 / 8, atol=0.05)
 
 
+def test_a_clip_is_cropped_in_one_place():
+    clips = np.stack([_ramps(), 1 - _ramps()], axis=1)
+    result = np.asarray(_compiled(augment.random_crop, 1)(_keys(), clips, 24))
+    assert result.shape == (NUM, 2, 24, 24, 3)
+    corners = np.round(100 * result[:, 0, 0, 0, :2] - 0.5).astype(int)
+    for clip, crop, (top, left) in zip(clips, result, corners):
+        np.testing.assert_array_equal(crop, clip[:, top : top + 24, left : left + 24])
+    for places, room in zip(corners.T, (HEIGHT - 24, WIDTH - 24)):
+        assert places.min() <= 2 and places.max() >= room - 2
+
+
 def test_flip_mirrors_about_half_of_the_images():
     images = _random_images()
     result = np.asarray(augment.random_flip(_keys(), images))
@@ -120,6 +132,13 @@ def test_grayscale_is_opencvs_for_the_share_of_images():
     assert 8 < changed.sum() < 32
     expected = np.where(changed[:, None, None, None], gray[..., None], images)
     np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_a_choice_is_of_whole_examples():
+    clips = np.zeros((NUM, 2, 3, 3, 3), np.float32)
+    result = np.asarray(augment.random_choice(_keys(), 0.3, clips + 1, clips))
+    shares = result.mean(axis=(1, 2, 3, 4))
+    assert set(shares) == {0, 1} and 8 < shares.sum() < 32
 
 
 def test_brightness_contrast_and_saturation_are_affine_within_the_strength():
@@ -187,6 +206,24 @@ def test_affine_crops_are_similarities_within_bounds():
         assert position.min() < length * 0.4 and position.max() > length * 0.6
 
 
+def test_equal_keys_give_equal_shapes_from_places_of_their_own():
+    size = 20
+
+    @functools.partial(_compiled, num_settings=0)
+    def crop(keys, place_keys):
+        images = _ramps()
+        return augment.random_affine_crop(
+            keys, images, size, min_scale=1 / 1.2, place_keys=place_keys
+        )
+
+    fits = [_fit(crop(_keys(), _keys(seed=seed)), margin=0) for seed in (1, 2)]
+    (matrices, centres, _), (other_matrices, other_centres, _) = fits
+    np.testing.assert_allclose(matrices, other_matrices, atol=2e-3)
+    assert np.abs(centres - other_centres).mean() > 2
+    scale = 1 / np.sqrt(np.abs(np.linalg.det(matrices)))
+    assert 1 / 1.2 - 1e-3 < scale.min() < 0.87 and 1.15 < scale.max() < 1.2 + 1e-3
+
+
 def test_affine_crop_continues_a_small_image_by_reflection():
     images = _random_images(2, (6, 8))
     actual = _compiled(augment.random_affine_crop, 4)(_keys(2), images, 10, 0.0, 1.0, False)
@@ -212,9 +249,11 @@ def test_an_image_depends_on_its_own_key_alone():
         (lambda k, x: augment.random_resized_crop(k, x, 4, area=(0.0, 1.0)), 'area is'),
         (lambda k, x: augment.random_resized_crop(k, x, 4, aspect=(2.0, 1.0)), 'aspect is'),
         (lambda k, x: augment.random_grayscale(k, x, 1.5), 'probability is 1.5'),
+        (lambda k, x: augment.random_choice(k, -0.5, x, x), 'probability is -0.5'),
         (lambda k, x: augment.color_jitter(k, x, hue=0.6), '0.6'),
         (lambda k, x: augment.color_jitter(k, x, contrast=-1.0), '-1.0'),
         (lambda k, x: augment.random_affine_crop(k, x, 4, max_scale=0.5), '0.5'),
+        (lambda k, x: augment.random_affine_crop(k, x, 4, min_scale=1.3), '1.2 and 1.3'),
         (lambda k, x: augment.random_flip(k, (255 * x).astype(np.uint8)), 'uint8'),
         (lambda k, x: augment.random_flip(k, x[0]), r'\[8, 10, 3\]'),
     ],

@@ -113,3 +113,37 @@ def test_resize_and_pad(shape, rows, columns):
     else:
         np.testing.assert_array_equal(result[:, :, 3], result[:, :, 5])
         np.testing.assert_array_equal(result[:, :, 12], result[:, :, 10])
+
+
+def test_affine_places_of_a_third_in_the_middle():
+    places_of = jax.jit(geometry.affine_places, static_argnums=(1, 2, 3))
+    theta = jnp.asarray([[[1 / 3, 0, 0], [0, 1 / 3, 0]]])
+    places = places_of(theta, 10, 30, True)
+    # Corner aligned: the outermost centres are a third of 29 cells apart, around the middle.
+    expected = 15 + np.linspace(-1, 1, 10) * 29 / 6
+    np.testing.assert_allclose(places[0, :, 0, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(places[0, 0, :, 1], expected, rtol=1e-5)
+    # Else they are the centres of the ten cells in the middle.
+    places = places_of(theta, 10, 30, False)
+    np.testing.assert_allclose(places[0, :, 0, 0], np.arange(10) + 10.5, rtol=1e-5)
+    # A quarter turn takes x to y; the shift is of x and y.
+    theta = jnp.asarray([[[0, -1, 0.5], [1, 0, 0]]])
+    places = places_of(theta, 3, 3, False)
+    np.testing.assert_allclose(places[0, 0, 0], [0.5, 3.25], rtol=1e-5)
+    np.testing.assert_allclose(places[0, 0, 2], [2.5, 3.25], rtol=1e-5)
+
+
+def test_sample_interpolates_and_fades_to_zero():
+    rows, columns = np.meshgrid(np.arange(4.0), np.arange(5.0), indexing='ij')
+    images = jnp.asarray(np.stack([rows, columns, np.ones_like(rows)], axis=-1)[None], jnp.float32)
+    places = jnp.asarray(
+        [[[1.75, 2.5], [0.5, 4.5], [0.25, 3.0], [3.5, 5.25], [-0.6, 2.0], [1e12, -1e12]]]
+    )
+    sample = jax.jit(geometry.sample)
+    expected = [[1.25, 2, 1], [0, 4, 1], [0, 1.875, 0.75], [0.75, 1, 0.25], [0] * 3, [0] * 3]
+    np.testing.assert_allclose(sample(images, places)[0], expected, rtol=1e-5)
+    # Between centres, where it is smooth.
+    places = jnp.asarray([[[1.75, 2.3], [0.3, 3.1], [3.7, 5.3]]])
+    jax.test_util.check_grads(
+        sample, (images, places), order=1, modes=['rev'], eps=1e-2, atol=2e-2, rtol=2e-2
+    )

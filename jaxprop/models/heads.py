@@ -1,4 +1,4 @@
-"""Heads that turn the feature maps of a backbone into one vector per image."""
+"""Heads that turn the feature maps of a backbone, or their affinities, into one vector each."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxprop.models.network import attribute_names
-from jaxprop.models.resnet import BasicBlock, max_pool
+from jaxprop.models.resnet import HE, BasicBlock, max_pool
 
 KINDS = ('linear', 'residual')
 
@@ -64,6 +64,109 @@ class ResidualHead(nn.Module):
         return LinearHead(self.num_outputs, name='linear')(x)
 
 
+class ProjectionHead(nn.Module):
+    """Average pool and three dense layers with BatchNorm: SimSiam's projector.
+
+    A ReLU follows the first two norms. `[B, H, W, C]` -> float32 `[B, num_outputs]`.
+
+    Source: Chen, He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
+    """
+
+    hidden: int
+    num_outputs: int
+    norm_momentum: float = 0.9
+    norm_axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool = False) -> jax.Array:
+        x = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        for index in range(2):
+            x = nn.Dense(self.hidden, name=f'dense_{index}')(x)
+            x = nn.relu(_norm(self, train, f'norm_{index}')(x))
+        return _norm(self, train, 'norm_2')(nn.Dense(self.num_outputs, name='dense_2')(x))
+
+
+class PredictionHead(nn.Module):
+    """Two dense layers, BatchNorm and a ReLU between them: SimSiam's predictor.
+
+    `[B, D]` -> `[B, num_outputs]`.
+
+    Source: Chen, He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
+    """
+
+    bottleneck: int
+    num_outputs: int
+    norm_momentum: float = 0.9
+    norm_axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, vectors: jax.Array, train: bool = False) -> jax.Array:
+        x = nn.Dense(self.bottleneck, name='dense_0')(vectors)
+        x = nn.relu(_norm(self, train, 'norm_0')(x))
+        return nn.Dense(self.num_outputs, name='dense_1')(x)
+
+
+class TransformHead(nn.Module):
+    """Two convolutions and a dense layer from affinities to a shift and a rotation (TimeCycle).
+
+    For each cell of a patch of n x n cells there are affinities with the cells of a frame:
+    `[N, n, n, H, W]` -> `[N, 3]`, a shift along x and y and an angle, near 0 at the start. The
+    affinities are the channels, in the order of columns; the dense layer takes the convolutions'
+    result channel by channel. So released weights fit.
+
+    Attributes:
+      hidden: channels of the convolutions; released: (128, 64).
+      kernel: their size; released: 4. There is no padding, so n must be at least 2 kernel - 1.
+
+    Source: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-Consistency of Time", CVPR
+    2019, as released.
+    """
+
+    hidden: tuple[int, int]
+    kernel: int
+
+    @nn.compact
+    def __call__(self, affinities: jax.Array, train: bool = False) -> jax.Array:
+        del train
+        x = affinities.mT
+        x = x.reshape(*x.shape[:3], -1)
+        for index, channels in enumerate(self.hidden):
+            conv = nn.Conv(
+                channels,
+                (self.kernel, self.kernel),
+                padding='VALID',
+                use_bias=False,
+                kernel_init=HE,
+                name=f'conv{index + 1}',
+            )
+            x = nn.leaky_relu(conv(x), 0.1)
+        x = jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
+        return nn.Dense(3, kernel_init=nn.initializers.normal(0.01), name='dense')(x)
+
+
+def _norm(head: nn.Module, train: bool, name: str) -> nn.BatchNorm:
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=head.norm_momentum,
+        epsilon=1e-5,
+        axis_name=head.norm_axis_name,
+        name=name,
+    )
+
+
+def shared_attributes(
+    head: type[nn.Module], backbone: nn.Module, axis_name: str | None = None
+) -> dict[str, Any]:
+    """The attributes that a head takes over from a backbone, where both have them.
+
+    These are the padding, the norms' momentum and axis, and the dtype. The norms' axis is
+    `axis_name` where the backbone has no `norm_axis_name`.
+    """
+    names = {'padding', 'norm_momentum', 'norm_axis_name', 'dtype'} & set(attribute_names(head))
+    known = names & set(attribute_names(backbone))
+    return {'norm_axis_name': axis_name} | {name: getattr(backbone, name) for name in known}
+
+
 def make_head(
     kind: str, num_outputs: int, backbone: nn.Module, axis_name: str | None = None
 ) -> nn.Module:
@@ -83,9 +186,5 @@ def make_head(
     if kind == 'linear':
         return LinearHead(num_outputs)
     if kind == 'residual':
-        known = attribute_names(backbone)
-        names = ('padding', 'norm_momentum', 'norm_axis_name', 'dtype')
-        shared: dict[str, Any] = {'norm_axis_name': axis_name}
-        shared |= {name: getattr(backbone, name) for name in names if name in known}
-        return ResidualHead(num_outputs, **shared)
+        return ResidualHead(num_outputs, **shared_attributes(ResidualHead, backbone, axis_name))
     raise ValueError(f'head is {kind!r}; known: {KINDS}')

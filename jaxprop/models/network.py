@@ -13,7 +13,7 @@ from jaxprop.names import unknown
 
 PACKAGE = 'jaxprop.models'
 # Attributes of networks without any effect on the features of a trained one.
-TRAINING_ALONE = ('frozen_until', 'norm_momentum', 'norm_axis_name')
+TRAINING_ALONE = ('frozen_until', 'norm_momentum', 'norm_axis_name', 'zero_init_residual')
 
 
 def find_network(name: str) -> type[nn.Module]:

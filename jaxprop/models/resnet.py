@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 STAGES = ('res1', 'res2', 'res3', 'res4')
 PADDINGS = ('zero', 'reflect')
-_HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -41,7 +41,7 @@ def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callabl
             padding=(padding, padding),
             dtype=module.dtype,
             name=name,
-            **{'use_bias': False, 'kernel_init': _HE, **settings},
+            **{'use_bias': False, 'kernel_init': HE, **settings},
         )
         return layer(x)[:, :height, :width]
 
@@ -54,6 +54,11 @@ def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callabl
         dtype=module.dtype,
     )
     return conv, norm
+
+
+def _last_scale(block: nn.Module) -> nn.initializers.Initializer:
+    """Where the scale of a block's last norm starts."""
+    return nn.initializers.zeros if block.zero_init_residual else nn.initializers.ones
 
 
 class BasicBlock(nn.Module):
@@ -70,6 +75,7 @@ class BasicBlock(nn.Module):
     norm_momentum: float = 0.9
     norm_axis_name: str | None = None
     dtype: DTypeLike | None = None
+    zero_init_residual: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -77,7 +83,7 @@ class BasicBlock(nn.Module):
         y = conv(x, self.channels, 3, self.stride, name='conv1')
         y = nn.relu(norm(name='norm1')(y))
         y = conv(y, self.channels, 3, name='conv2')
-        y = norm(name='norm2')(y)
+        y = norm(name='norm2', scale_init=_last_scale(self))(y)
         if self.stride != 1 or x.shape[-1] != self.channels:
             x = conv(x, self.channels, 1, self.stride, name='shortcut_conv')
             x = norm(name='shortcut_norm')(x)
@@ -96,6 +102,7 @@ class BottleneckBlock(nn.Module):
     norm_momentum: float = 0.9
     norm_axis_name: str | None = None
     dtype: DTypeLike | None = None
+    zero_init_residual: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -105,7 +112,7 @@ class BottleneckBlock(nn.Module):
         y = conv(y, self.channels // 4, 3, self.stride, name='conv2')
         y = nn.relu(norm(name='norm2')(y))
         y = conv(y, self.channels, 1, name='conv3')
-        y = norm(name='norm3')(y)
+        y = norm(name='norm3', scale_init=_last_scale(self))(y)
         if self.stride != 1 or x.shape[-1] != self.channels:
             x = conv(x, self.channels, 1, self.stride, name='shortcut_conv')
             x = norm(name='shortcut_norm')(x)
@@ -148,6 +155,8 @@ class ResNet(nn.Module):
       projection_bias: whether it has a bias. Then it starts as PyTorch's convolutions do, uniform
         in +-1 / sqrt(inputs of an output), as CorrFlow and MAST were trained; else as the others.
       projection_relu: whether a ReLU follows it.
+      zero_init_residual: whether the scale of each block's last norm starts at 0, so that a block
+        starts as its shortcut (VFS).
 
     Raises:
       ValueError: when built with a value that is none of these, or called on other images.
@@ -172,6 +181,7 @@ class ResNet(nn.Module):
     projection_kernel: int = 1
     projection_bias: bool = False
     projection_relu: bool = False
+    zero_init_residual: bool = False
 
     def __post_init__(self):
         # A list, as JSON has it, would make the module unhashable.
@@ -239,6 +249,7 @@ class ResNet(nn.Module):
             norm_momentum=self.norm_momentum,
             norm_axis_name=self.norm_axis_name,
             dtype=self.dtype,
+            zero_init_residual=self.zero_init_residual,
         )
         learns = self.frozen_until is None
 

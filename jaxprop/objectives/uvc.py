@@ -19,7 +19,13 @@ from jaxprop.augment import random_affine_crop
 from jaxprop.checkpoints.convnets import load_released
 from jaxprop.geometry import box_of_size, box_of_spread, cell_centers, crop, resize_and_pad
 from jaxprop.models.color_autoencoder import STRIDE, ColorAutoencoder
-from jaxprop.objectives.objective import Objective, Variables, apply_networks, example_keys
+from jaxprop.objectives.objective import (
+    Objective,
+    Variables,
+    apply_networks,
+    example_keys,
+    numbered_keys,
+)
 
 STAGES = ('warm_up', 'joint')
 BOXES = ('size', 'spread')
@@ -34,11 +40,12 @@ def objective(
     frame_size: int = 640,
     max_rotation: float = 10.0,
     max_scale: float = 1.2,
+    min_scale: float | None = None,
     box: str = 'size',
     temperature: float = 1.0,
     cycle_weight: float = 0.1,
-    coordinate_weight: float = 0.1,
-    concentration_weight: float = 1e4,
+    coordinate_weight: float = 0.0,
+    concentration_weight: float = 1.2,
     concentration_window: int = 8,
     concentration_start: int = 0,
     outlier_threshold: float = 2.5,
@@ -48,7 +55,8 @@ def objective(
     """Colorization of each frame of a pair from the other one, in one of UVC's two stages.
 
     The features see lightness alone; their affinities copy a frozen autoencoder's colour features.
-    'warm_up': both frames are crops taken independently (position, rotation, scale, flip).
+    'warm_up': both frames are crops of one random rotation, scale and flip, each from a place of
+    its own.
     'joint': frame 1 is a rotated crop, frame 2 is whole; the crop is first located in frame 2,
     see `locate`, and what is there is cropped. Then `pair_terms`:
 
@@ -70,12 +78,16 @@ def objective(
       patch_size: of the crops, in pixels.
       frame_size: of the whole frame 2 of 'joint': its longer side in pixels; padded to a square.
       max_rotation: of crops, in degrees.
-      max_scale: of crops, in 'warm_up' only.
-      box: how `locate` finds the size of the box: 'size' (the patch's) or 'spread'.
+      max_scale, min_scale: bounds of the crops' magnification, in 'warm_up' only; the lower one is
+        1 / max_scale where it is None.
+      box: how `locate` finds the size of the box: 'size' (the patch's) or 'spread'. Released: the
+        patch's, but cut at the right and bottom of the frame instead of moved into it.
       temperature: T of softmax(A / T).
       cycle_weight: of colouring frame 1 with frame 2.
-      coordinate_weight: of coordinates that should return. Released: 0 in 'warm_up'.
-      concentration_weight: of compactness of where windows of cells go.
+      coordinate_weight: of coordinates that should return. Released: 0; the paper's joint stage:
+        0.1.
+      concentration_weight: of compactness of where windows of cells go. Released: 0.3, summed over
+        4 devices.
       concentration_window: side of a window in cells.
       concentration_start: step from which concentration counts. Released: after the first epoch
         of 'warm_up', at once in 'joint'.
@@ -121,23 +133,25 @@ def objective(
         """The two images of each pair, uint8 RGB."""
         frames = frames.astype(jnp.float32) / 255
         first, second = frames[:, 0], frames[:, 1]
-        keys = jax.vmap(jax.random.split, out_axes=1)(example_keys(rng, frames.shape[0], axis_name))
+        keys = example_keys(rng, len(frames), axis_name)
         if stage == 'warm_up':
             first, second = (
                 random_affine_crop(
-                    key,
+                    keys,
                     frame,
                     patch_size,
                     max_rotation=max_rotation,
                     max_scale=max_scale,
+                    min_scale=1 / max_scale if min_scale is None else min_scale,
                     flip=True,
+                    place_keys=place_keys,
                 )
-                for key, frame in zip(keys, (first, second))
+                for place_keys, frame in zip(numbered_keys(keys, 2).T, (first, second))
             )
         else:
             # Its scale stays that of frame 2, and so does its handedness.
             first = random_affine_crop(
-                keys[0],
+                keys,
                 resize_and_pad(first, frame_size),
                 patch_size,
                 max_rotation=max_rotation,

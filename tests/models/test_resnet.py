@@ -9,6 +9,7 @@ import pytest
 
 from jaxprop.checkpoints.convnets import from_torchvision
 from jaxprop.models import ResNet, estimate_batch_statistics
+from jaxprop.models.resnet import BasicBlock, BottleneckBlock
 
 
 @functools.cache
@@ -239,6 +240,19 @@ def test_projection_follows_the_output_stage(relu):
     model = ResNet(**attributes, projection_relu=relu)
     kernel = jax.eval_shape(model.init, jax.random.key(0), images)['params']['projection']
     assert set(kernel) == {'kernel'}
+
+
+def test_blocks_can_start_as_their_shortcuts():
+    key = jax.random.key(0, impl='rbg')
+    x = np.tile(random_images((2, 5, 6)), 4)
+    for block in (BasicBlock, BottleneckBlock):
+        y, _ = jax.jit(block(12, zero_init_residual=True).init_with_output)(key, x)
+        np.testing.assert_array_equal(y, np.maximum(x, 0))
+    model = ResNet(output='res1', zero_init_residual=True)
+    params = jax.jit(model.init)(key, random_images((1, 24, 17)))['params']
+    for name in ('res1_0', 'res1_1'):
+        assert not np.any(params[name]['norm2']['scale'])
+        assert np.all(params[name]['norm1']['scale'] == 1)
 
 
 def test_a_batch_equals_its_images_one_by_one():

@@ -222,6 +222,26 @@ def test_a_shifted_frame_gives_a_shifted_box():
         uvc.locate(frame, frame, box='other')
 
 
+def test_a_pair_shares_rotation_scale_and_flip(monkeypatch):
+    calls = []
+
+    def record(keys, frames, size, *, place_keys, **settings):
+        calls.append((jax.random.key_data(keys), jax.random.key_data(place_keys), settings))
+        if len(calls) == 2:
+            raise InterruptedError
+        return frames
+
+    monkeypatch.setattr(uvc, 'random_affine_crop', record)
+    objective = uvc.objective(Backbone(), color_variables())
+    with pytest.raises(InterruptedError):
+        objective.loss({}, {}, clips(), jax.random.key(1))
+    (keys, places, settings), (other_keys, other_places, other_settings) = calls
+    assert settings == other_settings
+    assert settings == {'max_rotation': 10, 'max_scale': 1.2, 'min_scale': 1 / 1.2, 'flip': True}
+    np.testing.assert_array_equal(keys, other_keys)
+    assert len(np.unique(np.concatenate([keys, places, other_places]), axis=0)) == 12
+
+
 @pytest.mark.slow
 def test_warm_up_overfits_four_clips():
     released = load_released(
@@ -273,6 +293,7 @@ def test_joint_terms_start_when_they_should():
         patch_size=32,
         frame_size=64,
         box='spread',
+        coordinate_weight=0.1,
         concentration_window=2,
         concentration_start=1,
         outlier_threshold=-1.0,
