@@ -101,3 +101,16 @@ def videos():
     config = images()
     config.update(kind='videos', num_frames=2, max_gap=50, examples_per_video=1)
     return config
+
+
+def clips(sampling, num_frames, examples_per_video=1, **settings):
+    """Clips of videos in order of time; `settings` are the sampling's and others of the data."""
+    config = images()
+    config.update(
+        kind='videos',
+        num_frames=num_frames,
+        sampling=sampling,
+        examples_per_video=examples_per_video,
+        **settings,
+    )
+    return config

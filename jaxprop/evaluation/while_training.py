@@ -1,7 +1,7 @@
 """Evaluates the network of a run of training, while it trains, on sequences that tune it."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,6 @@ from jaxprop.evaluation.labeller import Labeller
 from jaxprop.evaluation.networks import network_of
 from jaxprop.models.network import attribute_names, replace_attributes
 
-# What an evaluation's config says of a network beside its attributes.
-_NO_ATTRIBUTES = ('name', 'architecture', 'seed', 'untrained')
-
 
 def make_evaluate(
     base: ConfigDict, settings: ConfigDict, output: pathlib.Path, *, name: str
@@ -24,9 +21,9 @@ def make_evaluate(
 
     Args:
       base: a config of configs/eval. Its own sequences are those on which results are reported.
-      settings: `measure`, `allow_val`, and sections of `base` with what is to be changed in it:
-        values that are neither None nor empty. A training config's `evaluation`, see
-        configs/train/base.py.
+      settings: a training config's `evaluation`, see configs/train/base.py: `measure`, `allow_val`,
+        attributes of the network that differ from training in `network`, and sections of `base`
+        with what is to be changed in it. None and what is empty change nothing.
       output: the folder for the latest evaluation's masks, scores and report.
       name: of the run, for reports.
 
@@ -46,11 +43,8 @@ def make_evaluate(
         _refuse_reported(base, config, [sequence for sequence, _ in sequences])
     for _, open_sequence in sequences:
         open_sequence()  # What cannot be read is said now, not hours later.
-    attributes = {
-        key: value
-        for key, value in config.network.items()
-        if key not in _NO_ATTRIBUTES and value is not None
-    }
+    # What the config says of its own network is not said of this one.
+    attributes = {key: value for key, value in settings.network.items() if value is not None}
 
     def evaluate(network, variables, color, step):
         if unknown := sorted(set(attributes) - set(attribute_names(network))):
@@ -94,7 +88,7 @@ def _changed(base: ConfigDict, settings: ConfigDict) -> ConfigDict:
     """A copy of a config with what a run's settings change in it."""
     config = ConfigDict(base.to_dict())
     for section, values in settings.items():
-        if not isinstance(values, Mapping | ConfigDict):
+        if section == 'network' or not isinstance(values, ConfigDict):
             continue
         for key, value in values.items():
             if value is None or value in ('', ()):
