@@ -1,4 +1,4 @@
-"""Pixels as networks take them: normalised RGB, and CIE Lab in the 8-bit units of OpenCV.
+"""Pixels as networks take them: normalised RGB, and CIE Lab, also in the 8-bit units of OpenCV.
 
 8-bit Lab holds L in 0..255 (CIE lightness times 2.55), and a and b shifted by 128.
 """
@@ -34,6 +34,10 @@ _DARK = 216 / 24389
 _SLOPE = 24389 / 27 / 116
 
 
+# What MAST divides a and b by.
+LAB_SCALE = 127.0
+
+
 def normalize_rgb(images: jax.Array) -> jax.Array:
     """RGB as networks trained on ImageNet take it: (x / 255 - mean) / std.
 
@@ -50,6 +54,48 @@ def normalize_rgb(images: jax.Array) -> jax.Array:
     """
     _check_channels(images)
     return (_unit(images) - _IMAGENET_MEAN) / _IMAGENET_STD
+
+
+def rgb_to_lab(images: jax.Array) -> jax.Array:
+    """sRGB to CIE Lab under D65: L from 0 to 100, a and b from about -110 to 100.
+
+    L = 116 f(Y) - 16, a = 500 (f(X) - f(Y)), b = 200 (f(Y) - f(Z)), as in `rgb_to_lab8` but without
+    its fixed-point steps.
+
+    Args:
+      images: RGB `[..., 3]`, uint8, or floats of the same range 0..255.
+
+    Returns:
+      float32 `[..., 3]`.
+
+    Raises:
+      ValueError: the last axis is not three channels.
+
+    Source: CIE 15 (Lab), IEC 61966-2-1 (sRGB).
+    """
+    _check_channels(images)
+    levels = _unit(images)
+    linear = jnp.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    xyz = _mix(linear, _RGB_TO_XYZ)
+    root = jnp.where(xyz > _DARK, jnp.cbrt(xyz), _SLOPE * xyz + 16 / 116)
+    x, y, z = root[..., 0], root[..., 1], root[..., 2]
+    return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def lab_input(images: jax.Array) -> jax.Array:
+    """Lab as MAST takes it: (L - 50) / 50, a / 127 and b / 127.
+
+    Args:
+      images: as for `rgb_to_lab`.
+
+    Returns:
+      float32 `[..., 3]`.
+
+    Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, as
+    released.
+    """
+    scale = jnp.asarray([50.0, LAB_SCALE, LAB_SCALE])
+    return (rgb_to_lab(images) - jnp.asarray([50.0, 0.0, 0.0])) / scale
 
 
 def rgb_to_lab8(images: jax.Array) -> jax.Array:
@@ -157,7 +203,7 @@ def network_input(images: jax.Array, color: str) -> jax.Array:
     Args:
       images: uint8 RGB `[..., 3]`; or floats: RGB from 0 to 255, for 'lightness' see there.
       color: 'rgb': `normalize_rgb`; 'lightness': `lightness_input` (UVC); 'rgb_unit': RGB / 255
-        (CorrFlow).
+        (CorrFlow); 'lab': `lab_input` (MAST).
 
     Returns:
       float32 `[..., 3]`.
@@ -172,7 +218,9 @@ def network_input(images: jax.Array, color: str) -> jax.Array:
     if color == 'rgb_unit':
         _check_channels(images)
         return _unit(images)
-    raise ValueError(f"color is {color!r}; it must be 'rgb', 'lightness' or 'rgb_unit'")
+    if color == 'lab':
+        return lab_input(images)
+    raise ValueError(f"color is {color!r}; it must be 'rgb', 'lightness', 'rgb_unit' or 'lab'")
 
 
 def _unit(images):

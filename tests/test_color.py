@@ -116,6 +116,20 @@ def test_lightness_input_follows_the_released_steps():
     np.testing.assert_allclose(color.lightness_input(images), expected, atol=1e-5)
 
 
+def test_lab_is_cies():
+    primaries = np.array([[255, 0, 0], [0, 128, 255], [255, 255, 255], [0, 0, 0]], np.uint8)
+    expected = [[53.2406, 80.0942, 67.2015], [54.7145, 18.7751, -70.9183], [100, 0, 0], [0, 0, 0]]
+    lab = color.rgb_to_lab(primaries)
+    np.testing.assert_allclose(lab, expected, atol=2e-3)
+    scaled = np.asarray(color.network_input(primaries, 'lab'))
+    np.testing.assert_allclose(50 * scaled[:, 0] + 50, lab[:, 0], atol=1e-4)
+    np.testing.assert_allclose(127 * scaled[:, 1:], lab[:, 1:], atol=1e-4)
+    # The 8-bit version is within a level or so of it.
+    images = _colours()
+    lab8 = np.asarray(color.rgb_to_lab(images)) * [2.55, 1, 1] + [0, 128, 128]
+    assert np.abs(lab8 - np.asarray(rgb_to_lab8(images))).max() < 3.5
+
+
 def test_network_input():
     images = _colours()
     np.testing.assert_array_equal(color.network_input(images, 'rgb'), color.normalize_rgb(images))
@@ -130,7 +144,7 @@ def test_network_input():
 def test_network_input_of_floats():
     """Whole levels as floats are what they are as 8 bits."""
     images = _colours()
-    for name in ('rgb', 'rgb_unit'):
+    for name in ('rgb', 'rgb_unit', 'lab'):
         np.testing.assert_array_equal(
             color.network_input(images.astype(np.float32), name), color.network_input(images, name)
         )
@@ -146,6 +160,7 @@ def test_network_input_of_floats():
         (lambda: color.network_input(np.zeros((2, 2, 3), np.uint8), 'bgr'), "'bgr'"),
         (lambda: color.network_input(np.zeros((2, 2, 1), np.uint8), 'rgb_unit'), '2, 2, 1'),
         (lambda: color.normalize_rgb(np.zeros((3, 2, 2), np.uint8)), '3, 2, 2'),
+        (lambda: color.rgb_to_lab(np.zeros((2, 2, 1), np.uint8)), '2, 2, 1'),
         (lambda: color.rgb_to_lab8(np.zeros((2, 2, 3), np.float32)), 'float32'),
         (lambda: color.lightness_input(np.zeros((2, 2, 4), np.uint8)), '2, 2, 4'),
         (lambda: color.lightness_input(np.zeros((2, 2, 3), np.float32)), 'float32'),

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     'methods': {'memory', 'names', 'propagation', 'rules'},
     'models': {'names'},
     'checkpoints': {'files', 'models', 'names'},
-    'objectives': {*MATHEMATICS, 'augment', 'checkpoints', 'models', 'names'},
+    'objectives': {*MATHEMATICS, 'augment', 'checkpoints', 'models', 'names', 'rules'},
     'data': {'color', 'files'},
     'tasks': {*MATHEMATICS, 'data', 'files', 'labels', 'metrics', 'names'},
     'evaluation': {

@@ -6,6 +6,7 @@ the settings of the released code.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,7 @@ from jaxprop.objectives.objective import (
     apply_networks,
     clip_frames,
     example_keys,
+    init_networks,
     numbered_keys,
 )
 
@@ -118,16 +120,12 @@ def objective(
     def init(rng, batch):
         del batch
         backbone_rng, head_rng = jax.random.split(rng)
-        collections = dict(backbone.init(backbone_rng, jnp.zeros((1, patch_size, patch_size, 3))))
+        images = jnp.zeros((1, patch_size, patch_size, 3))
         affinities = jnp.zeros((1, patch_cells, patch_cells, cells, cells))
-        params = {
-            'backbone': collections.pop('params'),
-            'head': head.init(head_rng, affinities)['params'],
-        }
-        state = {'step': jnp.zeros((), jnp.int32)}
-        if collections:
-            state['backbone'] = collections
-        return {'params': params, 'state': state}
+        variables = init_networks(networks, backbone_rng, images)
+        variables['params']['head'] = head.init(head_rng, affinities)['params']
+        variables['state']['step'] = jnp.zeros((), jnp.int32)
+        return variables
 
     def loss(params, state, batch, rng):
         frames = clip_frames(
@@ -155,17 +153,24 @@ def objective(
         patch = sample(target, affine_places(theta, patch_size, frame_size, corner_aligned))
 
         features = []
-        clip = rearrange(frames[:, :-2], 'b t h w c -> (b t) h w c')
-        for images in (clip, patch, target):
+        for images in (rearrange(frames[:, :-2], 'b t h w c -> (b t) h w c'), patch, target):
             result, state = apply_networks(networks, params, state, images)
             features.append(result.astype(jnp.float32))
+        of_clip, of_patch, of_target = features
         detached = state['step'] < detach_steps
-        features[:2] = [jnp.where(detached, jax.lax.stop_gradient(x), x) for x in features[:2]]
-        features[0] = features[0].reshape(batch_size, num_frames, *features[0].shape[1:])
+        of_clip, of_patch = (
+            jnp.where(detached, jax.lax.stop_gradient(x), x) for x in (of_clip, of_patch)
+        )
+
+        def predict(affinities):
+            outputs: Any = head.apply({'params': params['head']}, affinities)
+            return theta_of(outputs, scale)
 
         terms = cycle_terms(
-            lambda affinities: theta_of(head.apply({'params': params['head']}, affinities), scale),
-            *features,
+            predict,
+            of_clip.reshape(batch_size, num_frames, *of_clip.shape[1:]),
+            of_patch,
+            of_target,
             theta,
             temperature=temperature,
             corner_aligned=corner_aligned,

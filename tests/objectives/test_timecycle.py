@@ -197,9 +197,7 @@ def test_at_first_the_backbone_can_be_detached():
     params, state = variables['params'], variables['state']
     assert set(state) == {'step'}
     step = make_step(objective)
-    first, second = (
-        step(params, {'step': jnp.asarray(number)}, examples, RNG) for number in (0, 1)
-    )
+    first, second = (step(params, {'step': jnp.int32(number)}, examples, RNG) for number in (0, 1))
     np.testing.assert_allclose(first[0][0], second[0][0], rtol=1e-6)
     # Then only the patch's own frame has a gradient.
     assert np.abs(first[1]['backbone']['weight'] - second[1]['backbone']['weight']).max() > 1e-5

@@ -1,0 +1,261 @@
+"""CorrFlow: colours of a frame that are copied through a clip, also back to where they came from.
+
+Lai, Xie, "Self-supervised Learning for Video Correspondence Flow", BMVC 2019, with the settings of
+the released code.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprop import color
+from jaxprop.augment import color_jitter, random_choice
+from jaxprop.objectives.copying import (
+    central_pixels,
+    check_sizes,
+    copy_from_window,
+    enlarge,
+    stretch,
+)
+from jaxprop.objectives.objective import (
+    Objective,
+    apply_networks,
+    clip_frames,
+    example_keys,
+    init_networks,
+    numbered_keys,
+)
+
+# The released centres of 16 clusters of colours, a and b of CIE Lab.
+PALETTE = (
+    (10.23, -25.50), (9.17, -5.48), (38.08, -55.18), (13.77, 29.93),
+    (-22.91, 4.35), (0.37, -7.30), (-5.35, -13.47), (-9.10, 43.39),
+    (2.85, -18.04), (-1.22, 21.68), (-7.97, -0.26), (33.96, 15.08),
+    (22.35, -38.78), (5.73, 8.65), (54.30, -73.89), (0.19, 0.03),
+)  # fmt: skip
+
+
+def objective(
+    backbone: nn.Module,
+    *,
+    truth_steps: int,
+    size: int = 256,
+    reach: int = 6,
+    temperature: float = 1.0,
+    palette: tuple[tuple[float, float], ...] = PALETTE,
+    keep_all: float = 0.3,
+    jitter: float = 0.1,
+    jitter_probability: float = 0.1,
+    long_weight: float = 0.1,
+    truth: tuple[float, float] = (0.9, 0.6),
+    average_class_numbers: bool = False,
+    axis_name: str | None = None,
+) -> Objective:
+    """Cross-entropy of the colour classes of pixels that are copied between three frames.
+
+        loss = CE(0 -> 1) + CE(1 -> 2) + long_weight (CE(0 -> 1 -> 0) + CE(0 -> 1 -> 2 -> 1 -> 0))
+
+    Arrows are copies by `copy_from_window`, CE the cross-entropy of the last one with the frame's
+    own classes: see `clip_terms`. The second copy takes the true classes of frame 1 in some steps
+    and the copied ones in the others; the share of the first falls over the run.
+
+    The network sees frames in RGB from 0 to 1, some of them in other colours, and in most steps
+    without one or two of the three channels, see `drop_channels`, so that it cannot match colours
+    alone. Each frame of the clips has batch statistics of its own.
+
+    The batch is `{'frames': uint8 RGB [B, 3, h, w, 3]}`, in the order of time; released: 4 frames
+    apart. Metrics: 'similarity' and 'long', the terms as they enter the loss, 'loss', their sum;
+    'accuracy' of the classes 0 -> 1, and 'truth_share'. Parameters: 'backbone'. State: 'backbone'
+    (its batch statistics, if any), 'step' (calls so far).
+
+    Example:
+
+        backbone = ResNet(
+            output='res4', strides=(1, 2, 1, 1), max_pool=False, widths=(64, 128, 256, 256),
+            projection=64, projection_kernel=3, projection_bias=True,
+        )
+        corrflow = objective(backbone, truth_steps=100_000)
+        variables = corrflow.init(jax.random.key(0), batch)
+        loss, (state, metrics) = corrflow.loss(
+            variables['params'], variables['state'], batch, jax.random.key(1)
+        )
+
+    Args:
+      backbone: of stride 4. Released: as in the example.
+      truth_steps: in so many steps the share of true classes goes from the first to the second of
+        `truth`. Released: the whole run.
+      size: frames are resized to squares of so many pixels.
+      reach: of the window of a copy, in cells.
+      temperature: T of the copies; features are not normalised. Released: 1. The square root of
+        the channels is easier to learn with, and is then needed in propagation, too.
+      palette: the classes: a and b of CIE Lab.
+      keep_all: share of the steps without a dropped channel.
+      jitter: strengths of brightness, contrast, saturation and hue.
+      jitter_probability: of a clip to be jittered, each frame by itself.
+      long_weight: of the cycles.
+      truth: shares of steps in which the second copy takes true classes, at the first and from step
+        `truth_steps` on.
+      average_class_numbers: the true classes of a cell's four pixels are averaged as numbers and
+        rounded down, instead of as soft labels: an error of the released code.
+      axis_name: the mapped axis of devices, if any.
+
+    Raises:
+      ValueError: settings out of their range, another stride; (from loss) clips of fewer than 3
+        frames.
+    """
+    check_sizes(backbone, size, reach, temperature)
+    if truth_steps < 1:
+        raise ValueError(f'truth_steps is {truth_steps}; needed: at least 1')
+    for name, shares in (('keep_all', (keep_all,)), ('truth', truth)):
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f'{name} is {shares}; needed: 0 to 1')
+    networks = {'backbone': backbone}
+
+    def init(rng, batch):
+        del batch
+        variables = init_networks(networks, rng, jnp.zeros((1, size, size, 3)))
+        variables['state']['step'] = jnp.zeros((), jnp.int32)
+        return variables
+
+    def loss(params, state, batch, rng):
+        frames = stretch(clip_frames(batch, 3, 'colours go through three')[:, :3], size)
+        drop_rng, truth_rng, jitter_rng = jax.random.split(rng, 3)
+        images = frames
+        if jitter and jitter_probability:
+            keys = numbered_keys(example_keys(jitter_rng, len(frames), axis_name), 4)
+            jittered = [color_jitter(keys[:, t], frames[:, t], *[jitter] * 4) for t in range(3)]
+            images = random_choice(
+                keys[:, 3], jitter_probability, jnp.stack(jittered, axis=1), frames
+            )
+        images = color.network_input(jnp.round(255 * images), 'rgb_unit')
+        # Of the whole batch, or batch statistics would be of no input that there is.
+        images = drop_channels(drop_rng, images, keep_all)
+        features = []
+        for t in range(3):
+            result, state = apply_networks(networks, params, state, images[:, t])
+            features.append(result.astype(jnp.float32))
+
+        progress = jnp.minimum(state['step'] / truth_steps, 1)
+        share = truth[0] + (truth[1] - truth[0]) * progress
+        terms = clip_terms(
+            jnp.stack(features, axis=1),
+            nearest_color(color.rgb_to_lab(255 * frames)[..., 1:], palette),
+            jax.random.bernoulli(truth_rng, share),
+            num_classes=len(palette),
+            reach=reach,
+            temperature=temperature,
+            average_class_numbers=average_class_numbers,
+        )
+        metrics = {'similarity': terms['similarity'], 'long': long_weight * terms['long']}
+        metrics['loss'] = metrics['similarity'] + metrics['long']
+        metrics |= {'accuracy': terms['accuracy'], 'truth_share': share}
+        state = {**state, 'step': state['step'] + 1}
+        return metrics['loss'], (state, metrics)
+
+    return Objective(init, loss, 'rgb_unit')
+
+
+def clip_terms(
+    features: jax.Array,
+    classes: jax.Array,
+    true_classes: jax.Array | bool,
+    *,
+    num_classes: int,
+    reach: int = 6,
+    temperature: float = 1.0,
+    average_class_numbers: bool = False,
+) -> dict[str, jax.Array]:
+    """CorrFlow's terms, from features.
+
+    A copy takes a frame's class maps at the middle of each cell (`prepare`), copies them by
+    `copy_from_window` and enlarges them to pixels. Copies of copies stay soft, and gradients flow
+    through all.
+
+    Args:
+      features: `[B, 3, H, W, C]`.
+      classes: of the pixels, integers `[B, 3, 4 H, 4 W]`.
+      true_classes: whether the copy 1 -> 2 takes the true classes of frame 1.
+      num_classes: L.
+      reach, temperature: see `copy_from_window`.
+      average_class_numbers: see `objective`.
+
+    Returns:
+      Scalars: 'similarity', CE(0 -> 1) + CE(1 -> 2); 'long', CE(0 -> 1 -> 0) +
+      CE(0 -> 1 -> 2 -> 1 -> 0); 'accuracy' of 0 -> 1.
+    """
+    prepare_truth = functools.partial(
+        prepare, num_classes=num_classes, average_class_numbers=average_class_numbers
+    )
+
+    def copy(target, reference, cells):
+        references, values = (x[:, None] for x in (features[:, reference], cells))
+        copied = copy_from_window(
+            features[:, target], references, values, reach=reach, temperature=temperature
+        )
+        return enlarge(copied)
+
+    def middle(maps):
+        return jnp.mean(central_pixels(maps), axis=3)
+
+    in_1 = copy(1, 0, prepare_truth(classes[:, 0]))
+    cells_1 = middle(in_1)
+    in_2 = copy(2, 1, jnp.where(true_classes, prepare_truth(classes[:, 1]), cells_1))
+    back_from_1 = copy(0, 1, cells_1)
+    back_in_1 = copy(1, 2, middle(copy(2, 1, cells_1)))
+    back_from_2 = copy(0, 1, middle(back_in_1))
+    return {
+        'similarity': class_error(in_1, classes[:, 1]) + class_error(in_2, classes[:, 2]),
+        'long': class_error(back_from_1, classes[:, 0]) + class_error(back_from_2, classes[:, 0]),
+        'accuracy': jnp.mean(jnp.argmax(in_1, axis=-1) == classes[:, 1]),
+    }
+
+
+def prepare(classes: jax.Array, num_classes: int, average_class_numbers: bool = False) -> jax.Array:
+    """Classes of pixels as soft labels of cells: those of the four pixels in its middle.
+
+    Args:
+      classes: integers `[B, 4 H, 4 W]`.
+      num_classes: L.
+      average_class_numbers: their numbers are averaged and rounded down, an error of the release.
+
+    Returns:
+      `[B, H, W, L]`.
+    """
+    pixels = central_pixels(classes[..., None])[..., 0]
+    if average_class_numbers:
+        numbers = jnp.sum(pixels.astype(jnp.int32), axis=-1) // 4
+        return jax.nn.one_hot(numbers, num_classes)
+    return jnp.mean(jax.nn.one_hot(pixels, num_classes), axis=-2)
+
+
+def class_error(prediction: jax.Array, classes: jax.Array) -> jax.Array:
+    """The mean of -log(prediction[class] + 1e-8): `[..., L]` and integers `[...]`."""
+    chosen = jnp.take_along_axis(prediction, classes[..., None].astype(jnp.int32), axis=-1)
+    return -jnp.mean(jnp.log(chosen + 1e-8))
+
+
+def nearest_color(ab: jax.Array, palette: tuple[tuple[float, float], ...] = PALETTE) -> jax.Array:
+    """Numbers of the palette's nearest colours, the first of equal ones: `[..., 2]` -> `[...]`."""
+    difference = ab[..., None, :] - np.asarray(palette, np.float32)
+    return jnp.argmin(jnp.sum(jnp.square(difference), axis=-1), axis=-1)
+
+
+def drop_channels(key: jax.Array, images: jax.Array, keep_all: float = 0.3) -> jax.Array:
+    """Images without one or two of their channels, which become 0; the others grow by as much.
+
+    With probability `keep_all` none is dropped, else one or two alike. The same are dropped in all
+    images, and the rest is multiplied by 3 / (how many are left).
+
+    Args:
+      key: one.
+      images: `[..., 3]`.
+      keep_all: 0 to 1.
+    """
+    uniform_key, order_key = jax.random.split(key)
+    uniform = jax.random.uniform(uniform_key, (2,))
+    dropped = jnp.where(uniform[0] < keep_all, 0, jnp.where(uniform[1] < 0.5, 1, 2))
+    kept = jax.random.permutation(order_key, 3) >= dropped
+    return images * kept * (3 / (3 - dropped))
