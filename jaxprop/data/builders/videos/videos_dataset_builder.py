@@ -13,7 +13,7 @@ from jaxprop.data.image_files import encode_jpeg
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_video
 
-# A pair of frames lies within one clip, so this is one more than the largest gap.
+# The frames of an example lie within one clip, so this is one more than the largest gap.
 CLIP_FRAMES = 64
 
 
