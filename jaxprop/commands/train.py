@@ -50,9 +50,13 @@ def _evaluate(config, workdir):
     if settings is None or settings.every is None:
         return None
     from jaxprop.evaluation.while_training import make_evaluate
+    from jaxprop.training import setup
 
+    setup.check_settings(config)
     base = config_files.load_config(settings.config, ('eval',))
-    return make_evaluate(base, settings, workdir / 'evaluation', name=config.name)
+    network = setup.without_training(setup.make_backbone(config))
+    output = workdir / 'evaluation'
+    return make_evaluate(base, settings, output, name=config.name, network=network)
 
 
 COMMAND = Command(

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,7 +16,12 @@ from jaxprop.models.network import attribute_names, replace_attributes
 
 
 def make_evaluate(
-    base: ConfigDict, settings: ConfigDict, output: pathlib.Path, *, name: str
+    base: ConfigDict,
+    settings: ConfigDict,
+    output: pathlib.Path,
+    *,
+    name: str,
+    network: nn.Module,
 ) -> Callable[..., dict[str, Any]]:
     """Makes the function that `jaxprop.training.loop.train` calls to evaluate a network.
 
@@ -26,14 +32,15 @@ def make_evaluate(
         with what is to be changed in it. None and what is empty change nothing.
       output: the folder for the latest evaluation's masks, scores and report.
       name: of the run, for reports.
+      network: that is trained, by which the settings are checked.
 
     Returns:
       evaluate(network, variables, color, step) -> 'mean', the measure over all sequences; 'scores',
       all measures over all sequences; 'sequences', the measure of each one.
 
     Raises:
-      ValueError: sequences would be tuned on that are to be reported; a change of what the config
-        does not have.
+      ValueError: sequences would be tuned on that are to be reported; a setting that the config,
+        the network or the benchmark does not have; (from evaluate) there is nothing to score.
       DataError: the sequences cannot be listed or opened.
     """
     config = _changed(base, settings)
@@ -43,33 +50,44 @@ def make_evaluate(
         _refuse_reported(base, config, [sequence for sequence, _ in sequences])
     for _, open_sequence in sequences:
         open_sequence()  # What cannot be read is said now, not hours later.
+    measure = settings.measure
+    if task.printed and measure not in task.printed:
+        raise ValueError(
+            f'evaluation.measure is {measure!r}; it must be one of {", ".join(task.printed)}'
+        )
     # What the config says of its own network is not said of this one.
     attributes = {key: value for key, value in settings.network.items() if value is not None}
+    if unknown := sorted(set(attributes) - set(attribute_names(network))):
+        raise ValueError(
+            f'evaluation.network.{unknown[0]} is {attributes[unknown[0]]!r}, but a '
+            f'{type(network).__name__} has no such attribute'
+        )
 
-    def evaluate(network, variables, color, step):
-        if unknown := sorted(set(attributes) - set(attribute_names(network))):
-            raise ValueError(
-                f'evaluation.network.{unknown[0]} is {attributes[unknown[0]]!r}, but a '
-                f'{type(network).__name__} has no such attribute'
-            )
+    def labeller(network, variables, color, step):
         network = replace_attributes(network, **attributes)
         described = network_of(network, variables, f'{name}, step {step}', color)
+        return Labeller.from_config(config, described)
+
+    labeller(network, {}, 'rgb', 0)  # It refuses wrong settings.
+
+    def evaluate(network, variables, color, step):
         if parallel.is_writer():
             files.remove(output)  # An earlier step's.
         parallel.wait_for_all()
         found = run.evaluate(
             task,
-            Labeller.from_config(config, described),
+            labeller(network, variables, color, step),
             output,
             title=f'{config.title}: {name}, step {step}',
             dataset=config.dataset.to_dict(),
             report_frames=config.report_frames,
             **config.batch,
         )
-        measure, scores = settings.measure, found['summary']
+        scores = found['summary']
         if scores.get(measure) is None:
             raise ValueError(
-                f'evaluation.measure is {measure!r}; measured were {", ".join(scores) or "none"}'
+                f'evaluation.measure is {measure!r}, but no sequence of evaluation.dataset has it: '
+                + ' '.join(found['warnings'])
             )
         columns = task.layout.means.get(measure, (measure,))
         values: dict[str, list[float]] = {}
