@@ -1,15 +1,15 @@
 r"""Examples a second of training, and what is lost to input.
 
-    python benchmarks/training.py --config=configs/train/small_rotation.py \
-        [--config.data.root=FOLDER]
+    python benchmarks/training.py --config=small_rotation [--config.data.root=FOLDER]
+    python benchmarks/training.py --all_small [--config.data.root=FOLDER]
 
 A run of the config in a folder of its own, without its first steps, which compile; beside it the
 input alone (reading, decoding and batching, nothing trained) and the step alone (one batch on the
-device, over and over). Without a folder of videos, rendered ones are written and read. Ratios are
-what to read; rates depend on the machine and what else it does.
+device, over and over). `--all_small` does so for every config small_*, but those that need a
+network which is not given. Without a folder of videos, rendered ones are written and read. Ratios
+are what to read; rates depend on the machine and what else it does.
 """
 
-import contextlib
 import json
 import pathlib
 import sys
@@ -27,6 +27,7 @@ from jaxprop.training.state import create_state
 from jaxprop.training.step import make_train_step
 
 STEPS = flags.DEFINE_integer('steps', 12, 'Timed steps.', lower_bound=1)
+ALL_SMALL = flags.DEFINE_bool('all_small', False, 'Every config small_*, one after the other.')
 _WARM_UP = 4  # Steps until nothing is compiled and the queues are as they stay.
 
 
@@ -63,6 +64,7 @@ def input_rate(config):
 
 
 def step_rate(config):
+    config = config.copy_and_resolve_references()
     iterator = setup.open_data(config)
     steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
     _, objective, _, optimizer = setup.make_training(config, steps_per_epoch)
@@ -84,22 +86,38 @@ def main(arguments):
         raise app.UsageError(f'unknown argument {arguments[1]!r}')
     logging.set_verbosity(logging.ERROR)
     config = flags.FLAGS.config
-    with contextlib.ExitStack() as stack:
-        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if not config.data.root:
+    configs = [config]
+    if ALL_SMALL.value:
+        names = [name for name in config_files.config_names(('train',)) if 'small_' in name]
+        configs = [config_files.load_config(name, ('train',)) for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        root = config.data.root
+        if not root:
             if config.data.kind != 'videos':
                 raise app.UsageError('data.root is empty: say --config.data.root=FOLDER')
+            root = str(folder / 'videos')
             write_videos(folder / 'videos')
-            config.data.root = str(folder / 'videos')
-        rate, waited = run_rate(config, folder / 'run')
-        alone = {'input': input_rate(config), 'step': step_rate(config)}
+        for one in configs:
+            if ALL_SMALL.value and one.objective.get('color_autoencoder') == '':
+                print(f'{one.name}: left out, it needs objective.color_autoencoder')
+                continue
+            one.data.root = root
+            measure(one, folder / f'run {one.name}')
+
+
+def measure(config, folder):
+    """Prints what a config's training, input and step give."""
+    rate, waited = run_rate(config, folder)
+    alone = {'input': input_rate(config), 'step': step_rate(config)}
+    batch_size = config.data.batch_size
     print(
         f'{config.name} on {jax.device_count()} x {jax.devices()[0].device_kind}, batches of '
-        f'{config.data.batch_size}:'
+        f'{batch_size}, {batch_size / alone["step"]:.2f} s a step:'
     )
     print(f'  training    {rate:8.1f} examples/s, {100 * waited:.1f} % of the time without input')
     for name, value in alone.items():
-        print(f'  {name} alone {value:9.1f} examples/s, {value / rate:.2f} x training')
+        print(f'  {name} alone {value:9.1f} examples/s, {value / rate:.2f} x training', flush=True)
 
 
 if __name__ == '__main__':

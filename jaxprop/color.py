@@ -9,8 +9,8 @@ import numpy as np
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
-_LAB_MEAN = np.array([50, 0, 0], np.float32)
-_LAB_STD = np.array([50, 127, 127], np.float32)
+LAB_MEAN = np.array([50, 0, 0], np.float32)
+LAB_STD = np.array([50, 127, 127], np.float32)
 
 # Linear sRGB to CIE XYZ, every row divided by the D65 white point (0.950456, 1, 1.088754).
 _RGB_TO_XYZ = np.array(
@@ -195,7 +195,7 @@ def lab_input(images: jax.Array) -> jax.Array:
     Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, as
     released.
     """
-    return (rgb_to_lab(images) - _LAB_MEAN) / _LAB_STD
+    return (rgb_to_lab(images) - LAB_MEAN) / LAB_STD
 
 
 def network_input(images: jax.Array, color: str) -> jax.Array:

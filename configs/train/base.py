@@ -40,6 +40,7 @@ def get_config():
             'optimizer': {
                 'name': 'sgd',
                 'momentum': 0.9,
+                'beta1': 0.9,
                 'weight_decay': 1e-4,
                 'decay_all': False,
                 'clip_norm': placeholder(float),
@@ -50,9 +51,33 @@ def get_config():
             # What the exported backbone's batch statistics are of: {'frames': how many of `data`,
             # 'size': theirs, 'color': as `jaxprop.color.network_input` has it}. None: of training.
             'statistics': None,
+            'evaluation': evaluation(),
             'log_every': 100,  # Steps.
             'checkpoint_every': 1000,
-            'keep': 3,  # Latest checkpoints, beside the one with the lowest loss.
+            # Latest checkpoints, beside the one with the best evaluation, or the lowest loss.
+            'keep': 3,
+        }
+    )
+
+
+def evaluation():
+    """Label propagation with the network of every so many steps, see evaluation.while_training."""
+    return ConfigDict(
+        {
+            'every': placeholder(int),  # Steps; the last one too. None: no evaluation.
+            'config': 'davis_crw',  # One of configs/eval. What follows changes it, where not None.
+            'measure': 'J&F-Mean',  # By which the best checkpoint is chosen: the largest.
+            'dataset': {'root': '', 'split': 'train', 'names': ()},
+            # The sequences of the config's own split are to be reported. True: use them even so.
+            'allow_val': False,
+            'network': {'output': placeholder(str), 'strides': placeholder(tuple)},
+            'input': {'resize': 'short_side', 'size': 240},
+            'propagation': {
+                'num_neighbors': placeholder(int),
+                'num_context': placeholder(int),
+                'radius': placeholder(float),
+                'temperature': placeholder(float),
+            },
         }
     )
 
@@ -75,4 +100,17 @@ def images():
 def videos():
     config = images()
     config.update(kind='videos', num_frames=2, max_gap=50, examples_per_video=1)
+    return config
+
+
+def clips(sampling, num_frames, examples_per_video=1, **settings):
+    """Clips of videos in order of time; `settings` are the sampling's and others of the data."""
+    config = images()
+    config.update(
+        kind='videos',
+        num_frames=num_frames,
+        sampling=sampling,
+        examples_per_video=examples_per_video,
+        **settings,
+    )
     return config

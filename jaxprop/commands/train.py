@@ -12,6 +12,7 @@ import pathlib
 
 from absl import app
 
+from jaxprop import config_files
 from jaxprop.commands.command import PROCESSES, Command, Field, Option
 
 
@@ -33,7 +34,7 @@ def run(options, arguments, root):
     from jaxprop.training.loop import train
 
     workdir = pathlib.Path(options.workdir or root / 'output/train' / config.name)
-    result = train(config, workdir)
+    result = train(config, workdir, _evaluate(config, workdir))
     if parallel.is_writer():
         if result['finished']:
             print(f'finished at step {result["step"]}: {workdir}')
@@ -41,6 +42,21 @@ def run(options, arguments, root):
             print(f'stopped at step {result["step"]}; start again with the same folder to go on')
             if (workdir / 'backbone.safetensors').exists():
                 print(f'its network so far: {workdir / "backbone"}')
+
+
+def _evaluate(config, workdir):
+    """The function that evaluates the network while it trains; None where the config wants none."""
+    settings = config.get('evaluation')
+    if settings is None or settings.every is None:
+        return None
+    from jaxprop.evaluation.while_training import make_evaluate
+    from jaxprop.training import setup
+
+    setup.check_settings(config)
+    base = config_files.load_config(settings.config, ('eval',))
+    network = setup.without_training(setup.make_backbone(config))
+    output = workdir / 'evaluation'
+    return make_evaluate(base, settings, output, name=config.name, network=network)
 
 
 COMMAND = Command(
@@ -66,5 +82,8 @@ COMMAND = Command(
         Field('backbone.output', 'res3', 'the last stage'),
         Field('start_from', 'RUN', 'the folder of another run, or a saved network'),
         Field('checkpoint_every', '100', 'steps'),
+        Field('evaluation.every', '500', 'steps after which J&F on a few sequences is measured'),
+        Field('evaluation.dataset.root', 'DAVIS', 'the folder of these sequences'),
+        Field('evaluation.dataset.names', '"(\'bear\',)"', 'some of the split train'),
     ),
 )

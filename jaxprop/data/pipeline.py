@@ -7,28 +7,20 @@ where it was, and several processes together read what one would.
 """
 
 import dataclasses
-import os
-import pathlib
+import functools
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-import av
 import grain
 import numpy as np
 
-from jaxprop.data.image_files import (
-    IMAGE_SUFFIXES,
-    decode_jpeg,
-    list_image_classes,
-    list_images,
-    read_image,
-    resize_to_cover,
-)
+from jaxprop.data.clips import list_videos, read_frames
+from jaxprop.data.image_files import decode_jpeg, list_image_classes, read_image, resize_to_cover
+from jaxprop.data.inputs import resize_frame
+from jaxprop.data.sampling import Sampling, make_sampling
 from jaxprop.data.sequences import DataError
-from jaxprop.data.video_files import open_container, to_rgb
 
-VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpeg')
 # So many unreadable files one after another, drawn at random, are no accident.
 _TRIES = 10
 # So many unreadable files stop no run, however small its folder.
@@ -47,13 +39,19 @@ class DatasetConfig:
         ImageNet's layout. 'tfds': a data set built by one of `jaxprop.data.builders`.
       root: the folder; for 'tfds' that of the data set's version, which holds dataset_info.json.
       split: of a 'tfds' data set.
-      num_frames: of an example from a video. 2: {'frames': uint8 `[B, 2, h, w, 3]`}, a pair in
-        either order of time. 1: {'image': uint8 `[B, h, w, 3]`}, as images give too, those with
+      num_frames: T of an example from a video: {'frames': uint8 `[B, T, h, w, 3]`}. 1: a frame at
+        random, {'image': uint8 `[B, h, w, 3]`}, as images give too, those with
         {'label': int32 `[B]`}.
-      max_gap: the two frames of a pair are 1 to `max_gap` frames apart.
+      sampling: which frames, see `jaxprop.data.sampling`: 'pair' (`max_gap`), 'clip' (`frame_gap`,
+        `frame_rate`), 'drawn_gap' (`gaps`, `gap_odds`), 'offsets' (`offsets`) or 'segments'. A
+        video too short for it counts as unreadable. Of a 'tfds' data set a video is one record: a
+        clip of up to 64 frames.
+      max_gap, frame_gap, frame_rate, gaps, gap_odds, offsets: of the samplings that have them.
       examples_per_video: how many examples an epoch takes of each video.
-      size: (height, width) to which a frame is resized and cropped, see `resize_to_cover`; the
-        crop is at a random place, the same for both frames of a pair.
+      size: (height, width) to which a frame is brought.
+      fit: 'cover': resized, its aspect ratio kept, and cropped, see `resize_to_cover`; the crop is
+        at a random place, the same for all frames of an example. 'stretch': resized alone,
+        bilinear.
       batch_size: of all processes and devices together.
       num_threads: that read; 0 reads only when asked.
       num_workers: processes that read, each with `num_threads`; 0 for none but this one.
@@ -68,8 +66,15 @@ class DatasetConfig:
     root: str
     batch_size: int
     size: tuple[int, int] = (256, 256)
+    fit: str = 'cover'
     num_frames: int = 2
+    sampling: str = 'pair'
     max_gap: int = 50
+    frame_gap: int = 1
+    frame_rate: float | None = None
+    gaps: tuple[int, ...] = ()
+    gap_odds: tuple[float, ...] = ()
+    offsets: tuple[int, ...] = ()
     examples_per_video: int = 1
     split: str = 'train'
     num_threads: int = 16
@@ -77,13 +82,15 @@ class DatasetConfig:
     max_unreadable: float = 0.05
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'size', tuple(self.size))
+        for name in ('size', 'gaps', 'gap_odds', 'offsets'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.kind not in _SOURCES:
             raise ValueError(f'kind is {self.kind!r}; it must be one of {tuple(_SOURCES)}')
         if not self.root:
             raise ValueError('root is empty; it must be the folder that holds the data')
-        if self.num_frames not in (1, 2):
-            raise ValueError(f'num_frames is {self.num_frames}; it must be 1 or 2')
+        self.chooser()
+        if self.fit not in _FITS:
+            raise ValueError(f'fit is {self.fit!r}; it must be one of {tuple(_FITS)}')
         if len(self.size) != 2 or any(type(n) is not int or n < 1 for n in self.size):
             raise ValueError(f'size is {self.size}; it must be (height, width), whole numbers')
         for name in ('num_threads', 'num_workers'):
@@ -94,6 +101,11 @@ class DatasetConfig:
         for name in ('batch_size', 'max_gap', 'examples_per_video'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
+
+    def chooser(self) -> Sampling:
+        """What chooses the frames of an example. Raises ValueError for settings it refuses."""
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return make_sampling(settings.pop('sampling'), **settings)
 
 
 class Source(Protocol):
@@ -233,7 +245,7 @@ def make_iterator(
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(_Read(source, config.size))
+        .random_map(_Read(source, config.size, _FITS[config.fit]))
         # Whole batches are the unit of work, so that workers do not change what is in a batch.
         .batch(config.batch_size // process_count, batch_fn=_stack)
     )
@@ -251,99 +263,6 @@ def make_iterator(
     return BatchIterator(dataset, length, len(source), config.max_unreadable)
 
 
-def list_videos(root: str | os.PathLike) -> list[pathlib.Path]:
-    """Every folder of frames and every video file below a folder, in the order of their paths.
-
-    Raises:
-      DataError: there is no such folder, or no video in it.
-    """
-    root = pathlib.Path(root)
-    if not root.is_dir():
-        raise DataError(f'{root}: there is no such folder')
-    videos = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        names = [name for name in names if not name.startswith('.')]
-        videos += [
-            pathlib.Path(folder, name) for name in names if name.lower().endswith(VIDEO_SUFFIXES)
-        ]
-        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-            videos.append(pathlib.Path(folder))
-    if not videos:
-        raise DataError(f'{root}: holds neither a folder of JPEG or PNG frames nor a video file')
-    return sorted(videos)
-
-
-def read_frames(
-    path: str | os.PathLike, choose: Callable[[int], Sequence[int]]
-) -> list[np.ndarray]:
-    """Some frames of a video, without decoding the others where its format allows that.
-
-    A file is decoded from the key frame before the first frame wanted. Its number of frames is
-    taken from its header, so a frame's index is only as exact as that.
-
-    Args:
-      path: a folder of frames or a video file.
-      choose: the number of frames -> the indices wanted, in any order.
-
-    Returns:
-      uint8 RGB `[H, W, 3]` for each index.
-
-    Raises:
-      DataError: naming the file: it is missing, damaged, or ends before a frame wanted.
-    """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        paths = list_images(path)
-        return [read_image(paths[index]) for index in choose(len(paths))]
-    with open_container(path, strict=False) as (container, stream):
-        return _read_container(path, container, stream, choose)
-
-
-def _read_container(path, container, stream, choose):
-    rate, base = stream.average_rate, stream.time_base
-    seconds = (container.duration or 0) / av.time_base
-    if stream.duration:
-        seconds = stream.duration * base
-    count = stream.frames or int(seconds * (rate or 0))
-    if not count or not rate:
-        raise DataError(f'{path}: its header tells neither its frames nor its duration')
-    indices = list(choose(count))
-    start = stream.start_time or 0
-    # Half a frame early, as time stamps are rounded.
-    times = {index: start + (index - 0.5) / (rate * base) for index in indices}
-    waiting = sorted(set(indices))
-    container.seek(int(max(start, times[waiting[0]])), stream=stream)
-    found, latest = {}, None
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            raise DataError(f'{path}: a frame is damaged')
-        latest = frame
-        while waiting and frame.pts is not None and frame.pts >= times[waiting[0]]:
-            found[waiting.pop(0)] = to_rgb(frame)
-        if not waiting:
-            break
-    if waiting and latest is not None and not stream.frames and waiting[0] >= count - 3:
-        # A count from the duration can be a little too large.
-        found.update(dict.fromkeys(waiting, to_rgb(latest)))
-        waiting = []
-    if waiting:
-        raise DataError(f'{path}: ends before frame {waiting[0]} of {count}')
-    return [found[index] for index in indices]
-
-
-def _choose_frames(count, num_frames, max_gap, rng):
-    """One index at random, or two that are 1 to max_gap apart, in either order."""
-    if num_frames == 1:
-        return [int(rng.integers(count))]
-    if count < 2:
-        raise DataError('has one frame only')
-    gap = int(rng.integers(1, min(max_gap, count - 1) + 1))
-    first = int(rng.integers(count - gap))
-    pair = [first, first + gap]
-    return pair if rng.integers(2) else pair[::-1]
-
-
 def _video_example(frames):
     return {'image': frames[0]} if len(frames) == 1 else {'frames': frames}
 
@@ -352,7 +271,7 @@ class _Videos:
     is_video = True
 
     def __init__(self, config: DatasetConfig) -> None:
-        self._config = config
+        self._choose = config.chooser()
         self._paths = list_videos(config.root)
 
     def __len__(self) -> int:
@@ -362,13 +281,8 @@ class _Videos:
         return str(self._paths[index])
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        config = self._config
-        return _video_example(
-            read_frames(
-                self._paths[index],
-                lambda count: _choose_frames(count, config.num_frames, config.max_gap, rng),
-            )
-        )
+        choose = functools.partial(self._choose, rng=rng)
+        return _video_example(read_frames(self._paths[index], choose))
 
 
 class _Images:
@@ -393,7 +307,7 @@ class _BuiltDataset:
     def __init__(self, config: DatasetConfig) -> None:
         import tensorflow_datasets as tfds  # Here: it is slow to load, and seldom needed.
 
-        self._config = config
+        self._root, self._choose = config.root, config.chooser()
         builder = tfds.builder_from_directory(config.root)
         self.is_video = 'frames' in builder.info.features
         self._records = builder.as_data_source(split=config.split)
@@ -402,27 +316,30 @@ class _BuiltDataset:
         return len(self._records)
 
     def name(self, index: int) -> str:
-        return f'record {index} of {self._config.root}'
+        return f'record {index} of {self._root}'
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self._records[index]
         if not self.is_video:
             return {'image': record['image'], 'label': np.int32(record['label'])}
-        frames, config = record['frames'], self._config
-        chosen = _choose_frames(len(frames), config.num_frames, config.max_gap, rng)
+        frames = record['frames']
+        chosen = self._choose(len(frames), None, rng)
         return _video_example([decode_jpeg(frames[index]) for index in chosen])
 
 
 class _Read:
-    """Reads the example of an index, resized and cropped to one size.
+    """Reads the example of an index, its frames brought to one size.
 
     Where a file is unreadable it tries others at random. It returns the example, and the reason for
     each file that it could not read.
     """
 
-    def __init__(self, source: Source, size: tuple[int, int]) -> None:
+    def __init__(
+        self, source: Source, size: tuple[int, int], fit: Callable[..., np.ndarray]
+    ) -> None:
         self._source = source
         self._size = size
+        self._fit_one = fit
 
     def __call__(self, index: int, rng: np.random.Generator):
         unreadable = {}
@@ -441,12 +358,17 @@ class _Read:
     def _fit(self, example, position):
         fitted = dict(example)
         if 'image' in example:
-            fitted['image'] = resize_to_cover(example['image'], self._size, position)
+            fitted['image'] = self._fit_one(example['image'], self._size, position)
         else:
             fitted['frames'] = np.stack(
-                [resize_to_cover(frame, self._size, position) for frame in example['frames']]
+                [self._fit_one(frame, self._size, position) for frame in example['frames']]
             )
         return fitted
+
+
+def _stretch(image, size, position):
+    del position
+    return resize_frame(image, size)
 
 
 def _first(reasons):
@@ -467,3 +389,4 @@ def _stack(examples):
 
 
 _SOURCES = {'videos': _Videos, 'images': _Images, 'tfds': _BuiltDataset}
+_FITS = {'cover': resize_to_cover, 'stretch': _stretch}

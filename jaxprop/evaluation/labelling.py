@@ -81,6 +81,7 @@ def label_sequences(
                 unit='frame',
                 dynamic_ncols=True,
                 mininterval=0.5,
+                leave=None,  # Not below another bar, as that of training.
                 disable=not total or device is not None,
             ) as bar:
                 for (sizes, num_labels), group in groups.items():

@@ -353,3 +353,8 @@ def _described(model):
         else:
             described['dtype'] = _dtype_of(model)
     return {'architecture': type(model).__name__, **described}
+
+
+def network_of(model: nn.Module, variables: Mapping[str, Any], name: str, color: str) -> Network:
+    """A trained network that is in memory, under a name that results will have for it."""
+    return Network(model, variables, True, {'name': name, **_described(model)}, color)

@@ -100,7 +100,7 @@ def objective(
         )
         error = copied - hidden[:, -1]
         value = jnp.mean(huber(scale * error))
-        metrics = {'loss': value, 'error': color.LAB_SCALE * jnp.mean(jnp.abs(error))}
+        metrics = {'loss': value, 'error': color.LAB_STD[1] * jnp.mean(jnp.abs(error))}
         return value, (state, metrics)
 
     return Objective(init, loss, 'lab')

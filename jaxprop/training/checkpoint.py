@@ -35,15 +35,19 @@ class OtherRunError(ValueError):
 
 
 def open_manager(
-    folder: str | os.PathLike, keep: int = 3, read_only: bool = False
+    folder: str | os.PathLike,
+    keep: int = 3,
+    read_only: bool = False,
+    score: Callable[[int], float | None] | None = None,
 ) -> ocp.CheckpointManager:
     """A manager of the checkpoints in a folder, which is made where missing.
 
     Args:
       folder: of the checkpoints, one folder each.
-      keep: how many of the latest are kept, beside the one with the lowest loss, whichever process
-        wrote them.
+      keep: how many of the latest are kept, beside the best one, whichever process wrote them.
       read_only: change nothing there: another process may be writing.
+      score: of a step, by which the best one is chosen; it may give None for some. Without it, or
+        where it gives none, the best one has the lowest loss.
 
     Raises:
       ValueError: keep is less than 1.
@@ -55,7 +59,7 @@ def open_manager(
     options = ocp.CheckpointManagerOptions(read_only=True, lightweight_initialize=True)
     if not read_only:
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_Keep(folder, keep),
+            preservation_policy=_Keep(folder, keep, score or (lambda step: None)),
             cleanup_tmp_directories=True,
             lightweight_initialize=True,
             async_options=ocp.AsyncOptions(
@@ -246,7 +250,7 @@ def _damage(folder: pathlib.Path) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Keep:
-    """Orbax's rule of which checkpoints stay: the latest ones and the one of the lowest loss.
+    """Orbax's rule of which checkpoints stay: the latest ones and the best one.
 
     Orbax knows the losses of those alone that this process has saved; the others' are read. Those
     of earlier versions have none.
@@ -254,11 +258,16 @@ class _Keep:
 
     folder: pathlib.Path
     num_latest: int
+    score: Callable[[int], float | None]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
         losses = {info.step: self._loss(info) for info in checkpoints}
-        kept = {*sorted(losses)[-self.num_latest :], min(losses, key=losses.__getitem__)}
+        scores = {step: score for step in losses if (score := self.score(step)) is not None}
+        best = (
+            max(scores, key=scores.__getitem__) if scores else min(losses, key=losses.__getitem__)
+        )
+        kept = {*sorted(losses)[-self.num_latest :], best}
         return [info.step in kept for info in checkpoints]
 
     def _loss(self, info):

@@ -77,7 +77,12 @@ class Log:
                 print(json.dumps(self.metrics), file=self._file, flush=True)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, self._file.name) from error
-            for name, value in self.metrics.items():
+            self.show(step, self.metrics)
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds numbers to TensorBoard's events alone."""
+        if self._events is not None:
+            for name, value in values.items():
                 self._events.add_scalar(name, value, step)
 
     def loss_since_save(self) -> float:
@@ -103,31 +108,45 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
         raise FloatingPointError(f'step {step}: not finite: {terms}')
 
 
+def read_entries(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of a file of JSON objects that have a 'step', each with its object.
+
+    What a killed run or a power cut leaves at the end, half a line or zeros, is left out. Without
+    the file there is no line.
+
+    Raises:
+      ValueError: naming the file and the line that is damaged.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data.rstrip(b'\0')
+    if len(whole) < len(data):
+        removed = len(data) - len(whole)
+        note(f'{path}: {removed} zero bytes at its end, which a power cut leaves, are removed')
+    entries = []
+    *lines, _ = whole.decode(errors='replace').split('\n')  # A killed run may leave half a line.
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            entry['step'] + 0
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f'{path}: line {number} is damaged; remove that line, or the file, to go on'
+            ) from error
+        entries.append((line + '\n', entry))
+    return entries
+
+
 def _cut(path, step):
     """Leaves only what was written up to a step, as later ones are done again; gives the last."""
     if not path.exists():
         if step:
             note(f'{path}: is missing, so the entries up to step {step} are')
         return {}
-    data = path.read_bytes()
-    whole = data.rstrip(b'\0')
-    if len(whole) < len(data):
-        removed = len(data) - len(whole)
-        note(f'{path}: {removed} zero bytes at its end, which a power cut leaves, are removed')
-    kept, last = [], {}
-    *lines, _ = whole.decode(errors='replace').split('\n')  # A killed run may leave half a line.
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            is_done = entry['step'] <= step
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(
-                f'{path}: line {number} is damaged; remove that line, or the file, to go on'
-            ) from error
-        if is_done:
-            kept.append(line + '\n')
-            last = entry
-    write_text(path, ''.join(kept))
+    kept = [(line, entry) for line, entry in read_entries(path) if entry['step'] <= step]
+    last = kept[-1][1] if kept else {}
+    write_text(path, ''.join(line for line, _ in kept))
     if last.get('step', 0) != step:
         note(f'{path}: entries between steps {last.get("step", 0)} and {step} are missing')
     return last

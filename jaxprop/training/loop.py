@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from jaxprop import files, parallel
 from jaxprop.training import checkpoint
+from jaxprop.training.evaluations import Evaluate, Evaluations
 from jaxprop.training.log import Log
 from jaxprop.training.setup import (
     check_settings,
@@ -25,12 +26,14 @@ from jaxprop.training.setup import (
     make_training,
     open_data,
     start_from,
+    without_training,
 )
 from jaxprop.training.state import create_state
 from jaxprop.training.step import make_train_step
 
 # What a run's results are called in its folder.
-_OWNED = ('checkpoints', 'metrics.jsonl', 'backbone.safetensors', 'backbone.json')
+_OWNED = ('checkpoints', 'metrics.jsonl', 'evaluation.jsonl', 'evaluation')
+_OWNED += ('backbone.safetensors', 'backbone.json')
 # Settings that may differ when a run is resumed: its length, its paths, what is logged.
 _CHANGEABLE = {
     'title',
@@ -47,10 +50,15 @@ _CHANGEABLE = {
     'statistics/frames',
     'statistics/size',
     'statistics/color',
+    'evaluation/every',
+    'evaluation/allow_val',
+    'evaluation/dataset/root',
 }
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+def train(
+    config: ConfigDict, workdir: str | os.PathLike, evaluate: Evaluate | None = None
+) -> dict[str, Any]:
     """Trains, or goes on where an earlier call with the same `workdir` stopped.
 
     SIGTERM and Ctrl-C (SIGINT) make it save a checkpoint after the current step, and return; a
@@ -62,6 +70,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         unreadable files of each process in unreadable.N.json and, when the run ends or is stopped,
         if the config has a `backbone`, backbone.safetensors for
         `jaxprop.checkpoints.load_pretrained`, whose card says at which step that was.
+      evaluate: called every `evaluation.every` steps and at the end as `evaluate(network,
+        variables, color, step)`, with what would be saved at that step. It returns 'mean', by which
+        the best checkpoint is chosen, and what else evaluation.jsonl is to hold; 'scores' are shown
+        in TensorBoard too. It does not change the run.
 
     Returns:
       'step', 'finished' (False after a signal), and 'metrics', the last that were written.
@@ -82,10 +94,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         stopped = stack.enter_context(_stop_signals())
         if parallel.is_writer():
             stack.enter_context(files.locked(workdir))
-        return _train(config, workdir, stopped)
+        return _train(config, workdir, evaluate, stopped)
 
 
-def _train(config, workdir, stopped):
+def _train(config, workdir, evaluate, stopped):
     claim = functools.partial(
         files.claim, workdir / 'config.json', config.to_dict(), _CHANGEABLE, owned=_OWNED
     )
@@ -95,6 +107,8 @@ def _train(config, workdir, stopped):
     steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
     num_steps = config.steps if config.steps is not None else round(config.epochs * steps_per_epoch)
     backbone, objective, schedule, optimizer = make_training(config, steps_per_epoch)
+    every = config.evaluation.every if config.get('evaluation') is not None else None
+    evaluations = Evaluations(workdir, every, evaluate)
 
     start = iterator.get_state()
     example = jax.tree.map(lambda values: values[0], parallel.split(next(iterator)))
@@ -106,18 +120,24 @@ def _train(config, workdir, stopped):
     if parallel.is_writer():
         files.remove_partial(workdir)
     with contextlib.ExitStack() as stack:
-        manager = stack.enter_context(checkpoint.open_manager(workdir / 'checkpoints', config.keep))
+        manager = stack.enter_context(
+            checkpoint.open_manager(
+                workdir / 'checkpoints',
+                config.keep,
+                score=evaluations.score if evaluate is not None else None,
+            )
+        )
         if manager.latest_step() is not None:
             state, data_state = checkpoint.restore(manager, state)
             iterator.set_state(data_state)
         elif config.start_from:
             state = start_from(state, config.start_from, backbone)
-        first_step = step = int(state.step)
-        log = stack.enter_context(contextlib.closing(Log(workdir, first_step)))
+        step = saved = int(state.step)
+        log = stack.enter_context(contextlib.closing(Log(workdir, step)))
         bar = stack.enter_context(
             tqdm(
                 total=num_steps,
-                initial=first_step,
+                initial=step,
                 desc=config.name,
                 unit='step',
                 dynamic_ncols=True,
@@ -143,10 +163,27 @@ def _train(config, workdir, stopped):
             bar.set_postfix(loss=log.metrics['loss'], refresh=False)
 
         def save():
+            nonlocal saved
             write()  # First: it refuses what is not finite.
             checkpoint.save(manager, parallel.unreplicate(state), data_state, log.loss_since_save())
+            saved = step
+
+        def variables():
+            """The network's at this step, as they are exported."""
+            now = parallel.unreplicate(state)
+            found = {'params': now.params['backbone'], **now.state.get('backbone', {})}
+            return found if config.statistics is None else data_statistics(config, backbone, found)
+
+        def evaluate_step():
+            network = without_training(backbone)
+            entry = evaluations.make(step, lambda: (network, variables(), objective.color))
+            scores = {'mean': entry['mean'], **entry.get('scores', {})}
+            log.show(step, {f'evaluation/{name}': value for name, value in scores.items()})
+            log.start()  # The time was not training's.
 
         log.start()
+        if evaluations.is_due(step, step == num_steps):
+            evaluate_step()  # Of a process that was killed before its end, if it isn't there.
         while step < num_steps and not (stopped.is_set() or parallel.stop_requested(step)):
             with log.waiting():
                 batch, data_state = next(batches)
@@ -154,23 +191,22 @@ def _train(config, workdir, stopped):
             step += 1
             log.add(step, metrics)
             bar.update()
-            if step % config.checkpoint_every == 0 or step == num_steps:
+            is_due = evaluations.is_due(step, step == num_steps)
+            if step % config.checkpoint_every == 0 or step == num_steps or is_due:
                 save()
+                if is_due and not stopped.is_set():
+                    evaluate_step()
             elif step % config.log_every == 0:
                 write()
-        if first_step < step < num_steps and step % config.checkpoint_every:
+        if step > saved:
             save()
 
         checkpoint.wait(manager)  # It matters more than the network, should this process be killed.
-        state = parallel.unreplicate(state)
         if step > 0 and parallel.is_writer() and backbone is not None:
-            variables = {'params': state.params['backbone'], **state.state.get('backbone', {})}
-            if config.statistics is not None:
-                variables = data_statistics(config, backbone, variables)
             export_backbone(
                 workdir / 'backbone',
                 backbone,
-                variables,
+                variables(),
                 {
                     'trained by': config.name,
                     'color': objective.color,

@@ -19,20 +19,23 @@ def make_schedule(
     *,
     epochs: float = 1.0,
     boundaries: Sequence[float] = (),
+    boundary_steps: Sequence[int] = (),
     factor: float = 0.1,
     power: float = 0.9,
     restarts: Sequence[float] = (),
     warmup: float = 0.0,
 ) -> optax.Schedule:
-    """The learning rate of each step. Times are in epochs, and may be fractions.
+    """The learning rate of each step. Times are in epochs, and may be fractions, if not said else.
 
     Args:
       name: with t the epoch, learning_rate times: 'constant': 1; 'step': `factor` for every one of
-        `boundaries` passed; 'poly': (1 - t / epochs)^power; 'cosine': (1 + cos(pi t / epochs)) / 2.
+        the boundaries passed; 'poly': (1 - t / epochs)^power; 'cosine':
+        (1 + cos(pi t / epochs)) / 2.
       learning_rate: the largest one.
       steps_per_epoch: to count in steps.
       epochs: when 'poly' and 'cosine' reach 0.
       boundaries, factor: of 'step'.
+      boundary_steps: more boundaries of 'step', in steps, where a release counts these.
       power: of 'poly'.
       restarts: when t starts at 0 again.
       warmup: during this time at the very start the rate rises linearly from 0; t counts on.
@@ -52,7 +55,7 @@ def make_schedule(
         schedule = optax.constant_schedule(learning_rate)
     elif name == 'step':
         schedule = optax.piecewise_constant_schedule(
-            learning_rate, {steps(time): factor for time in boundaries}
+            learning_rate, dict.fromkeys((*map(steps, boundaries), *boundary_steps), factor)
         )
     elif name == 'poly':
         schedule = optax.polynomial_schedule(learning_rate, 0.0, power, max(1, steps(epochs)))
@@ -73,6 +76,7 @@ def make_optimizer(
     name: str = 'sgd',
     *,
     momentum: float = 0.9,
+    beta1: float = 0.9,
     weight_decay: float = 0.0,
     decay_all: bool = False,
     clip_norm: float | None = None,
@@ -84,22 +88,26 @@ def make_optimizer(
       schedule: of the learning rate, see `make_schedule`.
       name: 'sgd': momentum on the gradient plus weight_decay times the parameter; 'adam', with
         weight decay apart from the gradient (AdamW).
-      momentum: of 'sgd'; 'adam' has 0.9 and 0.999.
+      momentum: of 'sgd'.
+      beta1: of 'adam': the share of the mean gradient that a step keeps; that of its square is
+        0.999.
       weight_decay: of kernels; not of biases and BatchNorm.
       decay_all: of biases and BatchNorm too.
       clip_norm: gradients of a larger global norm are scaled to it.
       frozen_until: that of the backbone: its parameters before this stage don't change at all.
 
     Raises:
-      ValueError: for another name.
+      ValueError: for another name; `beta1` is not from 0 to below 1.
     """
     if name not in _OPTIMIZERS:
         raise ValueError(f'optimizer is {name!r}; it must be one of {_OPTIMIZERS}')
+    if not 0 <= beta1 < 1:
+        raise ValueError(f'optimizer.beta1 is {beta1}; it must be at least 0 and below 1')
     decay = optax.add_decayed_weights(weight_decay, None if decay_all else is_kernel)
     if name == 'sgd':
         rule = optax.chain(decay, optax.trace(momentum))
     else:
-        rule = optax.chain(optax.scale_by_adam(), decay)
+        rule = optax.chain(optax.scale_by_adam(b1=beta1), decay)
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     optimizer = optax.chain(clip, rule, optax.scale_by_learning_rate(schedule))
     if frozen_until is None:

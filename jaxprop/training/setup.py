@@ -58,6 +58,12 @@ def check_settings(config: ConfigDict) -> None:
     length = 'epochs' if config.steps is None else 'steps'
     if not config[length] > 0:
         raise ValueError(f'{length} is {config[length]}; it must be above 0')
+    evaluation = config.get('evaluation')
+    if evaluation is not None and evaluation.every is not None:
+        if evaluation.every < 1:
+            raise ValueError(f'evaluation.every is {evaluation.every}; it must be at least 1')
+        if config.backbone is None:
+            raise ValueError('evaluation.every is set, but the config has no backbone to evaluate')
 
 
 def open_data(config: ConfigDict) -> BatchIterator | CombinedIterator:
@@ -183,8 +189,12 @@ def export_backbone(
     description: Mapping[str, Any],
 ) -> None:
     """Writes a trained backbone for `load_pretrained`, without what only training needs."""
-    saved = replace_attributes(backbone, norm_axis_name=None, frozen_until=None, dtype=None)
-    save_pretrained(path, saved, variables, description)
+    save_pretrained(path, without_training(backbone), variables, description)
+
+
+def without_training(backbone: nn.Module) -> nn.Module:
+    """A backbone without what only training needs: frozen stages, devices, another precision."""
+    return replace_attributes(backbone, norm_axis_name=None, frozen_until=None, dtype=None)
 
 
 def data_statistics(

@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
+from jaxprop.data.clips import list_videos, read_frames
 from jaxprop.data.image_files import list_image_classes, resize_to_cover
 from jaxprop.data.pipeline import (
     BatchIterator,
     CombinedIterator,
     DatasetConfig,
-    list_videos,
     make_iterator,
-    read_frames,
 )
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_video, write_video
@@ -170,7 +169,7 @@ def test_frames_of_a_file_are_those_of_decoding_it_from_the_start(tmp_path):
     expected = list(open_video(tmp_path / 'clip.mp4').iterate())
     for chosen in ([0], [39, 2], [17, 30]):
         seen = []
-        frames = read_frames(tmp_path / 'clip.mp4', lambda n: seen.append(n) or chosen)
+        frames = read_frames(tmp_path / 'clip.mp4', lambda n, _: seen.append(n) or chosen)
         assert seen == [40]
         np.testing.assert_array_equal(frames, [expected[index] for index in chosen])
 
@@ -180,10 +179,10 @@ def test_a_file_cut_short_is_a_data_error(tmp_path):
     data = (tmp_path / 'clip.avi').read_bytes()
     (tmp_path / 'clip.avi').write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match='clip.avi'):
-        read_frames(tmp_path / 'clip.avi', lambda count: [count - 1, 0])
+        read_frames(tmp_path / 'clip.avi', lambda count, _: [count - 1, 0])
     (tmp_path / 'clip.mp4').write_bytes(b'junk')
     with pytest.raises(DataError, match='clip.mp4'):
-        read_frames(tmp_path / 'clip.mp4', lambda count: [0])
+        read_frames(tmp_path / 'clip.mp4', lambda count, _: [0])
 
 
 def test_listing(tmp_path, root):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxprop.data.pipeline import read_frames
+from jaxprop.data.clips import read_frames
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_video, write_video
 from tests.fuzz.mutations import classify, count, mutate
@@ -51,7 +51,7 @@ def whole(path):
 
 
 def two(path):
-    return read_frames(path, lambda number: (number - 1, 0))
+    return read_frames(path, lambda number, _: (number - 1, 0))
 
 
 READERS = {'whole': whole, 'two': two}
@@ -111,7 +111,7 @@ def test_groups_of_pictures_that_refer_to_others_are_no_damage(tmp_path, name, b
     path.write_bytes(make(name, number=24, **options))
     truth = whole(path)
     for index in range(24):
-        picture = read_frames(path, lambda number, index=index: [index])[0]
+        picture = read_frames(path, lambda number, _, index=index: [index])[0]
         assert picture.shape == truth[index].shape
         if b_frames == '0':
             np.testing.assert_array_equal(picture, truth[index])

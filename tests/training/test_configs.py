@@ -4,11 +4,15 @@ import importlib
 import inspect
 import pathlib
 
+import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 from jaxprop import config_files
 from jaxprop.data.pipeline import DatasetConfig
+from jaxprop.evaluation.while_training import make_evaluate
+from jaxprop.models.network import replace_attributes
 from jaxprop.objectives import uvc
 from jaxprop.training import setup
 from jaxprop.training.schedules import make_optimizer, make_schedule
@@ -18,10 +22,14 @@ MODULES = [
     importlib.import_module(f'configs.train.{path.stem}')
     for path in sorted((ROOT / 'configs/train').glob('*.py'))
 ]
+
+
+def _has_stages(module):
+    return bool(inspect.signature(module.get_config).parameters)
+
+
 CONFIGS = [module.get_config() for module in MODULES] + [
-    module.get_config('joint')
-    for module in MODULES
-    if inspect.signature(module.get_config).parameters
+    module.get_config('joint') for module in MODULES if _has_stages(module)
 ]
 
 
@@ -45,6 +53,29 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
     make_optimizer(schedule, **config.optimizer)
 
 
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda config: config.name)
+def test_a_network_that_is_trained_can_be_evaluated_meanwhile(config, tmp_path):
+    if config.backbone is None:
+        return
+    settings, root = config.evaluation.copy_and_resolve_references(), tmp_path / 'DAVIS'
+    for split, name in (('train', 'bear'), ('val', 'dog')):
+        path = root / f'ImageSets/2017/{split}.txt'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'{name}\n')
+        for folder in ('JPEGImages', 'Annotations'):
+            (root / folder / '480p' / name).mkdir(parents=True)
+            path = root / folder / '480p' / name / '00000.png'
+            Image.fromarray(np.full((4, 6), 255, np.uint8)).save(path)
+    settings.dataset.root = str(root)
+    base = config_files.load_config(settings.config, ('eval',))
+    network = setup.without_training(setup.make_backbone(config))
+    make_evaluate(base, settings, tmp_path, name=config.name, network=network)
+    changes = {k: v for k, v in settings.network.items() if v is not None}
+    strides = {'crw': 8, 'vfs': 8, 'timecycle': 8, 'corrflow': 4, 'mast': 4}
+    evaluated = replace_attributes(network, **changes)
+    assert evaluated.stride == strides.get(config.objective.name, evaluated.stride)
+
+
 @pytest.mark.parametrize('order', [('data', 'image_data'), ('image_data', 'data')])
 @pytest.mark.parametrize(
     'name',
@@ -52,7 +83,7 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
         module.__name__.split('.')[-1] + stage
         for module in MODULES
         if module.get_config().image_data is not None
-        for stage in (':warm_up', ':joint')
+        for stage in ((':warm_up', ':joint') if _has_stages(module) else ('',))
     ],
 )
 def test_videos_and_images_may_have_folders_of_their_own(name, order):
@@ -78,6 +109,6 @@ def test_the_studys_weights_and_batches():
     found = {
         config.image_objective.name: (config.image_weight, config.image_data.batch_size)
         for config in CONFIGS
-        if config.image_objective is not None and not config.name.startswith('small')
+        if config.image_objective is not None and config.name.startswith('uvc')
     }
     assert found == {'rotation': (0.3, 64), 'moco': (0.1, 32), 'classification': (0.05, 256)}

@@ -20,6 +20,13 @@ def test_step_divides_at_each_boundary():
     )
 
 
+def test_boundaries_are_counted_in_steps_too():
+    schedule = make_schedule(
+        'step', 8.0, 10, boundaries=(1.0,), boundary_steps=(15, 33), factor=0.5
+    )
+    assert rates(schedule, (9, 10, 14, 15, 32, 33)) == [8, 4, 4, 2, 2, 1]
+
+
 def test_poly_and_its_restart():
     schedule = make_schedule('poly', 1e-4, 10, epochs=20.0, power=0.9, restarts=(10.0,))
     expected = [1e-4 * (1 - t / 200) ** 0.9 for t in (0, 99, 0, 100, 150)]
@@ -80,6 +87,24 @@ def test_sgd_is_momentum_on_gradient_plus_decay():
         value -= 0.1 * velocity
     change = updates(optimizer, ones, steps=3)
     assert jax.tree.leaves(change) == pytest.approx([value - 2.0] * 6, rel=1e-5)
+
+
+@pytest.mark.parametrize('beta1', [0.9, 0.5])
+def test_adam_has_its_beta1(beta1):
+    gradients, mean, square, value = (1.0, -2.0, 0.5), 0.0, 0.0, 2.0
+    optimizer = make_optimizer(optax.constant_schedule(0.1), 'adam', beta1=beta1)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for step, gradient in enumerate(gradients, 1):
+        mean = beta1 * mean + (1 - beta1) * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        value -= 0.1 * (mean / (1 - beta1**step)) / ((square / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        change, state = optimizer.update(
+            jax.tree.map(lambda x: jnp.full_like(x, gradient), params), state, params
+        )
+        params = optax.apply_updates(params, change)
+    np.testing.assert_allclose(params['head']['bias'], value, rtol=1e-5)
+    with pytest.raises(ValueError, match='optimizer.beta1 is 1.0'):
+        make_optimizer(optax.constant_schedule(0.1), 'adam', beta1=1.0)
 
 
 def test_clipping_is_by_the_norm_of_all_gradients():

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jaxprop.data.clips import list_videos
 from jaxprop.data.image_files import encode_jpeg
-from jaxprop.data.pipeline import list_videos
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_video
 
-# A pair of frames lies within one clip, so this is one more than the largest gap.
+# The frames of an example lie within one clip, so this is one more than the largest gap.
 CLIP_FRAMES = 64
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Every folder of frames and every video file below a folder, see `pipeline.list_videos`.
+    """Every folder of frames and every video file below a folder, see `clips.list_videos`.
 
     A record is a clip: up to 64 frames in a row with a short side of at most 256 pixels, the name
     of its video, and the number of its first frame in it. A last frame alone is left out.

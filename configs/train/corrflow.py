@@ -1,0 +1,68 @@
+"""CorrFlow on videos (Lai and Xie, BMVC 2019), with the settings of the released model.
+
+    jaxprop train --config=corrflow --config.data.root=OXUVA --workdir=RUN
+
+Published for OxUvA: J 48.4, F 52.2 on DAVIS. The release takes every twelfth frame of a video as
+the start of a clip, about 25 of a video of Kinetics and 250 of one of OxUvA
+(`data.examples_per_video`); here starts are drawn at random. The learning rate is halved after
+400,000, 600,000, 800,000 and a million clips: these are steps of `data.batch_size` clips.
+"""
+
+from . import base
+
+_HALVED_AFTER = (400_000, 600_000, 800_000, 1_000_000)  # Examples.
+
+
+def get_config():
+    config = base.get_config()
+    config.name = 'corrflow'
+    config.epochs = 10.0
+    network(config)
+    config.objective = {
+        'name': 'corrflow',
+        'size': 256,
+        'reach': 6,
+        'temperature': 1.0,
+        'keep_all': 0.3,
+        'jitter': 0.1,
+        'jitter_probability': 0.1,
+        'long_weight': 0.1,
+        'truth': (0.9, 0.6),
+        'truth_steps_epoch': 10.0,  # All of them.
+    }
+    halved(config, learning_rate=2e-4, batch_size=6)
+    config.data = base.clips(
+        'clip',
+        num_frames=3,
+        frame_gap=4,
+        examples_per_video=25,
+        fit='stretch',
+        size=(256, 256),
+        batch_size=6,
+    )
+    config.evaluation.config = 'davis_corrflow'
+    return config
+
+
+def network(config):
+    """The network of CorrFlow and MAST: four pixels to a cell, 64 channels without a norm."""
+    config.backbone.update(
+        output='res4',
+        strides=(1, 2, 1, 1),
+        max_pool=False,
+        widths=(64, 128, 256, 256),
+        projection=64,
+        projection_kernel=3,
+        projection_bias=True,
+    )
+
+
+def halved(config, learning_rate, batch_size):
+    """Adam with a learning rate that is halved where CorrFlow and MAST do."""
+    config.schedule.update(
+        name='step',
+        learning_rate=learning_rate,
+        boundary_steps=tuple(round(number / batch_size) for number in _HALVED_AFTER),
+        factor=0.5,
+    )
+    config.optimizer.update(name='adam', weight_decay=0.0)

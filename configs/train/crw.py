@@ -1,0 +1,42 @@
+"""CRW on videos (Jabri, Owens, Efros, NeurIPS 2020), with the settings of the released model.
+
+    jaxprop train --config=crw --config.data.root=KINETICS --workdir=RUN
+
+Published for Kinetics: J 64.6, F 70.6 on DAVIS. The released code normalises colours by CIFAR-10's
+mean in training and by ImageNet's in its test; here by ImageNet's in both. Its clips of video files
+have 8 frames a second, as here; folders of frames have no rate, and `frame_gap` frames between
+those of a clip, as if recorded at 24 a second.
+"""
+
+from . import base
+
+
+def get_config():
+    config = base.get_config()
+    config.name = 'crw'
+    config.epochs = 25.0
+    config.backbone.update(output='res4', strides=(1, 2, 1, 1), padding='reflect')
+    config.objective = {
+        'name': 'crw',
+        'size': 256,
+        'patch_size': 64,
+        'patch_stride': 32,
+        'frame_area': (0.8, 0.95),
+        'head': 'linear',
+        'dimensions': 128,
+        'temperature': 0.05,
+        'edge_dropout': 0.1,
+    }
+    config.schedule.update(name='step', learning_rate=1e-4, boundaries=(20.0,), factor=0.3)
+    config.optimizer.update(name='adam', weight_decay=0.0)
+    config.data = base.clips(
+        'clip',
+        num_frames=4,
+        frame_gap=3,
+        frame_rate=8.0,
+        examples_per_video=5,
+        size=(256, 340),
+        batch_size=20,
+    )
+    config.evaluation.network.output = 'res3'  # As the released test does; res4 is dropped.
+    return config

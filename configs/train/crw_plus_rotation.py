@@ -1,0 +1,26 @@
+"""CRW and rotation of colour frames of its videos on one backbone: an open question of the study.
+
+    jaxprop train --config=crw_plus_rotation --config.data.root=KINETICS --workdir=RUN
+
+The study (McKee et al., BMVC 2022, section 5) reports UVC with image losses and leaves CRW with
+them open. As in UVC+ the backbone that both share ends in res3, and each has a residual head: CRW's
+own has res4 in the backbone, and a linear head. The weight makes the two losses alike in the
+beginning (log 49 and log 4), and should be tuned.
+"""
+
+from . import base, crw, uvc_plus_rotation
+
+
+def get_config():
+    config = plus(crw.get_config(), {'name': 'rotation', **base.VIEWS}, weight=1.0, batch_size=20)
+    config.name = 'crw_plus_rotation'
+    return config
+
+
+def plus(config, objective, weight, batch_size):
+    """Adds an image objective to CRW, on single frames of the videos."""
+    config.backbone.output = 'res3'
+    config.objective.head = 'residual'
+    # What is exported sees whole frames, while it was trained on patches and image crops.
+    config.statistics = {'frames': 64, 'size': (256, 340), 'color': 'rgb'}
+    return uvc_plus_rotation.plus(config, objective, weight, batch_size)

@@ -1,0 +1,41 @@
+"""MAST on videos (Lai, Lu, Xie, CVPR 2020): the pairwise stage, which is what was released.
+
+    jaxprop train --config=mast --config.data.root=YOUTUBE_VOS --workdir=RUN
+
+Published, after a second stage with several reference frames: J 63.3, F 67.6 on DAVIS. Affinities
+are divided by 8, the root of the channels: as released, by 1, training is known not to converge
+with software of today. Evaluate with the same temperature: --config.propagation.temperature=8.0.
+The release draws the gap once for a video and epoch; here it is drawn for each pair.
+"""
+
+from . import base, corrflow
+
+
+def get_config():
+    config = base.get_config()
+    config.name = 'mast'
+    config.epochs = 20.0
+    corrflow.network(config)
+    config.objective = {
+        'name': 'mast',
+        'size': 256,
+        'reach': 6,
+        'temperature': 8.0,
+        'scale': 20.0,
+        'zero_outside': True,  # As propagation with davis_mast has it.
+    }
+    corrflow.halved(config, learning_rate=1e-3, batch_size=12)
+    config.data = base.clips(
+        'drawn_gap',
+        num_frames=2,
+        gaps=(2, 5, 8),
+        gap_odds=(0.4, 0.4, 0.2),
+        examples_per_video=16,
+        fit='stretch',
+        size=(256, 256),
+        batch_size=12,
+    )
+    config.evaluation.config = 'davis_mast'
+    config.evaluation.input.color = 'lab'
+    config.evaluation.propagation.temperature = 8.0
+    return config

@@ -1,0 +1,34 @@
+"""CorrFlow on a folder of videos, for a modest machine: --config.data.root=FOLDER.
+
+    jaxprop train --config=small_corrflow --config.data.root=VIDEOS --workdir=RUN
+
+Affinities are divided by the root of the 32 channels, in training and evaluation. Where the network
+has learned something 'accuracy' is above the share of the most frequent colour.
+"""
+
+from . import corrflow
+
+
+def get_config():
+    config = corrflow.get_config()
+    config.name = 'small_corrflow'
+    config.epochs = 10.0
+    config.objective.update(truth_steps_epoch=10.0)
+    return shrink(config, learning_rate=2e-4, batch_size=4)
+
+
+def shrink(config, learning_rate, batch_size):
+    """Half the channels at 96 x 96 pixels, for CorrFlow and MAST."""
+    config.backbone.update(widths=(32, 64, 128, 128), projection=32)
+    config.objective.update(size=96, temperature=32**0.5)
+    config.schedule = {
+        'name': 'cosine',
+        'learning_rate': learning_rate,
+        'epochs': 10.0,
+        'warmup': 0.5,
+    }
+    config.data.update(examples_per_video=16, size=(96, 96), batch_size=batch_size, num_threads=2)
+    config.evaluation.propagation.temperature = 32**0.5
+    config.log_every = 10
+    config.checkpoint_every = 100
+    return config

@@ -1,0 +1,42 @@
+"""TimeCycle on videos (Wang, Jabri, Efros, CVPR 2019), with the settings of the released model.
+
+    jaxprop train --config=timecycle --config.data.root=VLOG --workdir=RUN
+
+Published for VLOG, after 14 of the 30 epochs: J 41.9, F 39.4 on DAVIS at 320 x 320. VLOG is to lie
+there as frames at 12 a second and 256 pixels high, as the release prepares it: the offsets are in
+frames. The release cuts patches of mirrored clips at the mirror image of what moves; here where it
+moves. Others found that its loss does not always fall from random weights:
+--config.objective.detach_steps_epoch=1.0 lets the head learn first.
+"""
+
+from . import base
+
+
+def get_config():
+    config = base.get_config()
+    config.name = 'timecycle'
+    config.epochs = 30.0
+    config.backbone.update(
+        depth=50, output='res3', strides=(1, 2, 1, 1), projection=512, projection_relu=True
+    )
+    config.objective = {
+        'name': 'timecycle',
+        'frame_size': 240,
+        'patch_size': 80,
+        'hidden': (128, 64),
+        'head_kernel': 4,
+        'temperature': 512**-0.5,
+        'inlier_weight': 1.0,
+        'skip_weight': 0.1,
+        'cycle_weight': 0.02,
+        'detach_steps_epoch': 0.0,
+    }
+    config.schedule.update(name='constant', learning_rate=2e-4)
+    config.optimizer.update(name='adam', beta1=0.5, weight_decay=0.0, clip_norm=10.0)
+    # Four frames of a clip, the one of the patch, and one that tells what moves there.
+    config.data = base.clips(
+        'offsets', num_frames=6, offsets=(0, 2, 4, 6, 15, 17), size=(256, 340), batch_size=36
+    )
+    config.evaluation.config = 'davis_timecycle'
+    config.evaluation.input.update(resize='square', size=240)
+    return config

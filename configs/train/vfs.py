@@ -1,0 +1,37 @@
+"""VFS with ResNet18 on videos (Xu and Wang, ICCV 2021), with the settings of the released model.
+
+    jaxprop train --config=vfs --config.data.root=KINETICS --workdir=RUN
+
+Published for Kinetics: J&F 66.7 on DAVIS, by the network without colour augmentation, which this
+is. For ResNet50 (69.5) two frames of 256 videos, and 500 passes: --config.backbone.depth=50
+--config.objective.hidden=2048 --config.objective.dimensions=2048 --config.objective.bottleneck=512
+--config.data.num_frames=2 --config.data.batch_size=256 --config.data.examples_per_video=5. It is
+evaluated at stride 8: --config.network.strides="(1,2,1,1)" --config.network.output=res3.
+"""
+
+from . import base
+
+
+def get_config():
+    config = base.get_config()
+    config.name = 'vfs'
+    config.epochs = 100.0  # Each takes two examples of a video.
+    config.backbone.update(output='res4', strides=(1, 2, 2, 2), zero_init_residual=True)
+    config.objective = {
+        'name': 'vfs',
+        'size': 224,
+        'min_area': 0.2,
+        'jitter': (0.0, 0.0, 0.0, 0.0),
+        'grayscale': 0.0,
+        'hidden': 512,
+        'dimensions': 512,
+        'bottleneck': 128,
+    }
+    config.schedule.update(name='cosine', learning_rate=0.05, epochs=100.0)
+    config.optimizer.update(name='sgd', momentum=0.9, weight_decay=1e-4, decay_all=True)
+    config.data = base.clips(
+        'segments', num_frames=8, examples_per_video=2, size=(256, 340), batch_size=64
+    )
+    config.evaluation.config = 'davis_vfs'
+    config.evaluation.network.update(output='res3', strides=(1, 2, 1, 1))
+    return config
