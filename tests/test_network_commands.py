@@ -130,6 +130,24 @@ def test_wrong_conversions_are_one_line(tmp_path, capsys):
     assert not (tmp_path / 'out').exists()
 
 
+def test_no_file_of_somebody_else_is_overwritten(tmp_path, capsys):
+    published, notes = tmp_path / 'model.safetensors', tmp_path / 'notes.json'
+    save_file(cut()[0], published)
+    notes.write_text('{}')
+    content = published.read_bytes()
+    for output in ('model', 'notes'):
+        said = convert(capsys, published, f'--output={tmp_path}/{output}', code=1)
+        assert 'give another --output' in said
+    assert published.read_bytes() == content and notes.read_text() == '{}'
+    assert len(list(tmp_path.iterdir())) == 2
+    # A network of ours is written anew.
+    for _ in range(2):
+        convert(capsys, published, f'--output={tmp_path}/net.pth')
+    # The file of another name beside it is itself.
+    (tmp_path / 'net.pth').write_bytes(b'text')
+    assert 'not a file of PyTorch' in convert(capsys, tmp_path / 'net.pth', '--output=x', code=1)
+
+
 def test_networks_are_listed(capsys):
     assert cli.main(['networks']) == 0
     lines = capsys.readouterr().out.splitlines()
