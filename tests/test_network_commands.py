@@ -108,6 +108,11 @@ def test_a_file_without_its_last_stage_and_a_vit(tmp_path, capsys):
     assert 'by default last: 192 channels, stride 16\n' in said
     network = networks.load_network(str(tmp_path / 'vit'), output='block0')
     assert set(network.variables['params']) >= {'block0'} and network.model.offset == 0
+    # A classifier's head tells whose file it is, and is left out all the same.
+    head = {'head.weight': np.zeros((3, 384), np.float32)}
+    save_file({**first_blocks('dino_vits16'), **head}, tmp_path / 'timm')
+    said = convert(capsys, tmp_path / 'timm', f'--output={tmp_path}/timm_vit')
+    assert 'recognised: timm_vit, a ' in said and 'left out: head\n' in said
 
 
 def test_wrong_conversions_are_one_line(tmp_path, capsys):

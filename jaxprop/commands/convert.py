@@ -131,7 +131,8 @@ def _left_out(file, output, model):
 def _unneeded(file, output, model):
     """First parts of the names of arrays that stand behind the prefix and are not needed."""
     starts = {name.split('.')[0] for name in file.state}
-    starts -= {name.split('.')[0] for name in file.layout.signature}
+    # Names that tell the layout may be of a head or a decoder.
+    telling = starts & {name.split('.')[0] for name in file.layout.signature}
 
     def is_same_without(left_out):
         state = {
@@ -139,12 +140,14 @@ def _unneeded(file, output, model):
         }
         try:
             found, _ = dataclasses.replace(file, state=state).build(output)
-        except ValueError:
+        except (KeyError, ValueError):
             return False
         return found == model
 
-    found = sorted(starts)
-    return found if is_same_without(found) else [one for one in found if is_same_without([one])]
+    found = sorted(starts - telling)
+    if not is_same_without(found):
+        found = [one for one in found if is_same_without([one])]
+    return sorted([*found, *(one for one in telling if is_same_without([*found, one]))])
 
 
 COMMAND = Command(
