@@ -230,9 +230,10 @@ def locate(name: str) -> hub.Located:
     """Finds the file of a published network, see `jaxprop.checkpoints.hub`; ValueError if none."""
     located = hub.locate(name)
     if not located.path.exists():
+        hint = '; a function is named PACKAGE.MODULE:FUNCTION' if ':' in str(name) else ''
         raise ValueError(
             f'no network {str(name)!r}: there is neither such a file nor one with the ending '
-            f'.safetensors, and the shipped networks are {native.list_pretrained()}'
+            f'.safetensors, and the shipped networks are {native.list_pretrained()}{hint}'
         )
     return located
 
@@ -242,7 +243,11 @@ def has_card(name: str) -> bool:
     if str(name).startswith(hub.HUB):
         return False
     base = str(name).removesuffix('.safetensors')
-    if str(name) in native.list_pretrained() or pathlib.Path(f'{base}.json').is_file():
+    if str(name) in native.list_pretrained():
+        return True
+    if base == str(name) and pathlib.Path(name).is_file():
+        return False  # This file is meant, not one of ours with a longer name.
+    if pathlib.Path(f'{base}.json').is_file():
         return True
     # A name without its ending, whose card is missing.
     return not pathlib.Path(name).exists() and pathlib.Path(f'{base}.safetensors').is_file()

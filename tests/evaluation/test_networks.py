@@ -201,6 +201,13 @@ def test_a_file_of_the_hub(repository, bare):
     located = hub.locate('hf://a/b@v1.0/more/net.safetensors')
     assert asked[-1] == ('a/b', 'more/net.safetensors', 'v1.0', False)
     assert located.origin['file'] == 'more/net.safetensors'
+    found['snapshots/net.bin'] = bare
+    located = hub.locate('hf://a/b/snapshots/net.bin')
+    assert located.origin['commit'] == '0123abcd'
+    assert located.origin['file'] == 'snapshots/net.bin'
+    found['../net.bin'] = ValueError("cannot contain a '..'")
+    with pytest.raises(ValueError, match=r"'hf://a/b/../net.bin' is no address: cannot"):
+        hub.locate('hf://a/b/../net.bin')
 
 
 def raised(kind):
