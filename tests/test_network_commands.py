@@ -113,6 +113,7 @@ def test_a_file_without_its_last_stage_and_a_vit(tmp_path, capsys):
     save_file({**first_blocks('dino_vits16'), **head}, tmp_path / 'timm')
     said = convert(capsys, tmp_path / 'timm', f'--output={tmp_path}/timm_vit')
     assert 'recognised: timm_vit, a ' in said and 'left out: head\n' in said
+    assert "nothing says what it was trained to see: 'rgb' (ImageNet's mean) or 'rgb_half'" in said
 
 
 def test_wrong_conversions_are_one_line(tmp_path, capsys):

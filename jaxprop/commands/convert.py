@@ -66,7 +66,9 @@ def run(options, arguments, root):
     print(f'layers that network.output may name: {", ".join(layers(model))}')
     evaluated = released.output or 'last'
     print(f'by default {evaluated}: {released.channels} channels, stride {released.stride}')
-    if file.layout.color != 'rgb':
+    if file.layout.color is None:
+        print("nothing says what it was trained to see: 'rgb' (ImageNet's mean) or 'rgb_half'")
+    elif file.layout.color != 'rgb':
         print(f'it sees {file.layout.color}')
     for note in notes:
         print(f'note: {note.replace("network.layout", "--layout")}')

@@ -250,14 +250,15 @@ def test_settings_that_a_function_does_not_have(capsys):
     named = '--config.network.name=own_functions:colours'
     for flags, expected in (
         (['--config.network.output=res4', '--config.network.seed=1'], 'network.output=res4, net'),
-        (['--config.input.color=lightness'], 'given RGB frames: say --config.input.color=rgb'),
+        (['--config.input.color=lightness'], 'given RGB frames: leave out input.color=lightness'),
     ):
         assert cli.main(['evaluate', named, *flags, '--output=out']) == 1
         assert expected in capsys.readouterr().err
     # What a config says of its own network does not matter.
     config = config_files.load_config('davis_spa_then_temp')
-    config.network.name, config.input.color = 'own_functions:colours', 'rgb'
-    assert open_source(config).warnings == []
+    config.network.name = 'own_functions:colours'
+    source = open_source(config)
+    assert source.warnings == [] and source.settings()['input']['color'] == 'rgb'
 
 
 @pytest.mark.parametrize(
