@@ -27,6 +27,7 @@ from absl import app, flags, logging
 from propagation import matrix_rate, measure
 
 from jaxprop import config_files
+from jaxprop.data.inputs import input_size
 from jaxprop.evaluation.features import extract_features
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.models import ViT, vit
@@ -139,7 +140,7 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     labeller = Labeller.from_config(flags.FLAGS['config'].value)
     height, width = map(int, FRAME.value)
-    size = labeller.source.seen_size((height, width))
+    size = input_size(height, width, labeller.source.input)
     if ALONE.value:
         print(json.dumps(MEASURES[ALONE.value](labeller, size)))
         return

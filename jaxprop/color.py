@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# What `network_input` takes.
+COLORS = ('rgb', 'lightness', 'rgb_unit', 'rgb_half', 'lab')
+
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 LAB_MEAN = np.array([50, 0, 0], np.float32)
@@ -204,7 +207,8 @@ def network_input(images: jax.Array, color: str) -> jax.Array:
     Args:
       images: uint8 RGB `[..., 3]`; or floats: RGB from 0 to 255, for 'lightness' see there.
       color: 'rgb': `normalize_rgb`; 'lightness': `lightness_input` (UVC); 'rgb_unit': RGB / 255
-        (CorrFlow); 'lab': `lab_input` (MAST, Spa-then-Temp).
+        (CorrFlow); 'rgb_half': 2 RGB / 255 - 1 (many ViTs of timm and Hugging Face transformers);
+        'lab': `lab_input` (MAST, Spa-then-Temp).
 
     Returns:
       float32 `[..., 3]`.
@@ -219,9 +223,12 @@ def network_input(images: jax.Array, color: str) -> jax.Array:
     if color == 'rgb_unit':
         _check_channels(images)
         return _unit(images)
+    if color == 'rgb_half':
+        _check_channels(images)
+        return 2 * _unit(images) - 1
     if color == 'lab':
         return lab_input(images)
-    raise ValueError(f"color is {color!r}; it must be 'rgb', 'lightness', 'rgb_unit' or 'lab'")
+    raise ValueError(f'color is {color!r}; it must be one of {COLORS}')
 
 
 def _unit(images):

@@ -191,7 +191,10 @@ def test_network_input():
 def test_network_input_of_floats():
     """Whole levels as floats are what they are as 8 bits."""
     images = _colours()
-    for name in ('rgb', 'rgb_unit', 'lab'):
+    np.testing.assert_allclose(
+        color.network_input(images, 'rgb_half'), images / np.float32(127.5) - 1, atol=1e-6
+    )
+    for name in ('rgb', 'rgb_unit', 'rgb_half', 'lab'):
         np.testing.assert_array_equal(
             color.network_input(images.astype(np.float32), name), color.network_input(images, name)
         )

@@ -108,6 +108,12 @@ def test_a_file_without_its_last_stage_and_a_vit(tmp_path, capsys):
     assert 'by default last: 192 channels, stride 16\n' in said
     network = networks.load_network(str(tmp_path / 'vit'), output='block0')
     assert set(network.variables['params']) >= {'block0'} and network.model.offset == 0
+    # A classifier's head tells whose file it is, and is left out all the same.
+    head = {'head.weight': np.zeros((3, 384), np.float32)}
+    save_file({**first_blocks('dino_vits16'), **head}, tmp_path / 'timm')
+    said = convert(capsys, tmp_path / 'timm', f'--output={tmp_path}/timm_vit')
+    assert 'recognised: timm_vit, a ' in said and 'left out: head\n' in said
+    assert "nothing says what it was trained to see: 'rgb' (ImageNet's mean) or 'rgb_half'" in said
 
 
 def test_wrong_conversions_are_one_line(tmp_path, capsys):
@@ -128,6 +134,24 @@ def test_wrong_conversions_are_one_line(tmp_path, capsys):
     ):
         assert expected in convert(capsys, *arguments, code=code)
     assert not (tmp_path / 'out').exists()
+
+
+def test_no_file_of_somebody_else_is_overwritten(tmp_path, capsys):
+    published, notes = tmp_path / 'model.safetensors', tmp_path / 'notes.json'
+    save_file(cut()[0], published)
+    notes.write_text('{}')
+    content = published.read_bytes()
+    for output in ('model', 'notes'):
+        said = convert(capsys, published, f'--output={tmp_path}/{output}', code=1)
+        assert 'give another --output' in said
+    assert published.read_bytes() == content and notes.read_text() == '{}'
+    assert len(list(tmp_path.iterdir())) == 2
+    # A network of ours is written anew.
+    for _ in range(2):
+        convert(capsys, published, f'--output={tmp_path}/net.pth')
+    # The file of another name beside it is itself.
+    (tmp_path / 'net.pth').write_bytes(b'text')
+    assert 'not a file of PyTorch' in convert(capsys, tmp_path / 'net.pth', '--output=x', code=1)
 
 
 def test_networks_are_listed(capsys):

@@ -117,19 +117,22 @@ CATALOGUE = (
         65.5,
         _STUDY,
     ),
-    Entry(
-        'Spa-then-Temp R18/8',
-        '',
-        config='davis_spa_then_temp',
-        score=70.7,
-        score_source='its README',
-    ),
-    Entry(
-        'Spa-then-Temp R50/4',
-        '',
-        config='davis_spa_then_temp',
-        score=74.1,
-        score_source='its README',
+    *(
+        Entry(
+            f'Spa-then-Temp {network}',
+            '',
+            f'{_DRIVE}/{file}',
+            licence='MIT',
+            config='davis_spa_then_temp',
+            score=score,
+            score_source='its README',
+        )
+        for network, file, score in (
+            ('R18/8', '1kksNGOklpPmlai6ljAIu1-dAcxSgMgml', 70.7),
+            ('R18/4', '1ZJHyWMOpWhfmX6vMX5Qkm_2qkqS0grNM', 73.5),
+            ('R50/8', '190ND_w4yJC7njdWtmw5bJ-tl5VL8PSJ7', 71.2),
+            ('R50/4', '1HZYXhfaCDG9IeKX8ESBGHBn-kUrHC8Q8', 74.1),
+        )
     ),
     Entry(
         'ImageNet ResNet18',
@@ -228,8 +231,20 @@ CATALOGUE = (
         'Apache-2.0',
         'davis_dino',
     ),
-    Entry('DINOv2', 'dinov2', config='davis_dinov2'),
-    Entry('DINOv2 with registers', 'dinov2_registers', config='davis_dinov2'),
+    Entry(
+        'DINOv2 ViT-S/14',
+        'dinov2',
+        f'{_META}/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth',
+        licence='Apache-2.0',
+        config='davis_dinov2',
+    ),
+    Entry(
+        'DINOv2 ViT-S/14 reg4',
+        'dinov2_registers',
+        f'{_META}/dinov2/dinov2_vits14/dinov2_vits14_reg4_pretrain.pth',
+        licence='Apache-2.0',
+        config='davis_dinov2',
+    ),
     *(
         Entry(
             f'DINOv3 ViT-{size}/16',
@@ -244,6 +259,12 @@ CATALOGUE = (
             'S': 72.7, 'S+': 75.5, 'B': 77.2, 'L': 79.9, 'H+': 79.3, '7B': 79.7,
         }.items()
     ),
-    Entry('MAE', 'mae', config='davis_mae'),
+    Entry(
+        'MAE ViT-B/16',
+        'mae',
+        f'{_META}/mae/pretrain/mae_pretrain_vit_base.pth',
+        licence='CC BY-NC 4.0',
+        config='davis_mae',
+    ),
     Entry('SiamMAE', '', config='davis_siammae'),
 )  # fmt: skip

@@ -98,19 +98,19 @@ def _download(address: str) -> Located:
         else:
             said = f'has neither {" nor ".join(DEFAULT_FILES)}: name a file, {address}/FILE'
         raise ValueError(f'{address!r}: the repository {repository!r}{at} {said}') from error
-    except errors.HFValidationError as error:
+    except ValueError as error:  # Of the library: this cannot be a repository, or a file in it.
         raise ValueError(f'{address!r} is no address: {error}') from error
     except (OSError, RuntimeError) as error:  # Of the server, or the connection broke.
         if isinstance(error, OSError) and error.errno is not None and error.filename:
             raise  # Of this machine's disk.
         raise ValueError(f'{address!r} cannot be downloaded: {error}') from error
-    # The library keeps files as .../snapshots/COMMIT/FILE.
-    parts = path.parts
-    place = len(parts) - 1 - parts[::-1].index('snapshots')
+    # The library keeps files as .../snapshots/COMMIT/FILE, and FILE may have such folders too.
+    folder = f'models--{repository.replace("/", "--")}'
+    place = path.parts.index('snapshots', path.parts.index(folder))
     origin = {
         'repository': repository,
-        'commit': parts[place + 1],
-        'file': '/'.join(parts[place + 2 :]),
+        'commit': path.parts[place + 1],
+        'file': '/'.join(path.parts[place + 2 :]),
     }
     return Located(path, origin)
 

@@ -21,11 +21,12 @@ class Layout:
         prefix, among others that the network doesn't need, and the wanted output, such as 'res3';
         None is the one that the release evaluates. It raises ValueError for an output that the
         network doesn't have, and for arrays that are missing, not finite or of another shape.
-      prefixes: ends of the prefix that the release's files have, such as 'encoder_q.'. They decide
-        between layouts of the same names, and between the networks of one file.
+      prefixes: ends of the prefix that the release's files have, such as 'encoder_q.'; '' is
+        none. They decide between layouts of the same names, and between the networks of one file.
       bare: whether files without one of these prefixes are known too. Else such files are not
         taken for this network unless it is asked for by name.
-      color: what the network was trained to see, as `jaxprop.color.network_input` names it.
+      color: what the network was trained to see, as `jaxprop.color.network_input` names it; None
+        where files of this layout differ and don't say.
     """
 
     name: str
@@ -33,4 +34,4 @@ class Layout:
     build: Callable[[Mapping[str, np.ndarray], str | None], tuple[nn.Module, dict[str, Any]]]
     prefixes: tuple[str, ...] = ()
     bare: bool = True
-    color: str = 'rgb'
+    color: str | None = 'rgb'

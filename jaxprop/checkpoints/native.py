@@ -78,20 +78,17 @@ def save_pretrained(
     # What JSON doesn't know among a network's attributes are dtypes.
     attributes = json.loads(json.dumps(attributes, default=lambda value: np.dtype(value).name))
 
-    from safetensors import SafetensorError  # Here: reading this module shouldn't load it.
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save  # Here: reading this module shouldn't load it.
 
+    data = save(arrays)
     with replacing(card_path) as card_file, replacing(weights_path) as weights_file:
-        try:
-            save_file(arrays, weights_file)
-        except SafetensorError as error:
-            raise OSError(f'{weights_path}: cannot be written: {error}') from error
+        weights_file.write_bytes(data)
         card = {
             'network': name,
             'attributes': attributes,
             'jaxprop': _version(),
             'dtype': dtype,
-            'sha256': hashlib.sha256(weights_file.read_bytes()).hexdigest(),
+            'sha256': hashlib.sha256(data).hexdigest(),
             'network_sha256': _network_digest(name, attributes),
             'description': dict(description or {}),
         }

@@ -265,8 +265,8 @@ def _count_names(names: list[str], layouts: list[Layout]) -> Mapping[tuple[Layou
 
 
 def _ends(start: str, end: str) -> bool:
-    """Whether a prefix ends in whole parts of names."""
-    return f'.{start}'.endswith(f'.{end}')
+    """Whether a prefix ends in whole parts of names; that '' is no prefix."""
+    return f'.{start}'.endswith(f'.{end}') if end else not start
 
 
 def _within(match: tuple[Layout, str], other: tuple[Layout, str]) -> bool:

@@ -336,7 +336,17 @@ _TABLE = (
         _Family(_TRANSFORMERS_DINOV3, _ROTARY, {4096: 128}, key_bias=False),
     ),
 )
+# DINO's and MAE's encoders have the same names, in different places of their releases' files.
+_PREFIXES = {'dino': ('', 'backbone.'), 'mae': ('model.',)}
+# Networks of these layouts were trained with one mean and deviation or another.
+_COLORS = {'timm_vit': None, 'transformers_vit': None}
 LAYOUTS = tuple(
-    Layout(name, signature, functools.partial(build, family=family))
+    Layout(
+        name,
+        signature,
+        functools.partial(build, family=family),
+        _PREFIXES.get(name, ()),
+        color=_COLORS.get(name, 'rgb'),
+    )
     for name, signature, family in _TABLE
 )

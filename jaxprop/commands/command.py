@@ -99,11 +99,11 @@ class Command(NamedTuple):
 
 
 def check_source(options: flags.FlagValues) -> None:
-    """Raises ValueError where flags set what the source of features, no network, does not have."""
+    """Raises ValueError where flags set what the source of features has no use for."""
     from jaxprop.evaluation import sources
 
     given = config_flags.get_override_values(options['config'])
-    sources.check_attributes(options.config.network.name, given)
+    sources.check_flags(options.config.network.name, given)
 
 
 PROCESSES = (

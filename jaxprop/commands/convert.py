@@ -9,6 +9,7 @@ file holds all layers, also those behind the one that the release evaluates.
 """
 
 import dataclasses
+import os
 
 from absl import app
 
@@ -31,6 +32,7 @@ def run(options, arguments, root):
     [name] = arguments
     if networks.has_card(name):
         raise ValueError(f'{name} is a network of jaxprop already: there is nothing to convert')
+    _check_free(options.output)
     located = networks.locate(name)
     file = published.read_published(located.path, options.layout, options.prefix)
     released, _ = file.build()
@@ -64,12 +66,29 @@ def run(options, arguments, root):
     print(f'layers that network.output may name: {", ".join(layers(model))}')
     evaluated = released.output or 'last'
     print(f'by default {evaluated}: {released.channels} channels, stride {released.stride}')
-    if file.layout.color != 'rgb':
+    if file.layout.color is None:
+        print("nothing says what it was trained to see: 'rgb' (ImageNet's mean) or 'rgb_half'")
+    elif file.layout.color != 'rgb':
         print(f'it sees {file.layout.color}')
     for note in notes:
         print(f'note: {note.replace("network.layout", "--layout")}')
     base = options.output.removesuffix('.safetensors')
     print(f'written: {base}.safetensors, {base}.json')
+
+
+def _check_free(output):
+    """Raises ValueError where other files than a network of ours would be overwritten."""
+    from jaxprop.checkpoints import native
+
+    base = output.removesuffix('.safetensors')
+    there = [name for name in (f'{base}.safetensors', f'{base}.json') if os.path.lexists(name)]
+    try:
+        if there:
+            native.describe_pretrained(base)
+    except ValueError as error:
+        raise ValueError(
+            f'{there[0]} is there, and is not of a network of jaxprop: give another --output'
+        ) from error
 
 
 def _last_layer(file, released):
@@ -114,7 +133,8 @@ def _left_out(file, output, model):
 def _unneeded(file, output, model):
     """First parts of the names of arrays that stand behind the prefix and are not needed."""
     starts = {name.split('.')[0] for name in file.state}
-    starts -= {name.split('.')[0] for name in file.layout.signature}
+    # Names that tell the layout may be of a head or a decoder.
+    telling = starts & {name.split('.')[0] for name in file.layout.signature}
 
     def is_same_without(left_out):
         state = {
@@ -122,12 +142,14 @@ def _unneeded(file, output, model):
         }
         try:
             found, _ = dataclasses.replace(file, state=state).build(output)
-        except ValueError:
+        except (KeyError, ValueError):
             return False
         return found == model
 
-    found = sorted(starts)
-    return found if is_same_without(found) else [one for one in found if is_same_without([one])]
+    found = sorted(starts - telling)
+    if not is_same_without(found):
+        found = [one for one in found if is_same_without([one])]
+    return sorted([*found, *(one for one in telling if is_same_without([*found, one]))])
 
 
 COMMAND = Command(

@@ -125,6 +125,12 @@ class NetworkFeatures:
         if not network.trained or self.color == network.color:
             return network.warnings
         name = network.description['name']
+        if network.color is None:
+            note = (
+                f'{name} does not say what it was trained to see; it is shown {self.color!r}, and '
+                "--config.input.color= another (many networks of its kind: 'rgb_half')."
+            )
+            return [*network.warnings, note]
         note = f'input.color is {self.color!r}, {name} was trained to see {network.color!r}.'
         return [*network.warnings, note]
 

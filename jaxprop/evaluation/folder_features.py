@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 import zipfile
@@ -58,6 +59,8 @@ class FolderFeatures:
         self.folder, self.batch = pathlib.Path(folder), batch
         self._channels: tuple[pathlib.Path, int] | None = None
         sha256 = folder_digest(folder)
+        # What is behind a linked folder is not among these: the digest doesn't tell of it.
+        self._paths = set(files.files_in(self.folder, SUFFIXES))
         card = read_card(self.folder)
         self._known = card.get('videos', {})
         self.trained: bool = card.get('network', {}).get('trained', True)
@@ -100,7 +103,7 @@ class FolderFeatures:
         check_name(video.name, self.folder, parts=None)
         # A name may have dots.
         paths = [self.folder / f'{video.name}{suffix}' for suffix in SUFFIXES]
-        found = [path for path in paths if path.is_file()]
+        found = [path for path in paths if path in self._paths]
         if len(found) != 1:
             names = ', '.join(path.name for path in found or paths)
             what = 'there are several files of' if found else 'there are no'
@@ -162,7 +165,7 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
                 is_whole &= (sum(spans), len(spans)) == (known['num_frames'], known['shape'][0])
             if not is_whole:
                 raise ValueError(known)
-        card['network']['trained'], card['warnings']
+        card['network']['trained'], [*card['warnings']]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f'{path}: is damaged; export the features anew') from error
     return card
@@ -229,6 +232,9 @@ def _open_npz(path):
         name = _only(archive.namelist())
         with archive.open(name) as file:
             shape, is_fortran, dtype = _header(file)
+            num_bytes = archive.getinfo(name).file_size - file.tell()
+    if not dtype.hasobject and dtype.itemsize * math.prod(shape) != num_bytes:
+        raise ValueError(f'its header says {dtype} {list(shape)}, but it holds {num_bytes} bytes')
     if is_fortran:
         raise ValueError("it is in Fortran's order: save np.ascontiguousarray(array)")
 

@@ -74,12 +74,14 @@ class FunctionFeatures:
             raise ValueError(f'feature_batch is {self.batch}; it must be at least 1')
         own = _unwrapped(self.function)
         name = self.name or f'{own.__module__}:{own.__qualname__}'
+        is_told = self.identity is not None or self.version is not None
         identity = _identity(own) if self.identity is None else dict(self.identity)
         if self.version is not None:
             identity['version'] = self.version
         for attribute, value in (
             ('name', name),
             ('identity', identity),
+            ('_has_untold', not is_told and _holds_values(self.function)),
             ('_lock', threading.Lock()),
             ('_shapes', {}),
         ):
@@ -94,6 +96,11 @@ class FunctionFeatures:
         notes, precision = [], self.input.precision
         if not {'sha256', 'version'} & set(self.identity):
             notes.append(f'{self.name} has no source file or version that tells it from others.')
+        elif self._has_untold:
+            notes.append(
+                f'{self.name} holds values that are not recorded: a version would tell it from '
+                'others of the same source.'
+            )
         if precision != 'uint8':
             notes.append(f'input.precision is {precision!r}; {self.name} is given uint8 frames.')
         return notes
@@ -163,7 +170,7 @@ class FunctionFeatures:
             try:
                 # Errors of devices may come up when the values are asked for.
                 features = _to_numpy(self.function(frames))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ValueError(f'the function {self.name} fails: {_said(error)}') from error
         wrong = None
         if features is None:
@@ -180,7 +187,8 @@ class FunctionFeatures:
                 f"features [B', H, W, C] as floats, B' being {len(frames)} or a whole part of it"
             )
         # A copy: the function may write its next features to the same memory.
-        return np.array(features, np.float32)
+        with np.errstate(over='ignore'):  # What float32 can't hold is found by the caller.
+            return np.array(features, np.float32)
 
 
 def is_function(text: str) -> bool:
@@ -233,21 +241,37 @@ def describe_function(text: str) -> dict[str, Any]:
 
     Returns:
       'version', if there is one; 'sha256' of the module's source file; 'files': of each setting
-      that is the path of a file, the SHA-256.
+      that is the path of a file, the SHA-256, or of one that holds paths, a list of them.
 
     Raises:
       ValueError: as `load_function`, but nothing is called.
     """
     module, _, settings = _parse(text)
     identity = _module_identity(module)
-    paths = {
-        key: value
-        for key, value in (settings or {}).items()
-        if isinstance(value, str) and os.path.isfile(value)
+    digests = {
+        key: [*map(files.sha256, _files_in(value))] for key, value in (settings or {}).items()
     }
-    if paths:
-        identity['files'] = {key: files.sha256(path) for key, path in paths.items()}
+    if any(digests.values()):
+        identity['files'] = {
+            key: found[0] if isinstance(settings[key], str) else found
+            for key, found in digests.items()
+            if found
+        }
     return identity
+
+
+def _files_in(setting):
+    """The paths of files that a literal is or holds, in an order that is always the same."""
+    if isinstance(setting, str):
+        path = os.path.expanduser(setting)
+        return [path] if os.path.isfile(path) else []
+    if isinstance(setting, dict):
+        setting = [*setting, *setting.values()]
+    elif isinstance(setting, set):
+        setting = sorted(setting, key=repr)
+    elif not isinstance(setting, (list, tuple)):
+        return []
+    return [path for part in setting for path in _files_in(part)]
 
 
 def _parse(text):
@@ -261,12 +285,13 @@ def _parse(text):
             call = ast.parse(f'f{match["call"].strip()}', mode='eval').body
             if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
                 raise ValueError
-            if None in (settings := {k.arg: ast.literal_eval(k.value) for k in call.keywords}):
+            settings = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+            if None in settings or len(settings) < len(call.keywords):
                 raise ValueError
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
             raise ValueError(
-                f'{text}: the settings must be written as (size=480, weights="x.pth"): names with '
-                'numbers, texts, True, False, None, and tuples, lists or dicts of them'
+                f'{text}: the settings must be written as (size=480, weights="x.pth"): names, each '
+                'once, with numbers, texts, True, False, None, and tuples, lists or dicts of them'
             ) from error
     return _import(match['module'], text), match['name'], settings
 
@@ -306,6 +331,14 @@ def _unwrapped(function):
         function = function.func
     function = inspect.unwrap(function)
     return function if hasattr(function, '__qualname__') else type(function)
+
+
+def _holds_values(function):
+    """Whether a callable holds values, as closures and objects do, that no source file tells."""
+    if isinstance(function, functools.partial) or inspect.ismethod(function):
+        return True
+    function = inspect.unwrap(function)
+    return not hasattr(function, '__qualname__') or bool(getattr(function, '__closure__', None))
 
 
 def _identity(own):

@@ -34,7 +34,8 @@ class Network:
       trained: False for random weights, whose batch statistics, if any, are estimated on each
         video itself.
       description: goes into every output.
-      color: what the network was trained to see, as `jaxprop.color.network_input` names it.
+      color: what the network was trained to see, as `jaxprop.color.network_input` names it; None
+        where nothing says so.
       card: attributes that have another value here than in the card of the saved network, or than
         in the layout of the published file, with the values there.
       notes: sentences that every output says of the network beside those of `card`.
@@ -44,7 +45,7 @@ class Network:
     variables: Mapping[str, Any]
     trained: bool
     description: Mapping[str, Any]
-    color: str = 'rgb'
+    color: str | None = 'rgb'
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -97,6 +98,8 @@ def load_network(
         attributes['dtype'] = _dtype_name(attributes['dtype'])
     if layout is not None and layout not in {one.name for one in published.LAYOUTS}:
         raise unknown('layout', layout, {one.name for one in published.LAYOUTS})
+    if prefix is not None and (name == 'untrained' or has_card(name)):
+        raise ValueError(f'network.prefix is {prefix!r}; only published files have one, not {name}')
     if name == 'untrained':
         network = _untrained(architecture, seed, untrained or {}, attributes)
     elif has_card(name):
@@ -230,9 +233,12 @@ def locate(name: str) -> hub.Located:
     """Finds the file of a published network, see `jaxprop.checkpoints.hub`; ValueError if none."""
     located = hub.locate(name)
     if not located.path.exists():
+        hint = '; a function is named PACKAGE.MODULE:FUNCTION' if ':' in str(name) else ''
+        if (pathlib.Path(name) / 'backbone.json').is_file():
+            hint = f'; the network of this run is {pathlib.Path(name) / "backbone"}'
         raise ValueError(
             f'no network {str(name)!r}: there is neither such a file nor one with the ending '
-            f'.safetensors, and the shipped networks are {native.list_pretrained()}'
+            f'.safetensors, and the shipped networks are {native.list_pretrained()}{hint}'
         )
     return located
 
@@ -242,7 +248,11 @@ def has_card(name: str) -> bool:
     if str(name).startswith(hub.HUB):
         return False
     base = str(name).removesuffix('.safetensors')
-    if str(name) in native.list_pretrained() or pathlib.Path(f'{base}.json').is_file():
+    if str(name) in native.list_pretrained():
+        return True
+    if base == str(name) and pathlib.Path(name).is_file():
+        return False  # This file is meant, not one of ours with a longer name.
+    if pathlib.Path(f'{base}.json').is_file():
         return True
     # A name without its ending, whose card is missing.
     return not pathlib.Path(name).exists() and pathlib.Path(f'{base}.safetensors').is_file()

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ def open_source(config: Mapping[str, Any], network: Network | None = None) -> Fe
         return function_source(function, config, name=name, identity=identity)
     network = network or load_network(**config['network'])
     size = dict(config['input'])
-    seen = size.pop('color') or network.color
+    seen = size.pop('color') or network.color or 'rgb'
     return NetworkFeatures(network, InputConfig(**size), seen, config['feature_batch'])
 
 
@@ -50,37 +51,37 @@ def function_source(
       function: as `FunctionFeatures` takes it.
       config: as in configs/eval.
       **described: name, version and identity of the function, see `FunctionFeatures`.
-
-    Raises:
-      ValueError: the config's frames are not RGB.
     """
     size = dict(config['input'])
-    if (seen := size.pop('color')) not in (None, 'rgb'):
-        raise ValueError(
-            f'input.color is {seen!r}, but a function is given RGB frames: say '
-            '--config.input.color=rgb, and have the function make of them what it needs'
-        )
+    size.pop('color')  # The function is given RGB, see `check_flags`.
     return FunctionFeatures(
         function, input=InputConfig(**size), batch=config['feature_batch'], **described
     )
 
 
-def check_attributes(name: str, given: Mapping[str, Any]) -> None:
-    """Refuses attributes of a network where a name is that of a function or a folder.
+def check_flags(name: str, given: Mapping[str, Any]) -> None:
+    """Refuses settings without any effect where a name is that of a function or a folder.
 
-    Configs may have such attributes: these are of the network that they name themselves.
+    Configs may have such settings: these are for the network that they name themselves.
 
     Args:
       name: a config's `network.name`.
       given: what the user has set, 'network.output' and the value.
 
     Raises:
-      ValueError: one of them is a network's attribute.
+      ValueError: one of them is a network's attribute, a colour, or for a folder the frames' size.
     """
-    wrong = [f'{key}={given[key]}' for key in given if key.startswith('network.')]
-    wrong = [text for text in wrong if not text.startswith('network.name=')]
-    if wrong and _is_own(name):
-        raise ValueError(f'{name} is no network: leave out {", ".join(wrong)}')
+    if not _is_own(name):
+        return
+    wrong, what = [key for key in given if re.match(r'network\.(?!name$)', key)], 'no network'
+    if name.startswith(PREFIX):
+        wrong += [key for key in given if key.startswith('input.')]
+        what = 'a folder of features, whose frames were seen before'
+    elif given.get('input.color') not in (None, 'rgb'):
+        wrong, what = [*wrong, 'input.color'], 'a function, which is given RGB frames'
+    if wrong:
+        texts = ', '.join(f'{key}={given[key]}' for key in wrong)
+        raise ValueError(f'{name} is {what}: leave out {texts}')
 
 
 def source_digest(name: str) -> str:

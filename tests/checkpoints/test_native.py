@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import pathlib
 import re
 
 import flax.linen as nn
@@ -79,12 +80,12 @@ def test_failed_save_leaves_the_old_network(network, tmp_path, monkeypatch):
     model, variables = network
     save_pretrained(tmp_path / 'net', model, variables)
 
-    def fail(arrays, filename):
-        with open(filename, 'wb') as file:
-            file.write(b'half')
+    def fail(path, data):
+        with open(path, 'wb') as file:
+            file.write(data[: len(data) // 2])
         raise OSError('disk full')
 
-    monkeypatch.setattr('safetensors.numpy.save_file', fail)
+    monkeypatch.setattr(pathlib.Path, 'write_bytes', fail)
     with pytest.raises(OSError, match='disk full'):
         save_pretrained(tmp_path / 'net', model.clone(padding='zero'), variables)
     monkeypatch.undo()
@@ -260,3 +261,12 @@ def test_shipped_networks_are_small_and_say_where_they_come_from(name):
 
 def test_there_is_a_shipped_network():
     assert 'uvc_plus_davis' in list_pretrained()
+
+
+def test_files_have_the_rights_of_others_in_the_folder(tmp_path):
+    model = ResNet(output='res1')
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    save_pretrained(tmp_path / 'net', model, variables)
+    (tmp_path / 'usual').touch()
+    usual = (tmp_path / 'usual').stat().st_mode
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {usual}

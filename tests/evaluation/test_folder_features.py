@@ -1,6 +1,7 @@
 """Features from a folder: the masks of those that were computed, and what is wrong with a file."""
 
 import dataclasses
+import io
 import types
 import zipfile
 
@@ -166,6 +167,22 @@ def no_array(path):
         archive.writestr('notes.txt', 'none')
 
 
+def huge_header(path):
+    stream = io.BytesIO()
+    described = {'descr': '<f4', 'fortran_order': False, 'shape': (3, 30000, 40000, 1)}
+    np.lib.format.write_array_header_1_0(stream, described)
+    with zipfile.ZipFile(path.with_suffix('.npz'), 'w') as archive:
+        archive.writestr('x.npy', stream.getvalue() + b'1234')
+
+
+def behind_a_link(path):
+    """The digest of the folder would not tell that this array changes."""
+    write(path.parents[1] / 'other.npy', ARRAY)
+    write(path.parents[1] / '.away/dog.1.npy', ARRAY)
+    path.parent.rmdir()
+    path.parent.symlink_to(path.parents[1] / '.away')
+
+
 def of(array):
     return lambda path: np.save(path, array)
 
@@ -192,6 +209,8 @@ def of(array):
         (several, 'holds 2 arrays; it must hold one'),
         (several_files, 'several files of features of a/dog.1: dog.1.npy, dog.1.npz'),
         (no_array, 'cannot be read as features'),
+        (huge_header, r'header says float32 \[3, 30000, 40000, 1\], but it holds 4 bytes'),
+        (behind_a_link, 'there are no features of a/dog.1'),
     ],
 )
 def test_a_wrong_file_is_named(make, expected, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import functools
 import json
 import sys
 import types
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxprop import cli, color, config_files, labels
+from jaxprop import cli, color, config_files, files, labels
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.inputs import InputConfig
 from jaxprop.data.sequences import DataError
@@ -60,6 +61,9 @@ too_many = lambda frames: np.repeat(colours(frames), 2, axis=0)
 uneven = lambda frames: colours(frames)[:3]
 whole_numbers = lambda frames: colours(frames).astype(int)
 transposed = lambda frames: colours(frames).transpose(0, 3, 1, 2)
+def leaves(frames):
+    raise SystemExit(0)
+
 not_finite = lambda frames: np.where(frames.any(), np.nan, colours(frames))
 other_grid = lambda frames: colours(frames)[:, : 2 + 28 * (not frames.any())]
 needs_more = lambda frames, more: frames
@@ -213,6 +217,7 @@ def test_features_of_torch(dtype, sequences):
     [
         ('own_functions:fails', "fails: KeyError: 'lost' ({folder}/own_functions.py, line 12)"),
         ('own_functions:no_array', 'returns no array'),
+        ('own_functions:leaves', 'fails: SystemExit: 0'),
         ('own_functions:no_axes', "returns an array [30, 40, 3]"),
         ('own_functions:too_many', 'returns features [8, 30, 40, 3] for frames [4, 240, 320, 3]'),
         ('own_functions:uneven', "B' being 4 or a whole part of it"),
@@ -223,6 +228,9 @@ def test_features_of_torch(dtype, sequences):
         ('own_functions:NUMBER', 'is a int, which is no function'),
         ('own_functions:make(2)', 'the settings must be written as'),
         ('own_functions:make(scale=x)', 'the settings must be written as'),
+        ('own_functions:make(scale={[]: 1})', 'the settings must be written as'),
+        ('own_functions:make(scale=1, scale=2)', 'each once'),
+        ('own-functions:make', 'a function is named PACKAGE.MODULE:FUNCTION'),
         ('own_functions:make(scal=2)', "unexpected keyword argument 'scal'"),
         ('own_function:colours', 'there is no module own_function,'),
         ('own_functions.py:colours', 'a module is named without .py'),
@@ -242,14 +250,15 @@ def test_settings_that_a_function_does_not_have(capsys):
     named = '--config.network.name=own_functions:colours'
     for flags, expected in (
         (['--config.network.output=res4', '--config.network.seed=1'], 'network.output=res4, net'),
-        (['--config.input.color=lightness'], 'given RGB frames: say --config.input.color=rgb'),
+        (['--config.input.color=lightness'], 'given RGB frames: leave out input.color=lightness'),
     ):
         assert cli.main(['evaluate', named, *flags, '--output=out']) == 1
         assert expected in capsys.readouterr().err
     # What a config says of its own network does not matter.
-    config = config_files.load_config('davis_mast')
+    config = config_files.load_config('davis_spa_then_temp')
     config.network.name = 'own_functions:colours'
-    assert open_source(config).warnings == []
+    source = open_source(config)
+    assert source.warnings == [] and source.settings()['input']['color'] == 'rgb'
 
 
 @pytest.mark.parametrize(
@@ -279,6 +288,14 @@ def test_identity(folder):
     (folder / 'x.pth').write_bytes(b'others')
     assert source_digest(name) != digest
     assert FunctionFeatures(load_function(name), version='2').description['version'] == '2'
+    # Files in lists and dicts count too.
+    several = 'own_functions:make(weights=["x.pth", "no.pth"], scale={"a": "x.pth"})'
+    digest = source_digest(several)
+    assert describe_function(several)['files'] == {
+        'weights': [files.sha256('x.pth')], 'scale': [files.sha256('x.pth')],
+    }  # fmt: skip
+    (folder / 'x.pth').write_bytes(b'the third')
+    assert source_digest(several) != digest
     assert describe_function('jaxprop.color:network_input')['version']
     # A function from nowhere is said to be so.
     scope = {'__name__': 'nowhere'}
@@ -288,6 +305,19 @@ def test_identity(folder):
         source.description == {'name': 'nowhere:function'}
         and 'no source file' in source.warnings[0]
     )
+
+
+def test_values_that_no_source_tells_are_noted():
+    """Two closures, objects or partial functions of one source would have one identity."""
+    name = 'own_functions:make(scale=2)'
+    made = load_function(name)
+    for function in (made, functools.partial(colours), types.SimpleNamespace(f=made).f):
+        assert 'not recorded' in ' '.join(FunctionFeatures(function).warnings)
+        assert FunctionFeatures(function, version='2').warnings == []
+    assert FunctionFeatures(jax.jit(colours)).warnings == []
+    config = config_files.load_config('synthetic')
+    config.network.name = name
+    assert open_source(config).warnings == []
 
 
 def test_a_study_of_a_function(tmp_path):

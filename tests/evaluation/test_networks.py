@@ -10,9 +10,10 @@ import pytest
 from huggingface_hub import errors
 from safetensors.numpy import save_file
 
-from jaxprop import cli, files
+from jaxprop import cli, config_files, files
 from jaxprop.checkpoints import hub, load_published, save_pretrained
 from jaxprop.evaluation import networks
+from jaxprop.evaluation.sources import open_source
 from jaxprop.models import ResNet
 from tests.checkpoints.test_published import cut, prefixed
 from tests.checkpoints.test_vit_layouts import first_blocks
@@ -86,11 +87,31 @@ def test_says_which_networks_it_could_be(bare, tmp_path):
     for settings in ({'padding': 'zero'}, {'padding': 'reflect'}, {'layout': 'crw_resnet18'}):
         network = networks.load_network(str(bare), **settings)
         assert network.warnings == [] and 'card' not in network.description
-    # DINO's files and those of MAE's encoder differ in how embeddings are interpolated.
-    save_file(first_blocks('dino_vits8'), tmp_path / 'vit')
+
+
+def test_the_place_in_a_file_tells_dinos_networks_from_maes(tmp_path):
+    # They differ in how embeddings are interpolated.
+    arrays = first_blocks('dino_vits8')
+    for place, layout in (('', 'dino'), ('teacher.backbone.', 'dino'), ('model.', 'mae')):
+        save_file(prefixed(place, arrays), tmp_path / 'vit')
+        network = networks.load_network(str(tmp_path / 'vit'))
+        assert network.description['layout'] == layout and network.warnings == []
+    save_file(prefixed('net.', arrays), tmp_path / 'vit')
     [warning] = networks.load_network(str(tmp_path / 'vit')).warnings
     assert 'is read as dino; by its names it could be mae too' in warning
     assert networks.load_network(str(tmp_path / 'vit'), offset=0.0).warnings == []
+
+
+def test_a_file_may_not_say_which_colours_its_network_saw(tmp_path):
+    head = {'head.weight': np.zeros((3, 192), np.float32)}
+    save_file({**first_blocks('dino_vits8'), **head}, tmp_path / 'timm')
+    for color, seen in ((None, 'rgb'), ('rgb_half', 'rgb_half')):
+        config = config_files.load_config('synthetic')
+        config.network.name, config.input.color = str(tmp_path / 'timm'), color
+        source = open_source(config)
+        assert source.color == seen
+        [warning] = source.warnings
+        assert f'does not say what it was trained to see; it is shown {seen!r}' in warning
 
 
 def test_a_folder_and_a_prefix(bare, tmp_path):
@@ -201,6 +222,13 @@ def test_a_file_of_the_hub(repository, bare):
     located = hub.locate('hf://a/b@v1.0/more/net.safetensors')
     assert asked[-1] == ('a/b', 'more/net.safetensors', 'v1.0', False)
     assert located.origin['file'] == 'more/net.safetensors'
+    found['snapshots/net.bin'] = bare
+    located = hub.locate('hf://a/b/snapshots/net.bin')
+    assert located.origin['commit'] == '0123abcd'
+    assert located.origin['file'] == 'snapshots/net.bin'
+    found['../net.bin'] = ValueError("cannot contain a '..'")
+    with pytest.raises(ValueError, match=r"'hf://a/b/../net.bin' is no address: cannot"):
+        hub.locate('hf://a/b/../net.bin')
 
 
 def raised(kind):
