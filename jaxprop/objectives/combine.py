@@ -3,11 +3,19 @@
 import math
 
 import jax
+import jax.numpy as jnp
 
 from jaxprop.objectives.objective import Objective
 
 
-def combine(video: Objective, image: Objective, weight: float) -> Objective:
+def combine(
+    video: Objective,
+    image: Objective,
+    weight: float,
+    *,
+    gradient_norms: bool = False,
+    axis_name: str | None = None,
+) -> Objective:
     """The sum video loss + weight * image loss, in one step on a shared backbone.
 
     The batch is `{'video': that of the video objective, 'image': that of the image objective}`. Of
@@ -25,6 +33,10 @@ def combine(video: Objective, image: Objective, weight: float) -> Objective:
       video: on `batch['video']`.
       image: on `batch['image']`, with the same backbone.
       weight: lambda. The study: 0.3 for rotation, 0.1 for MoCo, 0.05 for classification.
+      gradient_norms: adds the metrics 'video/gradient_norm' and 'image/gradient_norm', the lengths
+        of the two losses' gradients with respect to the backbone, the weight not counted. They help
+        to choose the weight, and cost a second pass through the network.
+      axis_name: the mapped axis of devices over which these gradients are averaged, if any.
 
     Raises:
       ValueError: the weight is negative or not finite; (from init) the backbones differ.
@@ -56,19 +68,34 @@ def combine(video: Objective, image: Objective, weight: float) -> Objective:
         backbone = state['backbone']
         losses, rest, metrics = {}, {}, {}
         for name, part, key in (('video', video, video_rng), ('image', image, image_rng)):
-            losses[name], (part_state, part_metrics) = part.loss(
-                {'backbone': params['backbone'], **params.get(name, {})},
-                {'backbone': backbone, **state.get(name, {})},
-                batch[name],
-                key,
-            )
+            part_params = {'backbone': params['backbone'], **params.get(name, {})}
+            inputs = {'backbone': backbone, **state.get(name, {})}, batch[name], key
+            losses[name], (part_state, part_metrics) = part.loss(part_params, *inputs)
             backbone, rest[name] = _take_backbone(part_state)
             metrics[f'{name}/loss'] = losses[name]
+            if gradient_norms:
+                metrics[f'{name}/gradient_norm'] = _gradient_norm(
+                    part, part_params, *inputs, axis_name=axis_name
+                )
             metrics.update({f'{name}/{term}': value for term, value in part_metrics.items()})
         total = losses['video'] + weight * losses['image']
         return total, ({'backbone': backbone, **rest}, metrics)
 
     return Objective(init, loss, video.color)
+
+
+def _gradient_norm(objective, params, state, batch, rng, axis_name):
+    """The length of the gradient of an objective's loss with respect to the backbone."""
+    # The norm is only looked at: the loss's own gradient need not pass through it.
+    params, state = jax.lax.stop_gradient((params, state))
+
+    def loss(backbone):
+        return objective.loss({**params, 'backbone': backbone}, state, batch, rng)[0]
+
+    gradient = jax.grad(loss)(params['backbone'])
+    if axis_name is not None:
+        gradient = jax.lax.pmean(gradient, axis_name)
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradient)))
 
 
 def _take_backbone(variables):

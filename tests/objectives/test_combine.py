@@ -3,8 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxprop.objectives import find_objective
 from jaxprop.objectives.combine import combine
 from jaxprop.objectives.objective import Objective
+from tests.objectives.support import assert_trees_close, batch, clips, compiled, make_step
+from tests.objectives.test_corrflow import Backbone
 
 WEIGHT = 0.3
 EXAMPLES = {
@@ -91,6 +94,77 @@ def test_the_loss_is_exactly_the_weighted_sum():
     np.testing.assert_allclose(
         gradient['image']['head']['v'], WEIGHT * image_gradient['head']['v'], rtol=1e-5
     )
+
+
+def test_norms_of_both_gradients_are_metrics_if_wanted():
+    variables = combine(VIDEO, IMAGE, WEIGHT).init(jax.random.key(0), EXAMPLES)
+    params, state = variables['params'], variables['state']
+
+    def step(weight=WEIGHT, **settings):
+        objective = combine(VIDEO, IMAGE, weight, **settings)
+        (loss, (_, metrics)), gradient = make_step(objective)(params, state, EXAMPLES, RNG)
+        return loss, metrics, gradient
+
+    loss, plain, gradient = step()
+    other_loss, metrics, other_gradient = step(gradient_norms=True)
+    np.testing.assert_allclose(other_loss, loss, rtol=1e-6)
+    assert_trees_close(other_gradient, gradient, rtol=1e-5)
+    assert set(metrics) - set(plain) == {'video/gradient_norm', 'image/gradient_norm'}
+    # With a weight of 0 the backbone's gradient is the video loss's alone.
+    video = step(0.0)[2]['backbone']['w']
+    image = (gradient['backbone']['w'] - video) / WEIGHT
+    for name, expected in (('video', video), ('image', image)):
+        norm = metrics[f'{name}/gradient_norm']
+        np.testing.assert_allclose(norm, np.linalg.norm(expected), rtol=1e-4)
+
+
+def test_over_devices_norms_are_of_the_mean_gradient():
+    variables = VIDEO.init(jax.random.key(0), EXAMPLES['video'])
+    params, state = variables['params'], variables['state']
+    key = jax.random.split(RNG)[0]
+    both = EXAMPLES['video']['frames']
+    # Both losses are the same one here, and a device has one of the two examples.
+    objective = combine(VIDEO, VIDEO, WEIGHT, gradient_norms=True, axis_name='device')
+    examples = {'video': {'frames': both[:, None]}, 'image': {'frames': both[:, None]}}
+    head = {'head': params['head']}
+    arguments = (
+        {'backbone': params['backbone'], 'video': head, 'image': head},
+        {'backbone': state['backbone'], **dict.fromkeys(('video', 'image'), {'step': 0})},
+    )
+    _, (_, metrics) = compiled(
+        jax.vmap(lambda x: objective.loss(*arguments, x, RNG), axis_name='device')
+    )(examples)
+    (_, gradient) = make_step(VIDEO)(params, state, {'frames': both}, key)
+    expected = np.linalg.norm(gradient['backbone']['w'])
+    np.testing.assert_allclose(metrics['video/gradient_norm'], [expected] * 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize('image', ['rotation', 'moco'])
+@pytest.mark.parametrize('video', ['crw', 'vfs', 'timecycle', 'corrflow', 'mast'])
+def test_any_video_objective_goes_with_any_image_objective(video, image):
+    """By shapes alone, which is all that could fail to fit."""
+    settings = {
+        'crw': {'size': 16, 'patch_size': 8, 'patch_stride': 8, 'head': 'residual'},
+        'vfs': {'size': 8},
+        'timecycle': {'frame_size': 24, 'patch_size': 12, 'head_kernel': 2, 'num_windows': 4},
+        'corrflow': {'size': 16, 'truth_steps': 5},
+        'mast': {'size': 16},
+        'rotation': {'size': 16, 'head': 'residual'},
+        'moco': {'size': 8, 'queue_size': 8, 'num_groups': 2},
+    }
+    parts = [
+        find_objective(name).objective(Backbone(), **settings[name]) for name in (video, image)
+    ]
+    objective = combine(*parts, 0.5)
+    frames = {'corrflow': 3, 'crw': 3}.get(video, 4)
+    examples = {'video': clips(4, frames, (24, 28)), 'image': {'image': batch()['image']}}
+    variables = jax.eval_shape(objective.init, RNG, examples)
+    params, state = variables['params'], variables['state']
+    loss, (after, metrics) = jax.eval_shape(objective.loss, params, state, examples, RNG)
+    assert loss.shape == () and objective.color == parts[0].color
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert all(value.shape == () for value in metrics.values())
+    assert {'video/loss', 'image/loss', 'image/accuracy'} < set(metrics)
 
 
 def test_the_backbone_is_the_video_objectives():
