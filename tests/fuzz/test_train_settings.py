@@ -30,6 +30,14 @@ def root(tmp_path):
         for frame in range(3):
             path = tmp_path / f'data/{video}/{frame}.png'
             cv2.imwrite(str(path), np.full((8, 8, 3), 40 * (video + frame), np.uint8))
+    for name, split in (('bear', 'train'), ('dog', 'val')):
+        path = tmp_path / f'davis/ImageSets/2017/{split}.txt'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'{name}\n')
+        for kind in ('JPEGImages', 'Annotations'):
+            path = tmp_path / f'davis/{kind}/480p/{name}/00000.png'
+            path.parent.mkdir(parents=True)
+            cv2.imwrite(str(path), np.full((8, 8), 255, np.uint8))
     return tmp_path / 'data'
 
 
@@ -53,7 +61,7 @@ def changes(name):
 def begin(arguments, monkeypatch, capsys):
     """How a run begins: its exit code and what it said; (None, '') where the first step comes."""
 
-    def stop(*_):
+    def stop(*_, **__):
         raise RunBegins
 
     create = loop.create_state
@@ -77,6 +85,8 @@ def test_wrong_settings(root, tmp_path, monkeypatch, capsys):
             f'--config.data.root={root}',
             '--config.data.batch_size=4',
             '--config.backbone.output=res1',
+            '--config.evaluation.every=5',
+            f'--config.evaluation.dataset.root={root.parent}/davis',
             f'--workdir={tmp_path / str(index)}',
             f'--config.{field}={value}',
         )
