@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import types
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.evaluation.networks import load_network
 from jaxprop.evaluation.run import label_frames
+from jaxprop.evaluation.sources import open_source
 from jaxprop.models import ResNet, ViT
 from tests.support import REFERENCE, shared
 
@@ -118,10 +120,9 @@ def test_untrained_networks_are_the_released_ones(name, monkeypatch):
 
 @pytest.mark.parametrize('name', GRIDS)
 def test_sizes_of_davis(name, monkeypatch):
-    labeller = Labeller.from_config(load(name), untrained(name, monkeypatch))
-    seen, grid = GRIDS[name]
-    assert labeller.source.seen_size((480, 854)) == seen
-    assert labeller.source.network.model.grid_size(*seen) == grid
+    source = open_source(load(name), untrained(name, monkeypatch))
+    sizes = source.sizes(types.SimpleNamespace(name='a', size=(480, 854), num_frames=1))
+    assert (sizes.seen, sizes.grid) == GRIDS[name]
 
 
 def test_the_network_of_spa_then_temp_is_that_of_stride_4():
@@ -143,7 +144,7 @@ def test_a_vit_labels_a_video_by_the_flags_of_a_config():
     config.propagation.update(num_context=1, implementation='dense')
     (video,) = synthetic_sequences(num_sequences=1, num_frames=3, size=(66, 90), num_objects=2)
     labeller = Labeller.from_config(config)
-    assert labeller.source.seen_size(video.size) == (64, 96)
+    assert labeller.source.sizes(video).seen == (64, 96)
     frames = (video.read_frame(t) for t in range(3))
     found = list(label_frames(frames, video.read_label(0), labeller))
     assert all(ids.shape == (66, 90) for ids in found)

@@ -73,15 +73,14 @@ def check_flags(name: str, given: Mapping[str, Any]) -> None:
     """
     if not _is_own(name):
         return
-    wrong, what = [key for key in given if re.match(r'network\.(?!name$)', key)], 'no network'
+    wrong = {'no network': r'network\.(?!name$)'}
     if name.startswith(PREFIX):
-        wrong += [key for key in given if key.startswith('input.')]
-        what = 'a folder of features, whose frames were seen before'
+        wrong['a folder of features, whose frames were seen before'] = r'input\.'
     elif given.get('input.color') not in (None, 'rgb'):
-        wrong, what = [*wrong, 'input.color'], 'a function, which is given RGB frames'
-    if wrong:
-        texts = ', '.join(f'{key}={given[key]}' for key in wrong)
-        raise ValueError(f'{name} is {what}: leave out {texts}')
+        wrong['a function, which is given RGB frames'] = r'input\.color'
+    for what, pattern in wrong.items():
+        if texts := [f'{key}={given[key]}' for key in given if re.match(pattern, key)]:
+            raise ValueError(f'{name} is {what}: leave out {", ".join(texts)}')
 
 
 def source_digest(name: str) -> str:

@@ -12,6 +12,7 @@ from jaxprop import files, parallel, tasks
 from jaxprop.evaluation import run
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.evaluation.networks import network_of
+from jaxprop.evaluation.sources import open_source
 from jaxprop.models.network import attribute_names, replace_attributes
 
 
@@ -66,7 +67,7 @@ def make_evaluate(
     def labeller(network, variables, color, step):
         network = replace_attributes(network, **attributes)
         described = network_of(network, variables, f'{name}, step {step}', color)
-        return Labeller.from_config(config, described)
+        return Labeller.from_config(config, open_source(config, described))
 
     labeller(network, {}, 'rgb', 0)  # It refuses wrong settings.
 
