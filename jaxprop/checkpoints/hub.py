@@ -65,12 +65,16 @@ def _download(address: str) -> Located:
     repository, revision, file = matched.groups()
     try:
         from huggingface_hub import errors
+        from huggingface_hub.utils import logging
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{address!r} needs the library huggingface_hub: pip install 'jaxprop[hub]' (in a "
             "checkout '.[hub]'), or download the file and give its path"
         ) from error
     at = f' at {revision!r}' if revision else ''
+    # The library warns of each attempt; what came of them is said below.
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         path = _first_of(repository, revision, (file,) if file else DEFAULT_FILES)
     except errors.GatedRepoError as error:
@@ -104,6 +108,8 @@ def _download(address: str) -> Located:
         if isinstance(error, OSError) and error.errno is not None and error.filename:
             raise  # Of this machine's disk.
         raise ValueError(f'{address!r} cannot be downloaded: {error}') from error
+    finally:
+        logging.set_verbosity(level)
     # The library keeps files as .../snapshots/COMMIT/FILE, and FILE may have such folders too.
     folder = f'models--{repository.replace("/", "--")}'
     place = path.parts.index('snapshots', path.parts.index(folder))
