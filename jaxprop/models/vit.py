@@ -148,8 +148,8 @@ class ViT(nn.Module):
 
     Called on `images` `[B, h, w, 3]`, floating point and already normalised, it gives features
     `[B, H, W, width]`, one for each patch that lies in the image whole: H = floor(h / patch). Rows
-    and columns beyond the last whole patch are not seen. `train` changes nothing: there is neither
-    dropout nor a batch statistic.
+    and columns beyond the last whole patch are not seen, unless `pad` is set. `train` changes
+    nothing: there is neither dropout nor a batch statistic.
 
     The defaults are DINO's ViT-S/16. The other releases differ from it so:
     DINOv2: patch 14, grid 37, layer_scale; with registers, 4 of them, offset 0 and antialias.
@@ -181,6 +181,8 @@ class ViT(nn.Module):
         'block0'. 'blockN.queries', '.keys' or '.values': what this block's attention computes of
         the patch tokens, the heads one after the other, before any rotation. 'cls': the class
         token `[B, width]`, which is no feature map. What follows the output is not built.
+      pad: whether images are filled with zeros, at the bottom and on the right, to whole patches:
+        H = ceil(h / patch).
       norm: whether tokens (not queries, keys and values) pass the final norm.
       dtype: of computation and features; None: float32. Parameters, norms' statistics, the sums of
         attention's softmax and the sums over the blocks are float32.
@@ -211,6 +213,7 @@ class ViT(nn.Module):
     biases: str = 'qkv'
     epsilon: float = 1e-6
     output: str | None = None
+    pad: bool = False
     norm: bool = True
     dtype: DTypeLike | None = None
 
@@ -265,6 +268,8 @@ class ViT(nn.Module):
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Size of the features of images of `height` x `width` pixels, in cells."""
+        if self.pad:
+            return -(-height // self.patch), -(-width // self.patch)
         return height // self.patch, width // self.patch
 
     @nn.compact
@@ -272,6 +277,10 @@ class ViT(nn.Module):
         check_images(images)
         batch, height, width, _ = images.shape
         rows, columns = self.grid_size(height, width)
+        if self.pad:
+            below, right = rows * self.patch - height, columns * self.patch - width
+            images = jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))
+            height, width = images.shape[1:3]
         if not rows or not columns:
             raise ValueError(
                 f'images are of {height} x {width} pixels; needed: at least a patch, {self.patch}'

@@ -179,6 +179,15 @@ def test_pixels_beyond_the_last_whole_patch_are_not_seen(attributes):
     np.testing.assert_allclose(features, whole, atol=2e-5)
 
 
+def test_images_padded_to_whole_patches():
+    model, variables = small_network(**SMALL)
+    images = random_images((1, 31, 33))
+    padded = np.pad(images, ((0, 0), (0, 1), (0, 7), (0, 0)))
+    features = apply(model.clone(pad=True), variables, images)
+    assert features.shape == (1, *model.clone(pad=True).grid_size(31, 33), 24) == (1, 4, 5, 24)
+    np.testing.assert_allclose(features, apply(model, variables, padded), atol=2e-5)
+
+
 def test_the_same_without_jit():
     model, variables = small_network(**SMALL)
     images = random_images((1, 24, 32))
