@@ -116,10 +116,11 @@ def make_objective(
 
     The name of an objective is its module's in `jaxprop.objectives`; the other settings are the
     arguments of its `from_config`, or if it has none of its `objective`. NAME_epoch is NAME, in
-    epochs instead of steps.
+    epochs instead of steps. `image_gradient_norms` is `gradient_norms` of `combine`.
 
     Raises:
-      ValueError: there is no such objective, or it refuses its settings.
+      ValueError: there is no such objective, or it refuses its settings; `image_gradient_norms` is
+        set without an `image_objective`.
     """
 
     def build(settings):
@@ -134,9 +135,21 @@ def make_objective(
             return module.from_config(*arguments, restore=restore, **settings)
         return module.objective(*arguments, **settings)
 
+    gradient_norms = config.get('image_gradient_norms', False)
     if config.image_objective is None:
+        if gradient_norms:
+            raise ValueError(
+                f'image_gradient_norms is {gradient_norms}, but the config has no image_objective: '
+                'it compares the gradients of two losses'
+            )
         return build(config.objective)
-    return combine(build(config.objective), build(config.image_objective), config.image_weight)
+    return combine(
+        build(config.objective),
+        build(config.image_objective),
+        config.image_weight,
+        gradient_norms=gradient_norms,
+        axis_name=parallel.AXIS,
+    )
 
 
 def start_from(
