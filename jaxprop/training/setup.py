@@ -116,18 +116,22 @@ def make_objective(
 
     The name of an objective is its module's in `jaxprop.objectives`; the other settings are the
     arguments of its `from_config`, or if it has none of its `objective`. NAME_epoch is NAME, in
-    epochs instead of steps. `image_gradient_norms` is `gradient_norms` of `combine`.
+    epochs instead of calls of the loss, of which a step makes `accumulate`. `image_gradient_norms`
+    is `gradient_norms` of `combine`.
 
     Raises:
       ValueError: there is no such objective, or it refuses its settings; `image_gradient_norms` is
         set without an `image_objective`.
     """
 
+    # Objectives count how often they are called.
+    calls_per_epoch = steps_per_epoch * config.accumulate
+
     def build(settings):
         settings = settings.to_dict()
         module = find_objective(settings.pop('name'))
         for key in [key for key in settings if key.endswith('_epoch')]:
-            settings[key.removesuffix('_epoch')] = round(settings.pop(key) * steps_per_epoch)
+            settings[key.removesuffix('_epoch')] = round(settings.pop(key) * calls_per_epoch)
         settings['axis_name'] = parallel.AXIS
         arguments = [] if backbone is None else [backbone]
         if hasattr(module, 'from_config'):

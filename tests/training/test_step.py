@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs.train import small_crw_plus, small_rotation
+from configs.train import corrflow, small_crw_plus, small_rotation
 from jaxprop import parallel
 from jaxprop.checkpoints.native import load_pretrained, save_pretrained
 from jaxprop.models import ResNet
@@ -88,6 +88,17 @@ def test_gradients_of_two_losses_are_metrics_where_the_config_wants_them(monkeyp
     config.image_objective = None
     with pytest.raises(ValueError, match='image_gradient_norms is True, but .* image_objective'):
         setup.make_objective(config, None, steps_per_epoch=1.0)
+
+
+@pytest.mark.parametrize('accumulate', [1, 4])
+def test_epochs_of_an_objective_are_calls_of_its_loss(accumulate, monkeypatch):
+    given = {}
+    module = types.SimpleNamespace(objective=lambda **settings: given.update(settings))
+    monkeypatch.setattr(setup, 'find_objective', lambda name: module)
+    config = corrflow.get_config()
+    config.accumulate = accumulate
+    setup.make_objective(config, None, steps_per_epoch=2.5)
+    assert given['truth_steps'] == 25 * accumulate and 'truth_steps_epoch' not in given
 
 
 def test_an_uneven_batch_is_refused():
