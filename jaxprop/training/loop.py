@@ -122,11 +122,7 @@ def _train(config, workdir, evaluate, stopped):
         files.remove_partial(workdir)
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(
-            checkpoint.open_manager(
-                workdir / 'checkpoints',
-                config.keep,
-                score=evaluations.score if evaluate is not None else None,
-            )
+            checkpoint.open_manager(workdir / 'checkpoints', config.keep, score=evaluations.score)
         )
         if manager.latest_step() is not None:
             state, data_state = checkpoint.restore(manager, state)
