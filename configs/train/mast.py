@@ -24,7 +24,7 @@ def get_config():
         'scale': 20.0,
         'zero_outside': True,  # As propagation with davis_mast has it.
     }
-    corrflow.halved(config, learning_rate=1e-3, batch_size=12)
+    corrflow.halved(config, learning_rate=1e-3)
     config.data = base.clips(
         'drawn_gap',
         num_frames=2,

@@ -19,7 +19,8 @@ def make_schedule(
     *,
     epochs: float = 1.0,
     boundaries: Sequence[float] = (),
-    boundary_steps: Sequence[int] = (),
+    boundary_examples: Sequence[int] = (),
+    batch_size: int = 1,
     factor: float = 0.1,
     power: float = 0.9,
     restarts: Sequence[float] = (),
@@ -35,7 +36,8 @@ def make_schedule(
       steps_per_epoch: to count in steps.
       epochs: when 'poly' and 'cosine' reach 0.
       boundaries, factor: of 'step'.
-      boundary_steps: more boundaries of 'step', in steps, where a release counts these.
+      boundary_examples: more boundaries of 'step', in examples, where a release counts these.
+      batch_size: examples of a step, to count them in steps.
       power: of 'poly'.
       restarts: when t starts at 0 again.
       warmup: during this time at the very start the rate rises linearly from 0; t counts on.
@@ -54,9 +56,8 @@ def make_schedule(
     if name == 'constant':
         schedule = optax.constant_schedule(learning_rate)
     elif name == 'step':
-        schedule = optax.piecewise_constant_schedule(
-            learning_rate, dict.fromkeys((*map(steps, boundaries), *boundary_steps), factor)
-        )
+        passed = *map(steps, boundaries), *(round(n / batch_size) for n in boundary_examples)
+        schedule = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(passed, factor))
     elif name == 'poly':
         schedule = optax.polynomial_schedule(learning_rate, 0.0, power, max(1, steps(epochs)))
     else:

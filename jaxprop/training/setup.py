@@ -82,7 +82,9 @@ def make_training(
 ) -> tuple[nn.Module | None, Objective, optax.Schedule, optax.GradientTransformation]:
     """What a config trains, and how: backbone, objective, learning rate and optimiser."""
     backbone = make_backbone(config)
-    schedule = make_schedule(**config.schedule, steps_per_epoch=steps_per_epoch)
+    schedule = make_schedule(
+        **config.schedule, steps_per_epoch=steps_per_epoch, batch_size=config.data.batch_size
+    )
     frozen_until = getattr(backbone, 'frozen_until', None)
     optimizer = make_optimizer(schedule, **config.optimizer, frozen_until=frozen_until)
     return backbone, make_objective(config, backbone, steps_per_epoch), schedule, optimizer

@@ -47,7 +47,9 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
     DatasetConfig(**config.data)
     objective = setup.make_objective(config, setup.make_backbone(config), steps_per_epoch=100)
     assert callable(objective.init) and callable(objective.loss)
-    schedule = make_schedule(**config.schedule, steps_per_epoch=100)
+    schedule = make_schedule(
+        **config.schedule, steps_per_epoch=100, batch_size=config.data.batch_size
+    )
     last = float(schedule(round(config.epochs * 100) - 1))
     assert 0 < last <= config.schedule.learning_rate * 1.001
     make_optimizer(schedule, **config.optimizer)

@@ -195,9 +195,7 @@ def test_a_stopped_run_saves_at_once_and_evaluates_later(tmp_path, config, monke
     assert evaluate.steps == [5, 10, 15, 18]
 
 
-def test_the_best_checkpoint_stays_where_a_run_goes_on_without_evaluations(
-    tmp_path, config, whole
-):
+def test_the_best_checkpoint_stays_where_a_run_goes_on_without_evaluations(tmp_path, config, whole):
     run = tmp_path / 'run'
     shutil.copytree(whole[0], run)
     config.steps, config.evaluation.every = 24, None
