@@ -6,7 +6,7 @@ r"""CorrFlow on videos (Lai and Xie, BMVC 2019), with the settings of the releas
 Published for OxUvA: J 48.4, F 52.2 on DAVIS. The release takes every twelfth frame of a video as
 the start of a clip, about 250 of a video of OxUvA and 25 of one of Kinetics, the number here; here
 starts are drawn at random. The learning rate is halved after 400,000, 600,000, 800,000 and a
-million clips.
+million clips. Colours are jittered in one order, there in a random one.
 """
 
 from . import base
@@ -28,6 +28,7 @@ def get_config():
         'long_weight': 0.1,
         'truth': (0.9, 0.6),
         'truth_steps_epoch': 10.0,  # All of them.
+        'average_class_numbers': False,  # Released: True, an error.
     }
     halved(config, learning_rate=2e-4)
     config.data = base.clips(
