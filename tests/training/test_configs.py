@@ -78,6 +78,18 @@ def test_a_network_that_is_trained_can_be_evaluated_meanwhile(config, tmp_path):
     assert evaluated.stride == strides.get(config.objective.name, evaluated.stride)
 
 
+@pytest.mark.parametrize(
+    'config',
+    [c for c in CONFIGS if c.objective.name in ('timecycle', 'corrflow', 'mast')],
+    ids=lambda config: config.name,
+)
+def test_affinities_are_scaled_in_evaluation_as_in_training(config):
+    settings = config.evaluation.propagation
+    base = config_files.load_config(config.evaluation.config, ('eval',))
+    found = settings.temperature or base.propagation.temperature
+    assert found == config.objective.temperature
+
+
 @pytest.mark.parametrize('order', [('data', 'image_data'), ('image_data', 'data')])
 @pytest.mark.parametrize(
     'name',
