@@ -18,7 +18,7 @@ from tqdm import tqdm
 from jaxprop import files, parallel
 from jaxprop.training import checkpoint
 from jaxprop.training.evaluations import Evaluate, Evaluations
-from jaxprop.training.log import Log
+from jaxprop.training.log import Log, note
 from jaxprop.training.setup import (
     check_settings,
     data_statistics,
@@ -118,6 +118,11 @@ def _train(config, workdir, evaluate, stopped):
 
     # The settings can be used, so the folder is theirs.
     claim(write=parallel.is_writer())
+    if not schedule(num_steps - 1) > 0:
+        note(
+            f'the learning rate falls to 0 before the last of {num_steps} steps, and then nothing '
+            'is learned: schedule.epochs should be the epochs of the run'
+        )
     if parallel.is_writer():
         files.remove_partial(workdir)
     with contextlib.ExitStack() as stack:

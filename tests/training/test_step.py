@@ -163,6 +163,16 @@ def tiny(config, monkeypatch):
     return config
 
 
+@pytest.mark.parametrize('epochs, noted', [(2.0, True), (5.0, False)])
+def test_a_learning_rate_that_ends_before_the_run_is_noted(epochs, noted, tiny, tmp_path, capsys):
+    tiny.schedule = {'name': 'cosine', 'learning_rate': 0.01, 'epochs': epochs}
+    loop.train(tiny, tmp_path / 'run')  # 20 steps are 5 epochs.
+    found = (
+        'note: the learning rate falls to 0 before the last of 20 steps' in capsys.readouterr().err
+    )
+    assert found == noted
+
+
 def stop_at(monkeypatch, step, number):
     """Sends this process a signal while it does a step."""
     add = Log.add
