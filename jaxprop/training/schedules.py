@@ -1,5 +1,6 @@
 """Learning rates over time, and the optimisers that follow them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +58,9 @@ def make_schedule(
         schedule = optax.constant_schedule(learning_rate)
     elif name == 'step':
         passed = *map(steps, boundaries), *(round(n / batch_size) for n in boundary_examples)
-        schedule = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(passed, factor))
+        # Several may be of one step where an epoch has few.
+        factors = {step: factor**number for step, number in Counter(passed).items()}
+        schedule = optax.piecewise_constant_schedule(learning_rate, factors)
     elif name == 'poly':
         schedule = optax.polynomial_schedule(learning_rate, 0.0, power, max(1, steps(epochs)))
     else:

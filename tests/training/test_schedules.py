@@ -27,6 +27,11 @@ def test_boundaries_are_counted_in_examples_too():
     assert rates(schedule, (9, 10, 14, 15, 32, 33)) == [8, 4, 4, 2, 2, 1]
 
 
+def test_boundaries_of_one_step_all_count():
+    schedule = make_schedule('step', 8.0, 0.1, boundaries=(11.0, 12.0, 28.0), factor=0.5)
+    assert rates(schedule, (0, 1, 2, 3)) == [8, 2, 2, 1]
+
+
 def test_poly_and_its_restart():
     schedule = make_schedule('poly', 1e-4, 10, epochs=20.0, power=0.9, restarts=(10.0,))
     expected = [1e-4 * (1 - t / 200) ** 0.9 for t in (0, 99, 0, 100, 150)]
