@@ -34,6 +34,10 @@ def get_config():
             # objective + weight image_objective.
             'image_objective': None,
             'image_weight': 0.0,
+            # Adds the metrics video/gradient_norm and image/gradient_norm, the lengths of the two
+            # losses' gradients on the backbone, by which image_weight is chosen. A step takes up to
+            # twice as long.
+            'image_gradient_norms': False,
             # The arguments of make_schedule, in epochs, and of make_optimizer, see
             # jaxprop.training.schedules.
             'schedule': {'name': 'constant', 'learning_rate': 0.1, 'warmup': 0.0},

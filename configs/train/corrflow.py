@@ -1,16 +1,15 @@
-"""CorrFlow on videos (Lai and Xie, BMVC 2019), with the settings of the released model.
+r"""CorrFlow on videos (Lai and Xie, BMVC 2019), with the settings of the released model.
 
-    jaxprop train --config=corrflow --config.data.root=OXUVA --workdir=RUN
+    jaxprop train --config=corrflow --config.data.root=OXUVA \
+        --config.data.examples_per_video=250 --workdir=RUN
 
 Published for OxUvA: J 48.4, F 52.2 on DAVIS. The release takes every twelfth frame of a video as
-the start of a clip, about 25 of a video of Kinetics and 250 of one of OxUvA
-(`data.examples_per_video`); here starts are drawn at random. The learning rate is halved after
-400,000, 600,000, 800,000 and a million clips: these are steps of `data.batch_size` clips.
+the start of a clip, about 250 of a video of OxUvA and 25 of one of Kinetics, the number here; here
+starts are drawn at random. The learning rate is halved after 400,000, 600,000, 800,000 and a
+million clips. Colours are jittered in one order, there in a random one.
 """
 
 from . import base
-
-_HALVED_AFTER = (400_000, 600_000, 800_000, 1_000_000)  # Examples.
 
 
 def get_config():
@@ -29,8 +28,9 @@ def get_config():
         'long_weight': 0.1,
         'truth': (0.9, 0.6),
         'truth_steps_epoch': 10.0,  # All of them.
+        'average_class_numbers': False,  # Released: True, an error.
     }
-    halved(config, learning_rate=2e-4, batch_size=6)
+    halved(config, learning_rate=2e-4)
     config.data = base.clips(
         'clip',
         num_frames=3,
@@ -57,12 +57,12 @@ def network(config):
     )
 
 
-def halved(config, learning_rate, batch_size):
+def halved(config, learning_rate):
     """Adam with a learning rate that is halved where CorrFlow and MAST do."""
     config.schedule.update(
         name='step',
         learning_rate=learning_rate,
-        boundary_steps=tuple(round(number / batch_size) for number in _HALVED_AFTER),
+        boundary_examples=(400_000, 600_000, 800_000, 1_000_000),
         factor=0.5,
     )
     config.optimizer.update(name='adam', weight_decay=0.0)

@@ -5,7 +5,8 @@
 Published for Kinetics: J 64.6, F 70.6 on DAVIS. The released code normalises colours by CIFAR-10's
 mean in training and by ImageNet's in its test; here by ImageNet's in both. Its clips of video files
 have 8 frames a second, as here; folders of frames have no rate, and `frame_gap` frames between
-those of a clip, as if recorded at 24 a second.
+those of a clip, as if recorded at 24 a second. Wide frames are first cropped to 256 x 340, alike in
+a clip; of a frame of 16:9 the release always takes the middle, as no crop of the wanted size fits.
 """
 
 from . import base

@@ -4,8 +4,8 @@
 
 The study (McKee et al., BMVC 2022, section 5) reports UVC with image losses and leaves CRW with
 them open. As in UVC+ the backbone that both share ends in res3, and each has a residual head: CRW's
-own has res4 in the backbone, and a linear head. The weight makes the two losses alike in the
-beginning (log 49 and log 4), and should be tuned.
+own has res4 in the backbone, and a linear head. With the weight the two losses are of one order in
+the beginning (log 49 and log 4). It should be tuned: --config.image_gradient_norms helps.
 """
 
 from . import base, crw, uvc_plus_rotation

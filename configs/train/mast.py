@@ -5,7 +5,8 @@
 Published, after a second stage with several reference frames: J 63.3, F 67.6 on DAVIS. Affinities
 are divided by 8, the root of the channels: as released, by 1, training is known not to converge
 with software of today. Evaluate with the same temperature: --config.propagation.temperature=8.0.
-The release draws the gap once for a video and epoch; here it is drawn for each pair.
+Gaps are in frames, of 30 a second. The release draws the gap once for a video and epoch; here it is
+drawn for each pair.
 """
 
 from . import base, corrflow
@@ -24,7 +25,7 @@ def get_config():
         'scale': 20.0,
         'zero_outside': True,  # As propagation with davis_mast has it.
     }
-    corrflow.halved(config, learning_rate=1e-3, batch_size=12)
+    corrflow.halved(config, learning_rate=1e-3)
     config.data = base.clips(
         'drawn_gap',
         num_frames=2,

@@ -2,8 +2,9 @@
 
     jaxprop train --config=small_mast --config.data.root=VIDEOS --workdir=RUN
 
-Affinities are divided by the root of the 32 channels, in training and evaluation. Gradients are
-clipped, as the first steps are large.
+Affinities are divided by the root of the 32 channels, also in evaluations while training. Evaluate
+with the same: --config.propagation.temperature=5.657. Gradients are clipped, as the first steps are
+large.
 """
 
 from . import mast, small_corrflow

@@ -39,7 +39,8 @@ def get_config(stage='warm_up'):
         'concentration_start_epoch': 1.0 if stage == 'warm_up' else 0.0,
         'outlier_start_epoch': 1.0 if stage == 'warm_up' else 2.0,
     }
-    # As released: each stage starts anew, and falls as if it were the whole run.
+    # As released: it starts anew in each stage, and falls as if that were the whole run. Adam's
+    # moments go on there, here they start at 0.
     config.schedule.update(name='poly', learning_rate=1e-4, power=0.9, epochs=sum(EPOCHS.values()))
     config.optimizer.update(name='adam', weight_decay=0.0)
     config.data = base.videos()

@@ -3,10 +3,11 @@
     jaxprop train --config=vfs --config.data.root=KINETICS --workdir=RUN
 
 Published for Kinetics: J&F 66.7 on DAVIS, by the network without colour augmentation, which this
-is. For ResNet50 (69.5) two frames of 256 videos, and 500 passes: --config.backbone.depth=50
---config.objective.hidden=2048 --config.objective.dimensions=2048 --config.objective.bottleneck=512
---config.data.num_frames=2 --config.data.batch_size=256 --config.data.examples_per_video=5. It is
-evaluated at stride 8: --config.network.strides="(1,2,1,1)" --config.network.output=res3.
+is. Wide frames are first cropped to 256 x 340, in the release they are not. For ResNet50 (69.5) two
+frames of 256 videos, and 500 passes: --config.backbone.depth=50 --config.objective.hidden=2048
+--config.objective.dimensions=2048 --config.objective.bottleneck=512 --config.data.num_frames=2
+--config.data.batch_size=256 --config.data.examples_per_video=5. It is evaluated at stride 8:
+--config.network.strides="(1,2,1,1)" --config.network.output=res3.
 """
 
 from . import base

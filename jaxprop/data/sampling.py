@@ -136,7 +136,8 @@ class Offsets:
     In a video without room for the last offset all are scaled down, and truncated: a frame may then
     be there twice. A video of fewer frames than there are offsets is too short.
 
-    Source: the released code of TimeCycle (Wang et al., CVPR 2019).
+    Source: the released code of TimeCycle (Wang et al., CVPR 2019), which shortens clips otherwise:
+    to two thirds of the video.
     """
 
     num_frames: int

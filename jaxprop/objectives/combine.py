@@ -35,7 +35,8 @@ def combine(
       weight: lambda. The study: 0.3 for rotation, 0.1 for MoCo, 0.05 for classification.
       gradient_norms: adds the metrics 'video/gradient_norm' and 'image/gradient_norm', the lengths
         of the two losses' gradients with respect to the backbone, the weight not counted. They help
-        to choose the weight, and cost a second pass through the network.
+        to choose the weight, and cost a second pass through the network. Of a batch that is taken
+        in parts, training gives the mean over the parts of their gradients' lengths.
       axis_name: the mapped axis of devices over which these gradients are averaged, if any.
 
     Raises:

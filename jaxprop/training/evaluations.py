@@ -45,7 +45,8 @@ class Evaluations:
         if every is None and evaluate is not None:
             raise ValueError('evaluation.every is None: it must say after how many steps')
         self._path, self._every, self._evaluate = workdir / 'evaluation.jsonl', every, evaluate
-        lines = read_entries(self._path) if every is not None else []
+        # Also where nothing is evaluated any more: the best checkpoint is to stay.
+        lines = read_entries(self._path)
         self.entries: dict[int, dict[str, Any]] = {entry['step']: entry for _, entry in lines}
 
     def is_due(self, step: int, is_last: bool) -> bool:

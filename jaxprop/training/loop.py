@@ -18,7 +18,7 @@ from tqdm import tqdm
 from jaxprop import files, parallel
 from jaxprop.training import checkpoint
 from jaxprop.training.evaluations import Evaluate, Evaluations
-from jaxprop.training.log import Log
+from jaxprop.training.log import Log, note
 from jaxprop.training.setup import (
     check_settings,
     data_statistics,
@@ -42,6 +42,7 @@ _CHANGEABLE = {
     'log_every',
     'checkpoint_every',
     'keep',
+    'image_gradient_norms',
     'data/root',
     'data/num_threads',
     'image_data/root',
@@ -117,15 +118,16 @@ def _train(config, workdir, evaluate, stopped):
 
     # The settings can be used, so the folder is theirs.
     claim(write=parallel.is_writer())
+    if not schedule(num_steps - 1) > 0:
+        note(
+            f'the learning rate falls to 0 before the last of {num_steps} steps, and then nothing '
+            'is learned: schedule.epochs should be the epochs of the run'
+        )
     if parallel.is_writer():
         files.remove_partial(workdir)
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(
-            checkpoint.open_manager(
-                workdir / 'checkpoints',
-                config.keep,
-                score=evaluations.score if evaluate is not None else None,
-            )
+            checkpoint.open_manager(workdir / 'checkpoints', config.keep, score=evaluations.score)
         )
         if manager.latest_step() is not None:
             state, data_state = checkpoint.restore(manager, state)

@@ -1,5 +1,6 @@
 """Learning rates over time, and the optimisers that follow them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ def make_schedule(
     *,
     epochs: float = 1.0,
     boundaries: Sequence[float] = (),
-    boundary_steps: Sequence[int] = (),
+    boundary_examples: Sequence[int] = (),
+    batch_size: int = 1,
     factor: float = 0.1,
     power: float = 0.9,
     restarts: Sequence[float] = (),
@@ -35,7 +37,8 @@ def make_schedule(
       steps_per_epoch: to count in steps.
       epochs: when 'poly' and 'cosine' reach 0.
       boundaries, factor: of 'step'.
-      boundary_steps: more boundaries of 'step', in steps, where a release counts these.
+      boundary_examples: more boundaries of 'step', in examples, where a release counts these.
+      batch_size: examples of a step, to count them in steps.
       power: of 'poly'.
       restarts: when t starts at 0 again.
       warmup: during this time at the very start the rate rises linearly from 0; t counts on.
@@ -54,9 +57,10 @@ def make_schedule(
     if name == 'constant':
         schedule = optax.constant_schedule(learning_rate)
     elif name == 'step':
-        schedule = optax.piecewise_constant_schedule(
-            learning_rate, dict.fromkeys((*map(steps, boundaries), *boundary_steps), factor)
-        )
+        passed = *map(steps, boundaries), *(round(n / batch_size) for n in boundary_examples)
+        # Several may be of one step where an epoch has few.
+        factors = {step: factor**number for step, number in Counter(passed).items()}
+        schedule = optax.piecewise_constant_schedule(learning_rate, factors)
     elif name == 'poly':
         schedule = optax.polynomial_schedule(learning_rate, 0.0, power, max(1, steps(epochs)))
     else:

@@ -82,7 +82,9 @@ def make_training(
 ) -> tuple[nn.Module | None, Objective, optax.Schedule, optax.GradientTransformation]:
     """What a config trains, and how: backbone, objective, learning rate and optimiser."""
     backbone = make_backbone(config)
-    schedule = make_schedule(**config.schedule, steps_per_epoch=steps_per_epoch)
+    schedule = make_schedule(
+        **config.schedule, steps_per_epoch=steps_per_epoch, batch_size=config.data.batch_size
+    )
     frozen_until = getattr(backbone, 'frozen_until', None)
     optimizer = make_optimizer(schedule, **config.optimizer, frozen_until=frozen_until)
     return backbone, make_objective(config, backbone, steps_per_epoch), schedule, optimizer
@@ -116,17 +118,22 @@ def make_objective(
 
     The name of an objective is its module's in `jaxprop.objectives`; the other settings are the
     arguments of its `from_config`, or if it has none of its `objective`. NAME_epoch is NAME, in
-    epochs instead of steps.
+    epochs instead of calls of the loss, of which a step makes `accumulate`. `image_gradient_norms`
+    is `gradient_norms` of `combine`.
 
     Raises:
-      ValueError: there is no such objective, or it refuses its settings.
+      ValueError: there is no such objective, or it refuses its settings; `image_gradient_norms` is
+        set without an `image_objective`.
     """
+
+    # Objectives count how often they are called.
+    calls_per_epoch = steps_per_epoch * config.accumulate
 
     def build(settings):
         settings = settings.to_dict()
         module = find_objective(settings.pop('name'))
         for key in [key for key in settings if key.endswith('_epoch')]:
-            settings[key.removesuffix('_epoch')] = round(settings.pop(key) * steps_per_epoch)
+            settings[key.removesuffix('_epoch')] = round(settings.pop(key) * calls_per_epoch)
         settings['axis_name'] = parallel.AXIS
         arguments = [] if backbone is None else [backbone]
         if hasattr(module, 'from_config'):
@@ -134,9 +141,21 @@ def make_objective(
             return module.from_config(*arguments, restore=restore, **settings)
         return module.objective(*arguments, **settings)
 
+    gradient_norms = config.get('image_gradient_norms', False)
     if config.image_objective is None:
+        if gradient_norms:
+            raise ValueError(
+                f'image_gradient_norms is {gradient_norms}, but the config has no image_objective: '
+                'it compares the gradients of two losses'
+            )
         return build(config.objective)
-    return combine(build(config.objective), build(config.image_objective), config.image_weight)
+    return combine(
+        build(config.objective),
+        build(config.image_objective),
+        config.image_weight,
+        gradient_norms=gradient_norms,
+        axis_name=parallel.AXIS,
+    )
 
 
 def start_from(

@@ -47,7 +47,9 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
     DatasetConfig(**config.data)
     objective = setup.make_objective(config, setup.make_backbone(config), steps_per_epoch=100)
     assert callable(objective.init) and callable(objective.loss)
-    schedule = make_schedule(**config.schedule, steps_per_epoch=100)
+    schedule = make_schedule(
+        **config.schedule, steps_per_epoch=100, batch_size=config.data.batch_size
+    )
     last = float(schedule(round(config.epochs * 100) - 1))
     assert 0 < last <= config.schedule.learning_rate * 1.001
     make_optimizer(schedule, **config.optimizer)
@@ -74,6 +76,18 @@ def test_a_network_that_is_trained_can_be_evaluated_meanwhile(config, tmp_path):
     strides = {'crw': 8, 'vfs': 8, 'timecycle': 8, 'corrflow': 4, 'mast': 4}
     evaluated = replace_attributes(network, **changes)
     assert evaluated.stride == strides.get(config.objective.name, evaluated.stride)
+
+
+@pytest.mark.parametrize(
+    'config',
+    [c for c in CONFIGS if c.objective.name in ('timecycle', 'corrflow', 'mast')],
+    ids=lambda config: config.name,
+)
+def test_affinities_are_scaled_in_evaluation_as_in_training(config):
+    settings = config.evaluation.propagation
+    base = config_files.load_config(config.evaluation.config, ('eval',))
+    found = settings.temperature or base.propagation.temperature
+    assert found == config.objective.temperature
 
 
 @pytest.mark.parametrize('order', [('data', 'image_data'), ('image_data', 'data')])

@@ -195,6 +195,16 @@ def test_a_stopped_run_saves_at_once_and_evaluates_later(tmp_path, config, monke
     assert evaluate.steps == [5, 10, 15, 18]
 
 
+def test_the_best_checkpoint_stays_where_a_run_goes_on_without_evaluations(tmp_path, config, whole):
+    run = tmp_path / 'run'
+    shutil.copytree(whole[0], run)
+    config.steps, config.evaluation.every = 24, None
+    config.checkpoint_every = 2
+    train(config, run)
+    assert {int(path.name) for path in (run / 'checkpoints').iterdir()} == {10, 22, 24}
+    assert evaluated(run) == evaluated(whole[0])
+
+
 def test_what_does_not_fit_is_refused(tmp_path, config, whole):
     with pytest.raises(ValueError, match='every is 5, but train.. was given no function'):
         train(config, tmp_path / 'run')

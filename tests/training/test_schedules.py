@@ -20,11 +20,16 @@ def test_step_divides_at_each_boundary():
     )
 
 
-def test_boundaries_are_counted_in_steps_too():
+def test_boundaries_are_counted_in_examples_too():
     schedule = make_schedule(
-        'step', 8.0, 10, boundaries=(1.0,), boundary_steps=(15, 33), factor=0.5
+        'step', 8.0, 10, boundaries=(1.0,), boundary_examples=(60, 132), batch_size=4, factor=0.5
     )
     assert rates(schedule, (9, 10, 14, 15, 32, 33)) == [8, 4, 4, 2, 2, 1]
+
+
+def test_boundaries_of_one_step_all_count():
+    schedule = make_schedule('step', 8.0, 0.1, boundaries=(11.0, 12.0, 28.0), factor=0.5)
+    assert rates(schedule, (0, 1, 2, 3)) == [8, 2, 2, 1]
 
 
 def test_poly_and_its_restart():

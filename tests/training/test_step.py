@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs.train import small_rotation
+from configs.train import corrflow, small_crw_plus, small_rotation
 from jaxprop import parallel
 from jaxprop.checkpoints.native import load_pretrained, save_pretrained
 from jaxprop.models import ResNet
@@ -65,6 +66,39 @@ def test_a_step_is_gradient_descent_on_the_whole_batch(accumulate):
     final = parallel.unreplicate(state)
     np.testing.assert_allclose(final.params['backbone']['slope'], slope, rtol=1e-5)
     assert final.step == 3 and final.state['step'] == 3 * accumulate
+
+
+def test_gradients_of_two_losses_are_metrics_where_the_config_wants_them(monkeypatch):
+    module = types.SimpleNamespace(objective=lambda **settings: line())
+    monkeypatch.setattr(setup, 'find_objective', lambda name: module)
+    config = small_crw_plus.get_config()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 1, 1, 3), np.uint8)
+    batch = {name: {'image': part} for name, part in zip(('video', 'image'), pixels)}
+    found = []
+    for wanted in (False, True):
+        config.image_gradient_norms = wanted
+        objective = setup.make_objective(config, None, steps_per_epoch=1.0)
+        state = parallel.replicate(create_state(objective, optax.sgd(0.1), batch, seed=0))
+        _, metrics = make_train_step(objective, optax.sgd(0.1))(state, parallel.shard(batch))
+        found.append(parallel.unreplicate(metrics))
+    assert set(found[1]) - set(found[0]) == {'video/gradient_norm', 'image/gradient_norm'}
+    for name, part in zip(('video', 'image'), pixels):
+        expected = np.mean(2 * (3 - 0.5) * (part[:, 0, 0, 0] / 255) ** 2)
+        np.testing.assert_allclose(found[1][f'{name}/gradient_norm'], expected, rtol=1e-5)
+    config.image_objective = None
+    with pytest.raises(ValueError, match='image_gradient_norms is True, but .* image_objective'):
+        setup.make_objective(config, None, steps_per_epoch=1.0)
+
+
+@pytest.mark.parametrize('accumulate', [1, 4])
+def test_epochs_of_an_objective_are_calls_of_its_loss(accumulate, monkeypatch):
+    given = {}
+    module = types.SimpleNamespace(objective=lambda **settings: given.update(settings))
+    monkeypatch.setattr(setup, 'find_objective', lambda name: module)
+    config = corrflow.get_config()
+    config.accumulate = accumulate
+    setup.make_objective(config, None, steps_per_epoch=2.5)
+    assert given['truth_steps'] == 25 * accumulate and 'truth_steps_epoch' not in given
 
 
 def test_an_uneven_batch_is_refused():
@@ -127,6 +161,16 @@ def tiny(config, monkeypatch):
     monkeypatch.setattr(setup, 'make_objective', lambda *_: line())
     config.backbone = None
     return config
+
+
+@pytest.mark.parametrize('epochs, noted', [(2.0, True), (5.0, False)])
+def test_a_learning_rate_that_ends_before_the_run_is_noted(epochs, noted, tiny, tmp_path, capsys):
+    tiny.schedule = {'name': 'cosine', 'learning_rate': 0.01, 'epochs': epochs}
+    loop.train(tiny, tmp_path / 'run')  # 20 steps are 5 epochs.
+    found = (
+        'note: the learning rate falls to 0 before the last of 20 steps' in capsys.readouterr().err
+    )
+    assert found == noted
 
 
 def stop_at(monkeypatch, step, number):
