@@ -42,7 +42,6 @@ _CHANGEABLE = {
     'log_every',
     'checkpoint_every',
     'keep',
-    'image_gradient_norms',
     'data/root',
     'data/num_threads',
     'image_data/root',
