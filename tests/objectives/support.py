@@ -106,6 +106,14 @@ def descend(step, params, state, examples, num: int, rate: float):
     return losses
 
 
+def check_devices(tiny, objective: Objective, examples, atol: float = 1e-5):
+    """Asserts that a loss is the same on two devices as by the step, params and state `tiny`."""
+    step, params, state = tiny
+    alone, _ = step(params, state, examples, RNG)
+    spread = on_devices(objective, 2, gradient=False)(params, state, examples, RNG)
+    assert_trees_close(spread, alone, rtol=1e-3, atol=atol)
+
+
 def on_devices(objective: Objective, num: int, gradient: bool = True):
     """As `make_step`, on `num` devices, of which each gets its part of the batch.
 
