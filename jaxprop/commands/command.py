@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -104,6 +104,14 @@ def check_source(options: flags.FlagValues) -> None:
 
     given = config_flags.get_override_values(options['config'])
     sources.check_flags(options.config.network.name, given)
+
+
+def print_notes(warnings: Iterable[str], trained: bool) -> None:
+    """Prints what results say of the source of features, and that it is untrained."""
+    for warning in warnings:
+        print(f'note: {warning}')
+    if not trained:
+        print('note: the network is untrained: its weights are random')
 
 
 PROCESSES = (

@@ -22,6 +22,7 @@ from jaxprop.commands.command import (
     Option,
     check_source,
     interruptible,
+    print_notes,
 )
 
 
@@ -85,10 +86,7 @@ def _evaluate(config, output):
         print_row('all', metrics['summary'])
     for skipped in metrics['skipped']:
         print(f'skipped {skipped["sequence"]}: {skipped["reason"]}')
-    for warning in metrics['warnings']:
-        print(f'note: {warning}')
-    if not metrics['network']['trained']:
-        print('note: the network is untrained: its weights are random')
+    print_notes(metrics['warnings'], metrics['network']['trained'])
     print(f'report: {output / "report.html"}')
 
 

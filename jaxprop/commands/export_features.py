@@ -12,7 +12,15 @@ import pathlib
 
 from absl import app, flags
 
-from jaxprop.commands.command import FACTORS, Command, Field, Option, check_source, interruptible
+from jaxprop.commands.command import (
+    FACTORS,
+    Command,
+    Field,
+    Option,
+    check_source,
+    interruptible,
+    print_notes,
+)
 
 
 def run(options, arguments, root):
@@ -36,10 +44,7 @@ def run(options, arguments, root):
 
     with files.locked(output), interruptible(kept):
         _export(videos, source, output, options.format, options.dtype, config.skip_bad)
-    for warning in source.warnings:
-        print(f'note: {warning}')
-    if not source.trained:
-        print('note: the network is untrained: its weights are random')
+    print_notes(source.warnings, source.trained)
     print(f'features: {output}')
 
 

@@ -13,7 +13,14 @@ import pathlib
 
 from absl import app
 
-from jaxprop.commands.command import FACTORS, Command, Option, check_source, interruptible
+from jaxprop.commands.command import (
+    FACTORS,
+    Command,
+    Option,
+    check_source,
+    interruptible,
+    print_notes,
+)
 
 # What the results are called in the folder.
 _OWNED = ('masks', 'overlay.mp4', 'finished.json')
@@ -61,10 +68,7 @@ def run(options, arguments, root):
         else:
             with interruptible(lambda: 'no mask is kept, and the same command starts anew'):
                 _label(video, sequence, labeller, output)
-    for warning in labeller.source.warnings:
-        print(f'note: {warning}')
-    if not labeller.source.trained:
-        print('note: the network is untrained: its weights are random')
+    print_notes(labeller.source.warnings, labeller.source.trained)
     print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')
 
 
