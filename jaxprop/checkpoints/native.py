@@ -20,7 +20,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxprop.files import replacing
-from jaxprop.models.network import attribute_names, find_network
+from jaxprop.models.network import attribute_names, check_attributes, find_network
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / 'weights'
 DTYPES = ('float16', 'float32')
@@ -121,9 +121,7 @@ def load_pretrained(
         network = find_network(card['network'])
     except ValueError as error:
         raise ValueError(f'{card_path}: {error}') from error
-    known = attribute_names(network)
-    if unknown := sorted(set(attributes) - set(known)):
-        raise ValueError(f'{card["network"]} has no {unknown}; known: {known}')
+    check_attributes(network, attributes)
     model = _build(network, card, attributes, card_path)
     flat = select(model, arrays, str(weights_path))
     flat = {key: jnp.asarray(value, _saved_dtype(key, value)) for key, value in flat.items()}

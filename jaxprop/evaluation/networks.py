@@ -16,7 +16,7 @@ from flax import traverse_util
 from jaxprop import files
 from jaxprop.checkpoints import hub, native, published
 from jaxprop.models import find_network
-from jaxprop.models.network import attribute_names
+from jaxprop.models.network import attribute_names, check_attributes
 from jaxprop.names import unknown
 
 # Attributes left out of descriptions: they change no feature.
@@ -122,7 +122,7 @@ def _untrained(architecture, seed, settings, attributes) -> Network:
     attributes = {**settings, **attributes}
     attributes.pop('architecture', None)
     network = find_network(architecture or settings.get('architecture') or 'resnet')
-    _check_known(network, attributes)
+    check_attributes(network, attributes, 'network')
     model = network(**attributes)
     variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 64, 64, 3)))
     description = {'name': 'untrained', 'seed': seed, **_described(model)}
@@ -165,8 +165,8 @@ def _published(name, architecture, layout, prefix, attributes) -> Network:
             f'network.architecture is {architecture!r}, {name} holds a {kind(recognised)} '
             f'({file.layout.name})'
         )
-    _check_known(type(recognised), attributes)
-    model = _replaced(recognised, attributes)
+    check_attributes(type(recognised), attributes, 'network')
+    model = recognised.clone(**attributes)
     variables = _fitting(model, variables, recognised, attributes, str(name))
 
     candidates, notes = alternatives(file, str(name), recognised, output, attributes)
@@ -210,11 +210,11 @@ def alternatives(
     """
     attributes = attributes or {}
     candidates, others = [recognised], []
-    model = _replaced(recognised, attributes)
+    model = recognised.clone(**attributes)
     for one in file.others:
         try:
             candidate, _ = file.build(output, one)
-            other = _replaced(candidate, attributes)
+            other = candidate.clone(**attributes)
         except (TypeError, ValueError):
             continue  # It is not of this layout.
         candidates.append(candidate)
@@ -269,12 +269,6 @@ def _digest_of(path, size, time):
     return files.sha256(path)
 
 
-def _replaced(recognised: nn.Module, attributes: Mapping[str, Any]) -> nn.Module:
-    """A network with other attributes."""
-    known = {key: getattr(recognised, key) for key in attribute_names(recognised)}
-    return type(recognised)(**{**known, **attributes})
-
-
 def _fitting(model, variables, recognised, attributes, name):
     """What a network with other attributes needs of the variables of the recognised one."""
 
@@ -291,7 +285,7 @@ def _fitting(model, variables, recognised, attributes, name):
         wrong = [key for key in attributes if _differ(recognised, model, key)]
         for key in wrong:
             try:
-                select(_replaced(recognised, {key: attributes[key]}))
+                select(recognised.clone(**{key: attributes[key]}))
             except ValueError:
                 wrong = [key]  # The one that does not fit by itself.
                 break
@@ -311,12 +305,6 @@ def kind(model: nn.Module) -> str:
 
 def _differ(first: nn.Module, second: nn.Module, key: str) -> bool:
     return getattr(first, key) != getattr(second, key)
-
-
-def _check_known(network: type[nn.Module], attributes: Mapping[str, Any]) -> None:
-    known = attribute_names(network)
-    if unnamed := sorted(set(attributes) - set(known)):
-        raise ValueError(f'network: {network.__name__} has no {unnamed}; known: {known}')
 
 
 def _check_grid(model: nn.Module, name: str) -> None:

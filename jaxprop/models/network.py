@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -62,6 +62,14 @@ def attribute_names(network: nn.Module | type[nn.Module]) -> list[str]:
     return [
         field.name for field in dataclasses.fields(network) if field.name not in ('parent', 'name')
     ]
+
+
+def check_attributes(network: type[nn.Module], names: Iterable[str], of: str | None = None) -> None:
+    """Raises ValueError where a network lacks one of the attributes; `of` says whose these are."""
+    known = attribute_names(network)
+    if unnamed := sorted(set(names) - set(known)):
+        start = f'{of}: ' if of else ''
+        raise ValueError(f'{start}{network.__name__} has no {unnamed}; known: {known}')
 
 
 def known_attributes() -> dict[str, type]:

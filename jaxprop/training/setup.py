@@ -17,7 +17,7 @@ from jaxprop import color, parallel
 from jaxprop.checkpoints.native import load_pretrained, save_pretrained
 from jaxprop.data.pipeline import BatchIterator, CombinedIterator, DatasetConfig, make_iterator
 from jaxprop.models import estimate_batch_statistics, find_network
-from jaxprop.models.network import attribute_names, replace_attributes
+from jaxprop.models.network import attribute_names, check_attributes, replace_attributes
 from jaxprop.objectives import Objective, find_objective
 from jaxprop.objectives.combine import combine
 from jaxprop.training import checkpoint
@@ -103,9 +103,7 @@ def make_backbone(config: ConfigDict) -> nn.Module | None:
         return None
     settings = config.backbone.to_dict()
     network = find_network(settings.pop('architecture', 'resnet'))
-    known = attribute_names(network)
-    if unknown := sorted(set(settings) - set(known)):
-        raise ValueError(f'backbone: {network.__name__} has no {unknown}; known: {known}')
+    check_attributes(network, settings, 'backbone')
     if settings.get('dtype') not in (None, *_DTYPES):
         raise ValueError(f'backbone: dtype is {settings["dtype"]!r}; known: {_DTYPES}')
     return replace_attributes(network(**settings), norm_axis_name=parallel.AXIS)
