@@ -1,0 +1,253 @@
+"""Every objective that trains on frames alone, in small: same frames, same time, compared fairly.
+
+    python benchmarks/small_runs.py --videos=FOLDER --davis=DAVIS --uvc=FOLDER --output=DIR
+    python benchmarks/small_runs.py ... --start=rotation --objectives=crw,crw_plus --seeds=0,1,2
+
+Trains each config `small_*` for as many steps as two idle cores take 30 minutes for, on all videos
+but three: from scratch, or with `--start` from the backbone of an objective's run from scratch.
+While it trains, its network labels the three, whose frames and masks no training sees: the curves.
+After it temperature, k, n and radius are chosen on the three and frozen, and the network labels the
+sequences of DAVIS's `val` that are there, at a short side of 240.
+
+Two runs go on at a time, each on half of the cores. Started again it goes on where it was.
+`DIR/table.md`, `loss.png` and `curves.png` show what is finished so far.
+
+Folders: `--videos` has one of JPEG frames for each video, `--davis` is a DAVIS-2016 folder with
+masks, `--uvc` has the two files of UVC's released colour autoencoder.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import queue
+import subprocess
+import sys
+import threading
+
+# Masks exist for these of the training frames: no run sees them, all runs are compared on them.
+HELD_OUT = ('bear', 'dog-agility', 'horsejump-low')
+SHORT_SIDE = 240
+PARALLEL = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    """How an objective's small run is trained and evaluated.
+
+    Attributes:
+      steps: what two idle cores do in 30 minutes, by `python benchmarks/training.py --all_small`.
+      temperature: where the search for T starts.
+      normalize: features are L2-normalised in evaluations. False: as the objective compares them.
+      evaluations: while training.
+      own_network: no other objective's backbone fits: it trains from scratch alone.
+      pixels: of a side of a cell. With 4 an evaluation takes many minutes.
+    """
+
+    steps: int
+    temperature: float = 0.05
+    normalize: bool = True
+    evaluations: int = 4
+    own_network: bool = False
+    pixels: int = 8
+
+    @property
+    def factors(self):
+        """How networks label while they train, and where the choice of factors starts."""
+        return {
+            'temperature': self.temperature,
+            'normalize_features': self.normalize,
+            'num_neighbors': 10,
+            'num_context': 10,
+            'radius': 9.0,
+        }
+
+    @property
+    def candidates(self):
+        """The values that are tried on the three sequences, by factor."""
+        found = {'temperature': tuple(self.temperature * factor for factor in (0.5, 1.0, 2.0))}
+        if self.pixels == 8:
+            found |= {'num_neighbors': (5, 10, 20), 'radius': (6.0, 9.0, 12.0)}
+        return found
+
+
+OBJECTIVES = {
+    'rotation': Small(620),
+    'moco': Small(1290),
+    'uvc': Small(1400),
+    'uvc_plus': Small(970),
+    'crw': Small(450),
+    'crw_plus': Small(394),
+    'vfs': Small(1070),
+    'timecycle': Small(950, temperature=128**-0.5, normalize=False, own_network=True),
+    'corrflow': Small(2000, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
+    'mast': Small(1700, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
+}
+
+
+def training_config(name, start, seed, options):
+    """The config of a small run."""
+    from jaxprop import config_files
+
+    small, config = OBJECTIVES[name], config_files.load_config(f'small_{name}', ('train',))
+    config.seed, config.steps = seed, small.steps
+    config.start_from = str(run_folder(options.output, start, '', 0)) if start else ''
+    videos = options.output / 'videos'
+    config.data.root = str(videos)
+    if config.image_data is not None:
+        config.image_data.root = str(videos)
+    if 'color_autoencoder' in config.objective:
+        config.objective.color_autoencoder = str(options.uvc)
+    # Schedules end with the run.
+    epoch = len(os.listdir(videos)) * config.data.examples_per_video / config.data.batch_size
+    config.epochs = small.steps / epoch
+    if config.schedule.get('epochs'):
+        config.schedule.epochs = config.epochs
+    if 'truth_steps_epoch' in config.objective:
+        config.objective.truth_steps_epoch = config.epochs
+    every = small.steps // small.evaluations
+    config.checkpoint_every = every
+    # One rule labels with all networks, so that curves may be compared.
+    config.evaluation.update(every=every, config='davis_crw')
+    config.evaluation.input.update(resize='short_side', size=SHORT_SIDE)
+    config.evaluation.dataset.update(root=str(options.davis), names=HELD_OUT)
+    config.evaluation.propagation.update(small.factors)
+    return config
+
+
+def train(config, folder):
+    """Trains a run, or goes on with it."""
+    from jaxprop import config_files
+    from jaxprop.evaluation.while_training import make_evaluate
+    from jaxprop.training import loop, setup
+
+    evaluate = make_evaluate(
+        config_files.load_config('davis_crw', ('eval',)),
+        config.evaluation,
+        folder / 'evaluation',
+        name=config.name,
+        network=setup.without_training(setup.make_backbone(config)),
+    )
+    if not loop.train(config, folder, evaluate)['finished']:
+        sys.exit(f'{folder}: stopped before its end; start again to go on')
+
+
+def choose_and_report(small, trained, folder):
+    """Chooses a network's factors on the three sequences, and labels those to be reported."""
+    from jaxprop import config_files
+    from jaxprop.study import tuning
+
+    config = config_files.load_config('tune', ('study',))
+    config.title = f'{trained.name}: factors chosen on {", ".join(HELD_OUT)}'
+    config.report_frames = 1
+    config.network.name = str(folder / 'backbone')
+    for key, value in trained.evaluation.network.items():
+        if value is not None:
+            config.network[key] = value
+    config.input.update(resize='short_side', size=SHORT_SIDE)
+    config.dataset.update(root=trained.evaluation.dataset.root, year='2016')
+    config.propagation.update(small.factors)
+    with config.tuning.unlocked():
+        config.tuning.on = {'names': HELD_OUT}
+        config.tuning.start_chosen_on = ''
+        config.tuning.order = tuple(small.candidates)
+        config.tuning.candidates = small.candidates
+    tuning.run(config, folder / 'tune')
+
+
+def run_folder(output, name, start, seed):
+    return output / (f'from_{start}' if start else 'scratch') / name / f'seed{seed}'
+
+
+def run_here(options):
+    """One run, in this process: training, choice, report."""
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
+    (name,), (seed,) = options.objectives, options.seeds
+    folder = run_folder(options.output, name, options.start, seed)
+    config = training_config(name, options.start, seed, options)
+    train(config, folder)
+    choose_and_report(OBJECTIVES[name], config, folder)
+
+
+def run_all(options, runs):
+    """All runs, `PARALLEL` at a time; returns those that failed."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // PARALLEL)
+    waiting, failed = queue.Queue(), []
+    for run in runs:
+        waiting.put(run)
+
+    def work(own):
+        while True:
+            try:
+                name, seed = waiting.get_nowait()
+            except queue.Empty:
+                return
+            folder = run_folder(options.output, name, options.start, seed)
+            if (folder / 'tune/chosen.json').exists():
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, __file__, *sys.argv[1:], '--here']
+            command += [f'--objectives={name}', f'--seeds={seed}']
+            print(f'{folder}: begins', flush=True)
+            with open(folder.with_suffix('.log'), 'ab') as log:
+                done = subprocess.run(
+                    command,
+                    stdout=log,
+                    stderr=log,
+                    preexec_fn=lambda: os.sched_setaffinity(0, own),
+                )
+            print(f'{folder}: ends, exit code {done.returncode}', flush=True)
+            if done.returncode:
+                failed.append(folder)
+
+    threads = [
+        threading.Thread(target=work, args=(cores[first : first + share],))
+        for first in range(0, share * min(PARALLEL, len(cores)), share)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failed
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ('videos', 'davis', 'uvc', 'output'):
+        parser.add_argument(f'--{name}', type=pathlib.Path, required=True)
+    parser.add_argument('--start', default='', choices=('', *OBJECTIVES))
+    parser.add_argument('--objectives', type=lambda names: names.split(','))
+    parser.add_argument(
+        '--seeds', type=lambda seeds: [int(s) for s in seeds.split(',')], default=[0]
+    )
+    parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.output, options.davis = options.output.resolve(), options.davis.resolve()
+    if options.objectives is None:
+        own = [name for name, small in OBJECTIVES.items() if options.start and small.own_network]
+        options.objectives = [name for name in OBJECTIVES if name not in own]
+    if unknown := set(options.objectives) - set(OBJECTIVES):
+        parser.error(f'unknown objective {unknown.pop()}; known: {", ".join(OBJECTIVES)}')
+    if options.here:
+        run_here(options)
+        return
+    seen = options.output / 'videos'
+    seen.mkdir(parents=True, exist_ok=True)
+    for video in options.videos.resolve().iterdir():
+        if video.name not in HELD_OUT and not (seen / video.name).exists():
+            (seen / video.name).symlink_to(video)
+    failed = run_all(
+        options, [(name, seed) for seed in options.seeds for name in options.objectives]
+    )
+    for folder in failed:
+        print(f'{folder} failed: see {folder.with_suffix(".log")}', file=sys.stderr)
+    sys.exit(bool(failed))
+
+
+if __name__ == '__main__':
+    main()
