@@ -3,7 +3,7 @@
     python benchmarks/small_runs.py --videos=FOLDER --davis=DAVIS --uvc=FOLDER --output=DIR
     python benchmarks/small_runs.py ... --start=rotation --objectives=crw,crw_plus --seeds=0,1,2
 
-Trains each config `small_*` for as many steps as two idle cores take 30 minutes for, on all videos
+Trains each config `small_*` for as many steps as an idle core takes 30 minutes for, on all videos
 but three: from scratch, or with `--start` from the backbone of an objective's run from scratch.
 While it trains, its network labels the three, whose frames and masks no training sees: the curves.
 After it temperature, k, n and radius are chosen on the three and frozen, and the network labels the
@@ -36,7 +36,8 @@ class Small:
     """How an objective's small run is trained and evaluated.
 
     Attributes:
-      steps: what two idle cores do in 30 minutes, by `python benchmarks/training.py --all_small`.
+      steps: of 30 minutes on one idle core: 1.57 times the seconds that `python
+        benchmarks/training.py --all_small` gives for two.
       temperature: where the search for T starts.
       normalize: features are L2-normalised in evaluations. False: as the objective compares them.
       evaluations: while training.
@@ -72,16 +73,16 @@ class Small:
 
 
 OBJECTIVES = {
-    'rotation': Small(620),
-    'moco': Small(1290),
-    'uvc': Small(1400),
-    'uvc_plus': Small(970),
-    'crw': Small(450),
-    'crw_plus': Small(394),
-    'vfs': Small(1070),
-    'timecycle': Small(950, temperature=128**-0.5, normalize=False, own_network=True),
-    'corrflow': Small(2000, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
-    'mast': Small(1700, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
+    'rotation': Small(390),
+    'moco': Small(820),
+    'uvc': Small(900),
+    'uvc_plus': Small(620),
+    'crw': Small(285),
+    'crw_plus': Small(250),
+    'vfs': Small(680),
+    'timecycle': Small(605, temperature=128**-0.5, normalize=False, own_network=True),
+    'corrflow': Small(1275, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
+    'mast': Small(1080, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
 }
 
 
@@ -148,7 +149,7 @@ def choose_and_report(small, trained, folder):
     config.dataset.update(root=trained.evaluation.dataset.root, year='2016')
     config.propagation.update(small.factors)
     with config.tuning.unlocked():
-        config.tuning.on = {'names': HELD_OUT}
+        config.tuning.on = {'split': 'train', 'names': HELD_OUT}
         config.tuning.start_chosen_on = ''
         config.tuning.order = tuple(small.candidates)
         config.tuning.candidates = small.candidates
