@@ -10,7 +10,8 @@ After it temperature, k, n and radius are chosen on the three and frozen, and th
 sequences of DAVIS's `val` that are there, at a short side of 240.
 
 Two runs go on at a time, each on half of the cores. Started again it goes on where it was.
-`DIR/table.md`, `loss.png` and `curves.png` show what is finished so far.
+`DIR/table.md`, `loss.png` and `curves.png` show what is there so far; `--summary` writes no more
+than these.
 
 Folders: `--videos` has one of JPEG frames for each video, `--davis` is a DAVIS-2016 folder with
 masks, `--uvc` has the two files of UVC's released colour autoencoder.
@@ -18,6 +19,7 @@ masks, `--uvc` has the two files of UVC's released colour autoencoder.
 
 import argparse
 import dataclasses
+import json
 import os
 import pathlib
 import queue
@@ -73,6 +75,7 @@ class Small:
 
 
 OBJECTIVES = {
+    'untrained': Small(0),
     'rotation': Small(390),
     'moco': Small(820),
     'uvc': Small(900),
@@ -90,7 +93,9 @@ def training_config(name, start, seed, options):
     """The config of a small run."""
     from jaxprop import config_files
 
-    small, config = OBJECTIVES[name], config_files.load_config(f'small_{name}', ('train',))
+    small = OBJECTIVES[name]
+    shown = 'rotation' if name == 'untrained' else name
+    config = config_files.load_config(f'small_{shown}', ('train',))
     config.seed, config.steps = seed, small.steps
     config.start_from = str(run_folder(options.output, start, '', 0)) if start else ''
     videos = options.output / 'videos'
@@ -106,7 +111,7 @@ def training_config(name, start, seed, options):
         config.schedule.epochs = config.epochs
     if 'truth_steps_epoch' in config.objective:
         config.objective.truth_steps_epoch = config.epochs
-    every = small.steps // small.evaluations
+    every = max(1, small.steps // small.evaluations)
     config.checkpoint_every = every
     # One rule labels with all networks, so that curves may be compared.
     config.evaluation.update(every=every, config='davis_crw')
@@ -134,14 +139,22 @@ def train(config, folder):
 
 
 def choose_and_report(small, trained, folder):
-    """Chooses a network's factors on the three sequences, and labels those to be reported."""
+    """Chooses a network's factors on the three sequences, and labels those to be reported.
+
+    A network of no steps is that of the training config with random weights.
+    """
     from jaxprop import config_files
     from jaxprop.study import tuning
 
     config = config_files.load_config('tune', ('study',))
     config.title = f'{trained.name}: factors chosen on {", ".join(HELD_OUT)}'
     config.report_frames = 1
-    config.network.name = str(folder / 'backbone')
+    if small.steps:
+        config.network.name = str(folder / 'backbone')
+    else:
+        config.network.name = 'untrained'
+        for key in ('output', 'strides', 'padding'):
+            config.network[key] = trained.backbone[key]
     for key, value in trained.evaluation.network.items():
         if value is not None:
             config.network[key] = value
@@ -168,7 +181,8 @@ def run_here(options):
     (name,), (seed,) = options.objectives, options.seeds
     folder = run_folder(options.output, name, options.start, seed)
     config = training_config(name, options.start, seed, options)
-    train(config, folder)
+    if config.steps:
+        train(config, folder)
     choose_and_report(OBJECTIVES[name], config, folder)
 
 
@@ -215,6 +229,116 @@ def run_all(options, runs):
     return failed
 
 
+def read_runs(output):
+    """What every run has left so far: its start, objective, seed, curves and chosen factors."""
+    runs = []
+    for name in OBJECTIVES:
+        for folder in sorted(output.glob(f'*/{name}/seed*')):
+            if not folder.is_dir():
+                continue
+            files = {'metrics': 'metrics.jsonl', 'evaluations': 'evaluation.jsonl'}
+            run = {
+                'start': folder.parts[-3].removeprefix('from_'),
+                'objective': name,
+                'seed': int(folder.name.removeprefix('seed')),
+            }
+            for key, file in files.items():
+                path = folder / file
+                lines = path.read_text().splitlines() if path.exists() else []
+                run[key] = [json.loads(line) for line in lines]
+            chosen = folder / 'tune/chosen.json'
+            run['tuned'] = json.loads(chosen.read_text()) if chosen.exists() else None
+            runs.append(run)
+    return runs
+
+
+def write_table(path, runs):
+    """J&F of all runs, in percent: while training, and at its end with the factors chosen."""
+    lines = [
+        f'J&F at a short side of {SHORT_SIDE} pixels. "Kept": {", ".join(HELD_OUT)}, which no run '
+        'sees, after each part of a run, and with the factors chosen there. "Reported": the '
+        'sequences of `val`, with the same factors for all and with those.',
+        '',
+        '| start | objective | seed | steps | loss | kept, while training | T | k | r '
+        '| kept, chosen | reported, same | reported, chosen |',
+        '|' + 12 * '---|',
+    ]
+    for run in runs:
+        losses = [f'{entry["loss"]:.2f}' for entry in run['metrics']]
+        curve = [f'{100 * entry["mean"]:.1f}' for entry in run['evaluations']]
+        cells = [run['start'], run['objective'], run['seed'], OBJECTIVES[run['objective']].steps]
+        cells += [' to '.join([losses[0], losses[-1]]) if losses else '', ', '.join(curve)]
+        if run['tuned']:
+            factors, scores = run['tuned']['chosen'], run['tuned']['scores']
+            found = [scores['davis/train']['chosen'], *scores['davis/val'].values()]
+            cells += [f'{factors["temperature"]:.3g}', factors.get('num_neighbors', 10)]
+            cells += [f'{factors.get("radius", 9.0):g}', *(f'{100 * one:.1f}' for one in found)]
+        else:
+            cells += [''] * 6
+        lines.append('| ' + ' | '.join(map(str, cells)) + ' |')
+    path.write_text('\n'.join(lines) + '\n')
+
+
+def draw(path, runs, points, label):
+    """A panel for each objective, with its runs in colour, and all others in grey behind them."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    names = list(dict.fromkeys(run['objective'] for run in runs if points(run)))
+    starts = list(dict.fromkeys(run['start'] for run in runs))
+    columns = min(5, max(1, len(names)))
+    rows = -(-max(1, len(names)) // columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(2.5 * columns, 2.2 * rows), layout='constrained', squeeze=False
+    )
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names):
+        for run in runs:
+            if points(run) and label == 'J&F' and run['objective'] != name:
+                axis.plot(*zip(*points(run)), color='0.85', linewidth=0.8)
+        for run in runs:
+            if points(run) and run['objective'] == name:
+                colour = f'C{starts.index(run["start"])}'
+                marker = 'o' if label == 'J&F' else ''
+                axis.plot(*zip(*points(run)), color=colour, marker=marker, markersize=3)
+        axis.set(title=name, xlabel='minutes', ylabel=label)
+        axis.grid(alpha=0.3)
+    for number, start in enumerate(starts):
+        axes.flat[0].plot([], [], color=f'C{number}', label=start)
+    axes.flat[0].legend(title='start', fontsize='small')
+    figure.savefig(path, dpi=110)
+
+
+def summarize(output):
+    """Writes the table and both figures of all runs that are there."""
+    runs = read_runs(output)
+    first = {
+        run['objective']: 100 * run['tuned']['scores']['davis/train']['before']
+        for run in runs
+        if run['start'] == 'scratch' and run['tuned']
+    }
+
+    def minutes(run, step):
+        return 30 * step / OBJECTIVES[run['objective']].steps
+
+    def losses(run):
+        return [(minutes(run, entry['step']), entry['loss']) for entry in run['metrics']]
+
+    def scores(run):
+        curve = [(minutes(run, one['step']), 100 * one['mean']) for one in run['evaluations']]
+        began = first.get('untrained' if run['start'] == 'scratch' else run['start'])
+        own = OBJECTIVES[run['objective']].own_network  # The untrained network is another one.
+        return [(0, began), *curve] if curve and began and not own else curve
+
+    write_table(output / 'table.md', runs)
+    trained = [run for run in runs if run['objective'] != 'untrained']
+    draw(output / 'loss.png', trained, losses, 'loss')
+    draw(output / 'curves.png', trained, scores, 'J&F')
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -226,6 +350,7 @@ def main():
     parser.add_argument(
         '--seeds', type=lambda seeds: [int(s) for s in seeds.split(',')], default=[0]
     )
+    parser.add_argument('--summary', action='store_true', help='write table and figures alone')
     parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.output, options.davis = options.output.resolve(), options.davis.resolve()
@@ -237,6 +362,9 @@ def main():
     if options.here:
         run_here(options)
         return
+    if options.summary:
+        summarize(options.output)
+        return
     seen = options.output / 'videos'
     seen.mkdir(parents=True, exist_ok=True)
     for video in options.videos.resolve().iterdir():
@@ -245,6 +373,7 @@ def main():
     failed = run_all(
         options, [(name, seed) for seed in options.seeds for name in options.objectives]
     )
+    summarize(options.output)
     for folder in failed:
         print(f'{folder} failed: see {folder.with_suffix(".log")}', file=sys.stderr)
     sys.exit(bool(failed))
