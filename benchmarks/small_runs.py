@@ -83,7 +83,7 @@ OBJECTIVES = {
     'crw': Small(285),
     'crw_plus': Small(250),
     'vfs': Small(680),
-    'timecycle': Small(605, temperature=128**-0.5, normalize=False, own_network=True),
+    'timecycle': Small(605, temperature=128**-0.5, own_network=True),
     'corrflow': Small(1275, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
     'mast': Small(1080, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
 }
