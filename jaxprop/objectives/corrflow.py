@@ -155,7 +155,8 @@ def objective(
         state = {**state, 'step': state['step'] + 1}
         return metrics['loss'], (state, metrics)
 
-    return Objective(init, loss, 'rgb_unit')
+    compared = {'temperature': temperature, 'normalize_features': False}
+    return Objective(init, loss, 'rgb_unit', compared)
 
 
 def clip_terms(

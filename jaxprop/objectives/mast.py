@@ -103,7 +103,8 @@ def objective(
         metrics = {'loss': value, 'error': color.LAB_STD[1] * jnp.mean(jnp.abs(error))}
         return value, (state, metrics)
 
-    return Objective(init, loss, 'lab')
+    compared = {'temperature': temperature, 'normalize_features': False}
+    return Objective(init, loss, 'lab', compared)
 
 
 def copy_channel(

@@ -211,6 +211,7 @@ def _train(config, workdir, evaluate, stopped):
                 {
                     'trained by': config.name,
                     'color': objective.color,
+                    'affinity': objective.affinity,
                     'steps': step,
                     'finished': step >= num_steps,  # False: the run was stopped at this step.
                     'epochs': step / steps_per_epoch,

@@ -17,7 +17,7 @@ import pytest
 
 from configs.eval import davis_crw
 from configs.train import small_rotation
-from jaxprop import cli, tasks
+from jaxprop import cli, files, tasks
 from jaxprop.evaluation import run as evaluation
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.objectives.objective import Objective, apply_networks, init_networks
@@ -27,6 +27,7 @@ from tests.objectives.support import TinyBackbone
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMINGS = ('examples_per_second', 'wait_share')
+AFFINITY = {'temperature': 2.0, 'normalize_features': False}
 # The scores of the steps 5, 10, ...: the best one is the second.
 SCORES = {5: 0.25, 10: 0.75, 15: 0.5, 18: 0.25}
 
@@ -50,7 +51,11 @@ def objective(config, backbone, steps_per_epoch):
         error = jnp.mean(features, (1, 2, 3)) - jnp.mean(images, (1, 2, 3))
         return jnp.mean(error**2), (state, {})
 
-    return Objective(init, loss, color='lab')
+    return Objective(init, loss, color='lab', affinity=AFFINITY)
+
+
+def write_card(path, backbone, variables, description):
+    files.write_json(path.with_suffix('.json'), description)
 
 
 def train(*arguments):
@@ -58,7 +63,7 @@ def train(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, 'make_objective', objective)
         patch.setattr(setup, 'make_backbone', lambda _: TinyBackbone(norm_axis_name='device'))
-        patch.setattr(loop, 'export_backbone', lambda *arguments: None)
+        patch.setattr(loop, 'export_backbone', write_card)
         return loop.train(*arguments)
 
 
@@ -144,6 +149,8 @@ def test_every_few_steps_and_at_the_end_nothing_else_changes(tmp_path, config, w
     last = checkpoint.restore_variables(run / 'checkpoints')
     found = {'params': last['params']['backbone'], **last['state']['backbone']}
     jax.tree.map(np.testing.assert_array_equal, evaluate.variables[18], found)
+    card = files.read_json(run / 'backbone.json')
+    assert (card['color'], card['affinity']) == ('lab', AFFINITY)
 
     config.evaluation.every = None
     train(config, tmp_path / 'without')
