@@ -27,7 +27,7 @@ def get_config():
         'jitter_probability': 0.1,
         'long_weight': 0.1,
         'truth': (0.9, 0.6),
-        'truth_steps_epoch': 10.0,  # All of them.
+        'truth_steps_epoch': config.get_oneway_ref('epochs'),  # All of them.
         'average_class_numbers': False,  # Released: True, an error.
     }
     halved(config, learning_rate=2e-4)
@@ -41,6 +41,8 @@ def get_config():
         batch_size=6,
     )
     config.evaluation.config = 'davis_corrflow'
+    temperature = config.objective.get_oneway_ref('temperature')
+    config.evaluation.propagation.temperature = temperature
     return config
 
 

@@ -40,5 +40,7 @@ def get_config():
         'offsets', num_frames=6, offsets=(0, 2, 4, 6, 15, 17), size=(256, 340), batch_size=36
     )
     config.evaluation.config = 'davis_timecycle'
+    temperature = config.objective.get_oneway_ref('temperature')
+    config.evaluation.propagation.temperature = temperature
     config.evaluation.input.update(resize='square', size=240)
     return config

@@ -120,7 +120,8 @@ def _train(config, workdir, evaluate, stopped):
     if not schedule(num_steps - 1) > 0:
         note(
             f'the learning rate falls to 0 before the last of {num_steps} steps, and then nothing '
-            'is learned: schedule.epochs should be the epochs of the run'
+            f'is learned: --config.schedule.epochs={num_steps / steps_per_epoch:.5g} is as long as '
+            'the run'
         )
     if parallel.is_writer():
         files.remove_partial(workdir)

@@ -90,6 +90,46 @@ def test_affinities_are_scaled_in_evaluation_as_in_training(config):
     assert found == config.objective.temperature
 
 
+def parse(name, *arguments):
+    parsed = flags.FlagValues()
+    parsed(config_files.define_flags(['train', *arguments], name, ('train',), parsed))
+    return parsed['config'].value
+
+
+# Each stage of UVC falls as in a run of both; the others' schedules are of the whole run.
+@pytest.mark.parametrize(
+    ('name', 'setting', 'wanted'),
+    [
+        ('uvc', 'schedule.epochs', 50.0),
+        ('uvc_plus_moco:joint', 'schedule.epochs', 50.0),
+        ('small_uvc:joint', 'schedule.epochs', 3.0),
+        ('small_crw_plus', 'schedule.epochs', 3.0),
+        ('small_moco', 'schedule.epochs', 3.0),
+        ('small_mast', 'schedule.epochs', 3.0),
+        ('small_vfs', 'schedule.epochs', 3.0),
+        ('vfs', 'schedule.epochs', 3.0),
+        ('corrflow', 'objective.truth_steps_epoch', 3.0),
+        ('small_corrflow', 'objective.truth_steps_epoch', 3.0),
+    ],
+)
+def test_what_ends_with_the_run_follows_its_epochs(name, setting, wanted):
+    part, key = setting.split('.')
+    assert parse(name, '--config.epochs=3').to_dict()[part][key] == wanted
+    for flags_given in (['--config.epochs=3', '--config.{}=5'], ['--config.{}=5']):
+        config = parse(name, *(flag.format(setting) for flag in flags_given))
+        assert config[part][key] == 5.0
+        assert config.epochs == (3.0 if len(flags_given) == 2 else parse(name).epochs)
+
+
+@pytest.mark.parametrize('name', ['mast', 'small_mast', 'small_corrflow', 'small_timecycle'])
+def test_evaluation_follows_the_temperature_of_training(name):
+    config = parse(name, '--config.objective.temperature=4.0')
+    assert config.evaluation.propagation.temperature == 4.0
+    config = parse(name, '--config.evaluation.propagation.temperature=3.0')
+    assert config.evaluation.propagation.temperature == 3.0
+    assert config.objective.temperature == parse(name).objective.temperature
+
+
 @pytest.mark.parametrize('order', [('data', 'image_data'), ('image_data', 'data')])
 @pytest.mark.parametrize(
     'name',
@@ -101,10 +141,7 @@ def test_affinities_are_scaled_in_evaluation_as_in_training(config):
     ],
 )
 def test_videos_and_images_may_have_folders_of_their_own(name, order):
-    parsed = flags.FlagValues()
-    arguments = [f'--config.{part}.root={part}-folder' for part in order]
-    parsed(config_files.define_flags(['train', *arguments], name, ('train',), parsed))
-    found = parsed['config'].value.to_dict()
+    found = parse(name, *(f'--config.{part}.root={part}-folder' for part in order)).to_dict()
     assert [found[part]['root'] for part in order] == [f'{part}-folder' for part in order]
 
 
