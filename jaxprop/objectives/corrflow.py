@@ -83,6 +83,10 @@ def objective(
             variables['params'], variables['state'], batch, jax.random.key(1)
         )
 
+    Running batch statistics are of images with dropped channels, as in the release. They move once
+    a frame, there 5, 8 and 3 times for frame 0, 1 and 2. `statistics` of a training config exports
+    those of whole frames instead.
+
     Args:
       backbone: of stride 4. Released: as in the example.
       truth_steps: in so many steps the share of true classes goes from the first to the second of
