@@ -46,14 +46,12 @@ _CHANGEABLE = {
     'data/num_threads',
     'image_data/root',
     'image_data/num_threads',
-    'statistics',
-    'statistics/frames',
-    'statistics/size',
-    'statistics/color',
     'evaluation/every',
     'evaluation/allow_val',
     'evaluation/dataset/root',
 }
+# These are of the exported network alone, until a network of the run was evaluated with them.
+_OF_EXPORT = {'statistics', 'statistics/frames', 'statistics/size', 'statistics/color'}
 
 
 def train(
@@ -98,8 +96,11 @@ def train(
 
 
 def _train(config, workdir, evaluate, stopped):
+    changeable = _CHANGEABLE
+    if not (workdir / 'evaluation.jsonl').exists():
+        changeable = changeable | _OF_EXPORT
     claim = functools.partial(
-        files.claim, workdir / 'config.json', config.to_dict(), _CHANGEABLE, owned=_OWNED
+        files.claim, workdir / 'config.json', config.to_dict(), changeable, owned=_OWNED
     )
     claim(write=False)
 

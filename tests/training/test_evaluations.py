@@ -212,6 +212,18 @@ def test_the_best_checkpoint_stays_where_a_run_goes_on_without_evaluations(tmp_p
     assert evaluated(run) == evaluated(whole[0])
 
 
+def test_exported_statistics_stay_as_they_were_evaluated(tmp_path, config, whole):
+    run, changed = tmp_path / 'run', {'frames': 3, 'size': (8, 8), 'color': 'rgb'}
+    shutil.copytree(whole[0], run)
+    config.statistics = changed
+    for every, evaluate in ((5, Evaluate()), (None, None)):
+        config.evaluation.every = every
+        with pytest.raises(ValueError, match='statistics/frames is 3, was None'):
+            train(config, run, evaluate)
+    (run / 'evaluation.jsonl').unlink()
+    assert train(config, run)['finished']
+
+
 def test_what_does_not_fit_is_refused(tmp_path, config, whole):
     with pytest.raises(ValueError, match='every is 5, but train.. was given no function'):
         train(config, tmp_path / 'run')
@@ -335,6 +347,27 @@ def test_wrong_settings_are_one_line_before_training(
     assert cli.main(arguments) != 0
     said = capsys.readouterr().err
     assert re.search(message, said) and said.count('\n') == 1, said
+
+
+@pytest.mark.parametrize(
+    ('flag', 'said'), [('', None), ('names=("a",)', None), ('names=("a","c")', 'reported on c,')]
+)
+def test_a_folder_of_the_training_split_alone_does(
+    flag, said, davis, tmp_path, monkeypatch, capsys
+):
+    begins = []
+    monkeypatch.setattr(loop, 'train', lambda *arguments: begins.append(arguments) or exit(0))
+    shutil.copytree(davis, tmp_path / 'DAVIS')
+    (tmp_path / 'DAVIS/ImageSets/2017/val.txt').unlink()
+    arguments = command(tmp_path / 'DAVIS', tmp_path / 'run')
+    arguments += [f'--config.evaluation.dataset.{flag}'] * bool(flag)
+    if said:
+        assert cli.main(arguments) != 0
+        assert said in capsys.readouterr().err and not begins
+    else:
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+        assert begins
 
 
 def test_reported_sequences_are_used_where_that_is_wanted(davis, tmp_path, monkeypatch):
