@@ -9,6 +9,8 @@ starts are drawn at random. The learning rate is halved after 400,000, 600,000, 
 million clips. Colours are jittered in one order, there in a random one.
 """
 
+from ml_collections.config_dict import placeholder
+
 from . import base
 
 
@@ -22,6 +24,7 @@ def get_config():
         'size': 256,
         'reach': 6,
         'temperature': 1.0,
+        'palette': placeholder(tuple),  # None: the released 16 colours.
         'keep_all': 0.3,
         'jitter': 0.1,
         'jitter_probability': 0.1,

@@ -27,9 +27,14 @@ def get_config():
         'hidden': (128, 64),
         'head_kernel': 4,
         'temperature': 512**-0.5,
+        'max_rotation': 45.0,
+        'num_windows': 7,
+        'num_salient': 10,
         'inlier_weight': 1.0,
         'skip_weight': 0.1,
         'cycle_weight': 0.02,
+        'corner_aligned': True,
+        'crop_offset': 1.0,  # Released: 1, or under Python 3 227 / 210, an error.
         'inlier_offset': 1.0,  # Released: 227 / 210, an error.
         'detach_steps_epoch': 0.0,
     }

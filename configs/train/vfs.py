@@ -23,10 +23,12 @@ def get_config():
         'size': 224,
         'min_area': 0.2,
         'jitter': (0.0, 0.0, 0.0, 0.0),
+        'jitter_probability': 0.8,
         'grayscale': 0.0,
         'hidden': 512,
         'dimensions': 512,
         'bottleneck': 128,
+        'all_pairs': True,
     }
     epochs = config.get_oneway_ref('epochs')  # The rate reaches 0 where the run ends.
     config.schedule.update(name='cosine', learning_rate=0.05, epochs=epochs)

@@ -45,7 +45,7 @@ def objective(
     size: int = 256,
     reach: int = 6,
     temperature: float = 1.0,
-    palette: tuple[tuple[float, float], ...] = PALETTE,
+    palette: tuple[tuple[float, float], ...] | None = None,
     keep_all: float = 0.3,
     jitter: float = 0.1,
     jitter_probability: float = 0.1,
@@ -95,7 +95,7 @@ def objective(
       reach: of the window of a copy, in cells.
       temperature: T of the copies; features are not normalised. Released: 1. The square root of
         the channels is easier to learn with, and is then needed in propagation, too.
-      palette: the classes: a and b of CIE Lab.
+      palette: the classes: a and b of CIE Lab. None: `PALETTE`, the released 16.
       keep_all: share of the steps without a dropped channel.
       jitter: strengths of brightness, contrast, saturation and hue.
       jitter_probability: of a clip to be jittered, each frame by itself.
@@ -116,6 +116,7 @@ def objective(
     for name, shares in (('keep_all', (keep_all,)), ('truth', truth)):
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f'{name} is {shares}; needed: 0 to 1')
+    palette = PALETTE if palette is None else palette
     networks = {'backbone': backbone}
 
     def init(rng, batch):

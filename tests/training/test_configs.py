@@ -13,7 +13,7 @@ from jaxprop import config_files
 from jaxprop.data.pipeline import DatasetConfig
 from jaxprop.evaluation.while_training import make_evaluate
 from jaxprop.models.network import replace_attributes
-from jaxprop.objectives import uvc
+from jaxprop.objectives import find_objective, uvc
 from jaxprop.training import setup
 from jaxprop.training.schedules import make_optimizer, make_schedule
 
@@ -53,6 +53,23 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
     last = float(schedule(round(config.epochs * 100) - 1))
     assert 0 < last <= config.schedule.learning_rate * 1.001
     make_optimizer(schedule, **config.optimizer)
+
+
+def test_every_argument_of_an_objective_is_a_setting():
+    """A flag reaches only what the config has a key for."""
+    given = {'backbone', 'color_variables', 'axis_name', 'restore'}  # These are no settings.
+    for config in CONFIGS:
+        for settings in filter(None, (config.objective, config.image_objective)):
+            module = find_objective(settings.name)
+            functions = [module.objective, *filter(None, [getattr(module, 'from_config', None)])]
+            arguments = {
+                name
+                for function in functions
+                for name, parameter in inspect.signature(function).parameters.items()
+                if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+            } - given
+            keys = {name.removesuffix('_epoch') for name in settings} - {'name'}
+            assert keys == arguments, f'{config.name}, {settings.name}'
 
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda config: config.name)
