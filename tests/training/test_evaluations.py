@@ -1,5 +1,6 @@
 """Evaluations while training: when, of what, and that they change nothing else."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 
 from configs.eval import davis_crw
-from configs.train import small_rotation
-from jaxprop import cli, files, tasks
+from configs.train import small_mast, small_rotation
+from jaxprop import cli, config_files, files, methods, tasks
 from jaxprop.evaluation import run as evaluation
 from jaxprop.evaluation.labeller import Labeller
+from jaxprop.evaluation.while_training import make_evaluate
 from jaxprop.objectives.objective import Objective, apply_networks, init_networks
 from jaxprop.training import checkpoint, loop, setup
 from jaxprop.training.log import Log
@@ -347,6 +349,25 @@ def test_wrong_settings_are_one_line_before_training(
     assert cli.main(arguments) != 0
     said = capsys.readouterr().err
     assert re.search(message, said) and said.count('\n') == 1, said
+
+
+def test_factors_are_those_of_the_settings(davis, tmp_path, monkeypatch):
+    config, found = small_mast.get_config(), []
+    config.evaluation.dataset.root = str(davis)
+    config.evaluation.propagation.update(temperature=2.0, normalize_features=True)
+
+    def label(task, labeller, *_, **__):
+        found.append(labeller.propagation)
+        return {'summary': {'J&F-Mean': 0.5}, 'per_sequence': []}
+
+    monkeypatch.setattr(evaluation, 'evaluate', label)
+    network = setup.without_training(setup.make_backbone(config))
+    base = config_files.load_config(config.evaluation.config, ('eval',))
+    evaluate = make_evaluate(base, config.evaluation, tmp_path, name='run', network=network)
+    assert evaluate(network, {}, 'lab', 5)['mean'] == 0.5
+    (method,) = found
+    rule = dataclasses.replace(methods.mast().rule, temperature=2.0)
+    assert method == dataclasses.replace(methods.mast(), rule=rule, normalize_features=True)
 
 
 @pytest.mark.parametrize(
