@@ -1,5 +1,7 @@
 """A network's training says by which temperature its features are to be compared."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -65,7 +67,11 @@ def test_another_temperature_than_in_training_is_noted(
     path = tmp_path / 'net'
     save(path, backbone, trained_by)
     found = settings(config, path, temperature)
-    for source in (open_source(found), KeptFeatures(open_source(found))):
+    network = open_source(found)
+    # As `FolderFeatures` describes arrays of this network that `jaxprop export-features` wrote.
+    described = {'name': path, 'exported_from': network.description}
+    folder = types.SimpleNamespace(description=described, warnings=())
+    for source in (network, KeptFeatures(network), folder):
         warnings = Labeller.from_config(found, source).warnings
         assert warnings == (said is not None) * [
             f'{path} was trained with temperature {said and said[0]}, it is evaluated with '
