@@ -81,6 +81,7 @@ def evaluation():
                 'num_context': placeholder(int),
                 'radius': placeholder(float),
                 'temperature': placeholder(float),
+                'normalize_features': placeholder(bool),
             },
         }
     )

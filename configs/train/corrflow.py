@@ -9,6 +9,8 @@ starts are drawn at random. The learning rate is halved after 400,000, 600,000, 
 million clips. Colours are jittered in one order, there in a random one.
 """
 
+from ml_collections.config_dict import placeholder
+
 from . import base
 
 
@@ -22,12 +24,13 @@ def get_config():
         'size': 256,
         'reach': 6,
         'temperature': 1.0,
+        'palette': placeholder(tuple),  # None: the released 16 colours.
         'keep_all': 0.3,
         'jitter': 0.1,
         'jitter_probability': 0.1,
         'long_weight': 0.1,
         'truth': (0.9, 0.6),
-        'truth_steps_epoch': 10.0,  # All of them.
+        'truth_steps_epoch': config.get_oneway_ref('epochs'),  # All of them.
         'average_class_numbers': False,  # Released: True, an error.
     }
     halved(config, learning_rate=2e-4)
@@ -41,6 +44,8 @@ def get_config():
         batch_size=6,
     )
     config.evaluation.config = 'davis_corrflow'
+    temperature = config.objective.get_oneway_ref('temperature')
+    config.evaluation.propagation.temperature = temperature
     return config
 
 

@@ -22,8 +22,13 @@ def get_config():
         'size': 256,
         'patch_size': 64,
         'patch_stride': 32,
+        'nodes': 'patches',  # Or 'cells' of the features of whole crops.
         'frame_area': (0.8, 0.95),
+        'frame_aspect': (0.7, 1.3),
+        'patch_area': (0.7, 0.9),
+        'patch_aspect': (3 / 4, 4 / 3),
         'head': 'linear',
+        'hidden_layers': 0,
         'dimensions': 128,
         'temperature': 0.05,
         'edge_dropout': 0.1,

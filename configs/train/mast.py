@@ -37,6 +37,7 @@ def get_config():
         batch_size=12,
     )
     config.evaluation.config = 'davis_mast'
+    temperature = config.objective.get_oneway_ref('temperature')
+    config.evaluation.propagation.temperature = temperature
     config.evaluation.input.color = 'lab'
-    config.evaluation.propagation.temperature = 8.0
     return config

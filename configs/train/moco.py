@@ -7,6 +7,7 @@ SETTINGS = {
     **base.VIEWS,
     'jitter': (0.4, 0.4, 0.4, 0.4),
     'grayscale': 0.2,
+    'dimensions': 128,
     'queue_size': 65536,
     'momentum': 0.999,
     'temperature': 0.07,

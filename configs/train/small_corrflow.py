@@ -14,7 +14,6 @@ def get_config():
     config = corrflow.get_config()
     config.name = 'small_corrflow'
     config.epochs = 10.0
-    config.objective.update(truth_steps_epoch=10.0)
     return shrink(config, learning_rate=2e-4, batch_size=4)
 
 
@@ -25,11 +24,10 @@ def shrink(config, learning_rate, batch_size):
     config.schedule = {
         'name': 'cosine',
         'learning_rate': learning_rate,
-        'epochs': 10.0,
+        'epochs': config.get_oneway_ref('epochs'),
         'warmup': 0.5,
     }
     config.data.update(examples_per_video=16, size=(96, 96), batch_size=batch_size, num_threads=2)
-    config.evaluation.propagation.temperature = 32**0.5
     config.log_every = 10
     config.checkpoint_every = 100
     return config

@@ -22,7 +22,8 @@ def shrink(config):
     config.objective.update(
         size=160, patch_size=48, patch_stride=28, frame_area=(0.3, 0.6), temperature=0.07
     )
-    config.schedule = {'name': 'cosine', 'learning_rate': 1e-3, 'epochs': 8.0, 'warmup': 0.5}
+    epochs = config.get_oneway_ref('epochs')
+    config.schedule = {'name': 'cosine', 'learning_rate': 1e-3, 'epochs': epochs, 'warmup': 0.5}
     config.data.update(examples_per_video=16, size=(256, 448), batch_size=4, num_threads=2)
     config.statistics = {'frames': 48, 'size': (256, 448), 'color': 'rgb'}
     config.log_every = 10

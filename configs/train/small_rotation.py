@@ -9,7 +9,8 @@ def get_config():
     config.epochs = 10.0
     config.backbone.update(output='res3', strides=(1, 2, 1, 1))
     config.objective.update(size=96)
-    config.schedule.update(name='cosine', epochs=10.0, learning_rate=0.03, warmup=1.0)
+    epochs = config.get_oneway_ref('epochs')
+    config.schedule.update(name='cosine', epochs=epochs, learning_rate=0.03, warmup=1.0)
     config.data = base.videos()
     config.data.update(
         num_frames=1, examples_per_video=32, size=(112, 112), batch_size=16, num_threads=2

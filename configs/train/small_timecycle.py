@@ -24,7 +24,6 @@ def get_config():
         detach_steps_epoch=1.0,
     )
     config.data.update(examples_per_video=16, size=(160, 280), batch_size=4, num_threads=2)
-    config.evaluation.propagation.temperature = 128**-0.5
     config.log_every = 10
     config.checkpoint_every = 100
     return config

@@ -15,7 +15,7 @@ def get_config(stage='warm_up'):
 def shrink(config):
     config.epochs = 10.0
     config.objective.update(patch_size=128, frame_size=224)
-    config.schedule.update(learning_rate=1e-3, epochs=10.0)
+    config.schedule.update(learning_rate=1e-3, epochs=config.get_oneway_ref('epochs'))
     config.data.update(
         examples_per_video=16, max_gap=10, size=(160, 280), batch_size=4, num_threads=2
     )

@@ -15,7 +15,7 @@ def get_config():
     config.epochs = 10.0
     config.backbone.output = 'res3'
     config.objective.update(size=96)
-    config.schedule.update(learning_rate=0.01, epochs=10.0)
+    config.schedule.learning_rate = 0.01
     config.data.update(examples_per_video=32, size=(128, 224), batch_size=8, num_threads=2)
     config.log_every = 10
     config.checkpoint_every = 100

@@ -27,9 +27,14 @@ def get_config():
         'hidden': (128, 64),
         'head_kernel': 4,
         'temperature': 512**-0.5,
+        'max_rotation': 45.0,
+        'num_windows': 7,
+        'num_salient': 10,
         'inlier_weight': 1.0,
         'skip_weight': 0.1,
         'cycle_weight': 0.02,
+        'corner_aligned': True,
+        'crop_offset': 1.0,  # Released: 1, or under Python 3 227 / 210, an error.
         'inlier_offset': 1.0,  # Released: 227 / 210, an error.
         'detach_steps_epoch': 0.0,
     }
@@ -40,5 +45,7 @@ def get_config():
         'offsets', num_frames=6, offsets=(0, 2, 4, 6, 15, 17), size=(256, 340), batch_size=36
     )
     config.evaluation.config = 'davis_timecycle'
+    temperature = config.objective.get_oneway_ref('temperature')
+    config.evaluation.propagation.temperature = temperature
     config.evaluation.input.update(resize='square', size=240)
     return config

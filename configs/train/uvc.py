@@ -1,11 +1,13 @@
 """UVC on Kinetics (root/CLASS/VIDEO.mp4; Li et al., NeurIPS 2019), a run for each stage.
 
-    python train.py --config=configs/train/uvc.py --workdir=RUN ...
-    python train.py --config=configs/train/uvc.py:joint --config.start_from=RUN ...
+    jaxprop train --config=uvc --workdir=RUN ...
+    jaxprop train --config=uvc:joint --config.start_from=RUN ...
 
 --config.objective.color_autoencoder=PATH is needed: the network of a run of `color_autoencoder`, or
 a folder with the two released files, the encoder's and the decoder's.
 """
+
+from ml_collections.config_dict import placeholder
 
 from jaxprop.config_files import closest
 
@@ -31,9 +33,15 @@ def get_config(stage='warm_up'):
         'color_autoencoder': '',
         'patch_size': 256,
         'frame_size': 640,
+        'max_rotation': 10.0,
+        'max_scale': 1.2,
+        'min_scale': placeholder(float),  # None: 1 / max_scale.
         'box': 'size',
+        'temperature': 1.0,
+        'cycle_weight': 0.1,
         'coordinate_weight': 0.0,  # Released; the paper has 0.1 in the joint stage.
         'concentration_weight': 1.2,  # Released: 0.3, summed over 4 devices.
+        'concentration_window': 8,
         'outlier_threshold': 2.5,
         # After the first epoch of all; after the first, and the first two of the joint stage.
         'concentration_start_epoch': 1.0 if stage == 'warm_up' else 0.0,

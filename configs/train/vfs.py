@@ -23,12 +23,15 @@ def get_config():
         'size': 224,
         'min_area': 0.2,
         'jitter': (0.0, 0.0, 0.0, 0.0),
+        'jitter_probability': 0.8,
         'grayscale': 0.0,
         'hidden': 512,
         'dimensions': 512,
         'bottleneck': 128,
+        'all_pairs': True,
     }
-    config.schedule.update(name='cosine', learning_rate=0.05, epochs=100.0)
+    epochs = config.get_oneway_ref('epochs')  # The rate reaches 0 where the run ends.
+    config.schedule.update(name='cosine', learning_rate=0.05, epochs=epochs)
     config.optimizer.update(name='sgd', momentum=0.9, weight_decay=1e-4, decay_all=True)
     config.data = base.clips(
         'segments', num_frames=8, examples_per_video=2, size=(256, 340), batch_size=64

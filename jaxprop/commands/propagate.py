@@ -68,7 +68,7 @@ def run(options, arguments, root):
         else:
             with interruptible(lambda: 'no mask is kept, and the same command starts anew'):
                 _label(video, sequence, labeller, output)
-    print_notes(labeller.source.warnings, labeller.source.trained)
+    print_notes(labeller.warnings, labeller.source.trained)
     print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')
 
 

@@ -27,6 +27,7 @@ from jaxprop.data.image_files import (
 from jaxprop.data.sequences import (
     DataError,
     LabelledSequence,
+    NoListError,
     check_name,
     compact,
     identity_of,
@@ -39,11 +40,12 @@ def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val')
     A line is a name, or (DAVIS-2016) the image and the mask of one frame, /JPEGImages/480p/NAME/...
 
     Raises:
-      DataError: the file is missing or empty, or a name in it is refused by `check_name`.
+      NoListError: the file is missing. DataError: it is empty, or a name in it is refused by
+        `check_name`.
     """
     path = pathlib.Path(root) / 'ImageSets' / year / f'{split}.txt'
     if not path.is_file():
-        raise DataError(f'{path}: there is no such list; root must be the folder that holds it')
+        raise NoListError(f'{path}: there is no such list; root must be the folder that holds it')
     entries = [line.split()[0] for line in read_lines(path)]
     names = [entry.split('/')[-2] if '/' in entry else entry for entry in entries]
     if not names:

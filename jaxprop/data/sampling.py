@@ -75,8 +75,9 @@ class Clip:
     """`num_frames` frames in order of time, `frame_gap` apart, from a start at random.
 
     With a `frame_rate` the clip of a video file has so many frames a second: frame i is
-    floor(i * rate of the file / frame_rate) after the first. Files that do not tell their rate, and
-    folders of frames, have the gap.
+    floor(i * rate of the file / frame_rate) after the first. A file of a lower rate, such as a time
+    lapse, gives frames more than once, and far below it all of a clip are one frame: leave such
+    files out. Files that do not tell their rate, and folders of frames, have the gap.
 
     In a short video the gap is lowered until `num_frames` gaps fit. A video of fewer than
     `num_frames` frames is too short.

@@ -17,6 +17,10 @@ class DataError(Exception):
     """A sequence that cannot be used; the message names the file."""
 
 
+class NoListError(DataError):
+    """A split without its list of sequences; the message names the file that would hold it."""
+
+
 def check_name(name: str, where: str | os.PathLike, parts: int | None = 1) -> str:
     """Refuses a name that could lead out of the folder in which it is looked up or written.
 

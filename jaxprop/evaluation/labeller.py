@@ -1,6 +1,7 @@
 """What labels videos, and what is fixed for a video before its frames are read."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,26 @@ class Labeller:
             targets.from_config(config),
             methods.execution_from_settings(**config['propagation']),
         )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What every output says of the source, and of a temperature that is not its training's."""
+        warnings, described = list(self.source.warnings), self.source.description
+        # Arrays in a folder are of the network that they were exported from.
+        trained = {**described.get('exported_from', {}), **described}.get('affinity')
+        temperature = getattr(self.propagation.rule, 'temperature', None)
+        normalize_features = self.propagation.normalize_features
+        if not trained or temperature is None:
+            return warnings
+        if trained['normalize_features'] != normalize_features:
+            return warnings  # Other affinities, which have temperatures of their own.
+        wanted, temperature = (float(f'{t:.4g}') for t in (trained['temperature'], temperature))
+        if not math.isclose(wanted, temperature, rel_tol=1e-3):
+            warnings.append(
+                f'{described["name"]} was trained with temperature {wanted}, it is evaluated with '
+                f'{temperature}: --config.propagation.temperature={wanted} is that of its training.'
+            )
+        return warnings
 
     def settings(self) -> dict[str, Any]:
         """Every factor by name, as plain values for JSON."""

@@ -149,6 +149,8 @@ def _saved(name, architecture, layout, attributes) -> Network:
     description = {'name': str(name), 'sha256': card['sha256'], **_described(model)}
     if differing:
         description['card'] = differing
+    if affinity := card['description'].get('affinity'):
+        description['affinity'] = affinity
     color_seen = card['description'].get('color', 'rgb')
     return Network(model, variables, True, description, color_seen, differing)
 
@@ -339,7 +341,8 @@ def _described(model):
     """The class of a network, and its attributes but those that change no feature."""
     names = [name for name in attribute_names(model) if name not in _UNDESCRIBED]
     taken = {'name', 'sha256', 'architecture', 'seed', 'card', 'layout', 'prefix', 'trained'}
-    if taken := sorted({*taken, 'repository', 'commit', 'file'} & set(names)):
+    taken |= {'affinity', 'repository', 'commit', 'file'}
+    if taken := sorted(taken & set(names)):
         raise ValueError(
             f'{type(model).__name__} has an attribute {taken[0]!r}; results have something else '
             'by that name: rename it'

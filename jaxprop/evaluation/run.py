@@ -249,7 +249,7 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
 
     # Sum up.
     scored = {name: record for name, record in records.items() if task.is_scored(record)}
-    warnings = list(labeller.source.warnings)
+    warnings = labeller.warnings
     if skipped:
         warnings.append(f'{len(skipped)} of {len(sequences)} sequences were skipped.')
     unscored = [name for name in records if name not in scored]

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxprop import files, parallel, tasks
+from jaxprop.data.sequences import NoListError
 from jaxprop.evaluation import run
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.evaluation.networks import network_of
@@ -124,7 +125,11 @@ def _changed(base: ConfigDict, settings: ConfigDict) -> ConfigDict:
 def _refuse_reported(base, config, names):
     """Raises ValueError where sequences are among those that the config itself evaluates."""
     dataset = {**base.dataset, **{k: v for k, v in config.dataset.items() if k == 'root'}}
-    reported = {name for name, _ in tasks.open_task(dataset, base.get('measure')).sequences()}
+    try:
+        reported = _names(dataset, base)
+    except NoListError:
+        # The folder is of another split alone: what that one lists is not to be reported.
+        reported = set(names) - _names({**config.dataset, 'names': ()}, base)
     if shared := [name for name in names if name in reported]:
         more = f' and {len(shared) - 3} more' if len(shared) > 3 else ''
         raise ValueError(
@@ -132,3 +137,7 @@ def _refuse_reported(base, config, names):
             'tuned on them: name sequences of another split (evaluation.dataset.split and names), '
             'or say --config.evaluation.allow_val'
         )
+
+
+def _names(dataset, base):
+    return {name for name, _ in tasks.open_task(dataset, base.get('measure')).sequences()}

@@ -82,7 +82,7 @@ def combine(
         total = losses['video'] + weight * losses['image']
         return total, ({'backbone': backbone, **rest}, metrics)
 
-    return Objective(init, loss, video.color)
+    return Objective(init, loss, video.color, video.affinity)
 
 
 def _gradient_norm(objective, params, state, batch, rng, axis_name):

@@ -45,7 +45,7 @@ def objective(
     size: int = 256,
     reach: int = 6,
     temperature: float = 1.0,
-    palette: tuple[tuple[float, float], ...] = PALETTE,
+    palette: tuple[tuple[float, float], ...] | None = None,
     keep_all: float = 0.3,
     jitter: float = 0.1,
     jitter_probability: float = 0.1,
@@ -83,6 +83,10 @@ def objective(
             variables['params'], variables['state'], batch, jax.random.key(1)
         )
 
+    Running batch statistics are of images with dropped channels, as in the release. They move once
+    a frame, there 5, 8 and 3 times for frame 0, 1 and 2. `statistics` of a training config exports
+    those of whole frames instead.
+
     Args:
       backbone: of stride 4. Released: as in the example.
       truth_steps: in so many steps the share of true classes goes from the first to the second of
@@ -91,7 +95,7 @@ def objective(
       reach: of the window of a copy, in cells.
       temperature: T of the copies; features are not normalised. Released: 1. The square root of
         the channels is easier to learn with, and is then needed in propagation, too.
-      palette: the classes: a and b of CIE Lab.
+      palette: the classes: a and b of CIE Lab. None: `PALETTE`, the released 16.
       keep_all: share of the steps without a dropped channel.
       jitter: strengths of brightness, contrast, saturation and hue.
       jitter_probability: of a clip to be jittered, each frame by itself.
@@ -112,6 +116,7 @@ def objective(
     for name, shares in (('keep_all', (keep_all,)), ('truth', truth)):
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f'{name} is {shares}; needed: 0 to 1')
+    palette = PALETTE if palette is None else palette
     networks = {'backbone': backbone}
 
     def init(rng, batch):
@@ -155,7 +160,8 @@ def objective(
         state = {**state, 'step': state['step'] + 1}
         return metrics['loss'], (state, metrics)
 
-    return Objective(init, loss, 'rgb_unit')
+    compared = {'temperature': temperature, 'normalize_features': False}
+    return Objective(init, loss, 'rgb_unit', compared)
 
 
 def clip_terms(

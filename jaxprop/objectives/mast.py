@@ -25,7 +25,7 @@ def objective(
     reach: int = 6,
     temperature: float = 8.0,
     scale: float = 20.0,
-    zero_outside: bool = False,
+    zero_outside: bool = True,
     axis_name: str | None = None,
 ) -> Objective:
     """Huber loss of a channel of colour that is copied from earlier frames to the last one.
@@ -64,7 +64,8 @@ def objective(
         to learn. Released: 1.
       scale: of differences, before the Huber loss.
       zero_outside: cells of a window outside the frame take part, with affinity and value 0: what
-        the released code does, so that colours near borders fade to grey.
+        the released code does, so that colours near borders fade to grey, and what its propagation
+        does, too.
       axis_name: unused; no randomness here is of single examples.
 
     Raises:
@@ -103,7 +104,8 @@ def objective(
         metrics = {'loss': value, 'error': color.LAB_STD[1] * jnp.mean(jnp.abs(error))}
         return value, (state, metrics)
 
-    return Objective(init, loss, 'lab')
+    compared = {'temperature': temperature, 'normalize_features': False}
+    return Objective(init, loss, 'lab', compared)
 
 
 def copy_channel(
@@ -112,7 +114,7 @@ def copy_channel(
     *,
     reach: int = 6,
     temperature: float = 8.0,
-    zero_outside: bool = False,
+    zero_outside: bool = True,
 ) -> jax.Array:
     """What the last frame's pixels get from the other frames.
 

@@ -27,6 +27,10 @@ class Objective(NamedTuple):
         of float32 scalars. It augments and updates batch statistics as training does.
       color: what the backbone learns to see, as `jaxprop.color.network_input` names it. A saved
         backbone's card says it.
+      affinity: how the loss compares features of the backbone itself, by the names of propagation's
+        settings: `temperature` and `normalize_features`. A saved backbone's card says it, and an
+        evaluation that compares them with another temperature notes it. None where the loss
+        compares others, such as a head's.
 
     Batches hold uint8 pixels: `{'image': [B, h, w, 3]}` (classification adds `'label'`, int32
     `[B]`), `{'frames': [B, T, h, w, 3]}`, clips in order of time, or both as
@@ -42,6 +46,7 @@ class Objective(NamedTuple):
         tuple[jax.Array, tuple[Variables, Metrics]],
     ]
     color: str = 'rgb'
+    affinity: Mapping[str, Any] | None = None
 
 
 def example_keys(rng: jax.Array, batch_size: int, axis_name: str | None = None) -> jax.Array:

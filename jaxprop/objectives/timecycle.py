@@ -187,7 +187,8 @@ def objective(
         state = {**state, 'step': state['step'] + 1}
         return metrics['loss'], (state, {**metrics, **cycles})
 
-    return Objective(init, loss)
+    compared = {'temperature': temperature, 'normalize_features': True}
+    return Objective(init, loss, affinity=compared)
 
 
 def cycle_terms(

@@ -210,7 +210,8 @@ def objective(
         state = {**state, 'step': state['step'] + 1}
         return metrics['loss'], (state, metrics)
 
-    return Objective(init, loss, 'lightness')
+    compared = {'temperature': temperature, 'normalize_features': False}
+    return Objective(init, loss, 'lightness', compared)
 
 
 def from_config(

@@ -62,6 +62,10 @@ def objective(
     deviation of the elements of z / |z|: 1 for vectors in all directions, 0 for a collapse.
     Parameters: 'backbone', 'projector', 'predictor'. State: their batch statistics.
 
+    Crops are resized as numbers, antialiased where they shrink; the release has OpenCV's bilinear
+    resizing of 8 bits, without. It jitters colours in a random order, here it is that of
+    `color_jitter`; half of the frames are then blurred by 0.1 to 0.2 pixels, here none.
+
     Example:
 
         backbone = ResNet(output='res4', strides=(1, 2, 2, 2), zero_init_residual=True)

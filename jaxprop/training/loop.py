@@ -46,14 +46,12 @@ _CHANGEABLE = {
     'data/num_threads',
     'image_data/root',
     'image_data/num_threads',
-    'statistics',
-    'statistics/frames',
-    'statistics/size',
-    'statistics/color',
     'evaluation/every',
     'evaluation/allow_val',
     'evaluation/dataset/root',
 }
+# These are of the exported network alone, until a network of the run was evaluated with them.
+_OF_EXPORT = {'statistics', 'statistics/frames', 'statistics/size', 'statistics/color'}
 
 
 def train(
@@ -98,8 +96,11 @@ def train(
 
 
 def _train(config, workdir, evaluate, stopped):
+    changeable = _CHANGEABLE
+    if not (workdir / 'evaluation.jsonl').exists():
+        changeable = changeable | _OF_EXPORT
     claim = functools.partial(
-        files.claim, workdir / 'config.json', config.to_dict(), _CHANGEABLE, owned=_OWNED
+        files.claim, workdir / 'config.json', config.to_dict(), changeable, owned=_OWNED
     )
     claim(write=False)
 
@@ -120,7 +121,8 @@ def _train(config, workdir, evaluate, stopped):
     if not schedule(num_steps - 1) > 0:
         note(
             f'the learning rate falls to 0 before the last of {num_steps} steps, and then nothing '
-            'is learned: schedule.epochs should be the epochs of the run'
+            f'is learned: --config.schedule.epochs={num_steps / steps_per_epoch:.5g} is as long as '
+            'the run'
         )
     if parallel.is_writer():
         files.remove_partial(workdir)
@@ -211,6 +213,7 @@ def _train(config, workdir, evaluate, stopped):
                 {
                     'trained by': config.name,
                     'color': objective.color,
+                    'affinity': objective.affinity,
                     'steps': step,
                     'finished': step >= num_steps,  # False: the run was stopped at this step.
                     'epochs': step / steps_per_epoch,

@@ -13,7 +13,7 @@ from jaxprop import config_files
 from jaxprop.data.pipeline import DatasetConfig
 from jaxprop.evaluation.while_training import make_evaluate
 from jaxprop.models.network import replace_attributes
-from jaxprop.objectives import uvc
+from jaxprop.objectives import find_objective, uvc
 from jaxprop.training import setup
 from jaxprop.training.schedules import make_optimizer, make_schedule
 
@@ -55,6 +55,23 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
     make_optimizer(schedule, **config.optimizer)
 
 
+def test_every_argument_of_an_objective_is_a_setting():
+    """A flag reaches only what the config has a key for."""
+    given = {'backbone', 'color_variables', 'axis_name', 'restore'}  # These are no settings.
+    for config in CONFIGS:
+        for settings in filter(None, (config.objective, config.image_objective)):
+            module = find_objective(settings.name)
+            functions = [module.objective, *filter(None, [getattr(module, 'from_config', None)])]
+            arguments = {
+                name
+                for function in functions
+                for name, parameter in inspect.signature(function).parameters.items()
+                if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+            } - given
+            keys = {name.removesuffix('_epoch') for name in settings} - {'name'}
+            assert keys == arguments, f'{config.name}, {settings.name}'
+
+
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda config: config.name)
 def test_a_network_that_is_trained_can_be_evaluated_meanwhile(config, tmp_path):
     if config.backbone is None:
@@ -90,6 +107,46 @@ def test_affinities_are_scaled_in_evaluation_as_in_training(config):
     assert found == config.objective.temperature
 
 
+def parse(name, *arguments):
+    parsed = flags.FlagValues()
+    parsed(config_files.define_flags(['train', *arguments], name, ('train',), parsed))
+    return parsed['config'].value
+
+
+# Each stage of UVC falls as in a run of both; the others' schedules are of the whole run.
+@pytest.mark.parametrize(
+    ('name', 'setting', 'wanted'),
+    [
+        ('uvc', 'schedule.epochs', 50.0),
+        ('uvc_plus_moco:joint', 'schedule.epochs', 50.0),
+        ('small_uvc:joint', 'schedule.epochs', 3.0),
+        ('small_crw_plus', 'schedule.epochs', 3.0),
+        ('small_moco', 'schedule.epochs', 3.0),
+        ('small_mast', 'schedule.epochs', 3.0),
+        ('small_vfs', 'schedule.epochs', 3.0),
+        ('vfs', 'schedule.epochs', 3.0),
+        ('corrflow', 'objective.truth_steps_epoch', 3.0),
+        ('small_corrflow', 'objective.truth_steps_epoch', 3.0),
+    ],
+)
+def test_what_ends_with_the_run_follows_its_epochs(name, setting, wanted):
+    part, key = setting.split('.')
+    assert parse(name, '--config.epochs=3').to_dict()[part][key] == wanted
+    for flags_given in (['--config.epochs=3', '--config.{}=5'], ['--config.{}=5']):
+        config = parse(name, *(flag.format(setting) for flag in flags_given))
+        assert config[part][key] == 5.0
+        assert config.epochs == (3.0 if len(flags_given) == 2 else parse(name).epochs)
+
+
+@pytest.mark.parametrize('name', ['mast', 'small_mast', 'small_corrflow', 'small_timecycle'])
+def test_evaluation_follows_the_temperature_of_training(name):
+    config = parse(name, '--config.objective.temperature=4.0')
+    assert config.evaluation.propagation.temperature == 4.0
+    config = parse(name, '--config.evaluation.propagation.temperature=3.0')
+    assert config.evaluation.propagation.temperature == 3.0
+    assert config.objective.temperature == parse(name).objective.temperature
+
+
 @pytest.mark.parametrize('order', [('data', 'image_data'), ('image_data', 'data')])
 @pytest.mark.parametrize(
     'name',
@@ -101,10 +158,7 @@ def test_affinities_are_scaled_in_evaluation_as_in_training(config):
     ],
 )
 def test_videos_and_images_may_have_folders_of_their_own(name, order):
-    parsed = flags.FlagValues()
-    arguments = [f'--config.{part}.root={part}-folder' for part in order]
-    parsed(config_files.define_flags(['train', *arguments], name, ('train',), parsed))
-    found = parsed['config'].value.to_dict()
+    found = parse(name, *(f'--config.{part}.root={part}-folder' for part in order)).to_dict()
     assert [found[part]['root'] for part in order] == [f'{part}-folder' for part in order]
 
 

@@ -1,5 +1,6 @@
 """Evaluations while training: when, of what, and that they change nothing else."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 
 from configs.eval import davis_crw
-from configs.train import small_rotation
-from jaxprop import cli, tasks
+from configs.train import small_mast, small_rotation
+from jaxprop import cli, config_files, files, methods, tasks
 from jaxprop.evaluation import run as evaluation
 from jaxprop.evaluation.labeller import Labeller
+from jaxprop.evaluation.while_training import make_evaluate
 from jaxprop.objectives.objective import Objective, apply_networks, init_networks
 from jaxprop.training import checkpoint, loop, setup
 from jaxprop.training.log import Log
@@ -27,6 +29,7 @@ from tests.objectives.support import TinyBackbone
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMINGS = ('examples_per_second', 'wait_share')
+AFFINITY = {'temperature': 2.0, 'normalize_features': False}
 # The scores of the steps 5, 10, ...: the best one is the second.
 SCORES = {5: 0.25, 10: 0.75, 15: 0.5, 18: 0.25}
 
@@ -50,7 +53,11 @@ def objective(config, backbone, steps_per_epoch):
         error = jnp.mean(features, (1, 2, 3)) - jnp.mean(images, (1, 2, 3))
         return jnp.mean(error**2), (state, {})
 
-    return Objective(init, loss, color='lab')
+    return Objective(init, loss, color='lab', affinity=AFFINITY)
+
+
+def write_card(path, backbone, variables, description):
+    files.write_json(path.with_suffix('.json'), description)
 
 
 def train(*arguments):
@@ -58,7 +65,7 @@ def train(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, 'make_objective', objective)
         patch.setattr(setup, 'make_backbone', lambda _: TinyBackbone(norm_axis_name='device'))
-        patch.setattr(loop, 'export_backbone', lambda *arguments: None)
+        patch.setattr(loop, 'export_backbone', write_card)
         return loop.train(*arguments)
 
 
@@ -144,6 +151,8 @@ def test_every_few_steps_and_at_the_end_nothing_else_changes(tmp_path, config, w
     last = checkpoint.restore_variables(run / 'checkpoints')
     found = {'params': last['params']['backbone'], **last['state']['backbone']}
     jax.tree.map(np.testing.assert_array_equal, evaluate.variables[18], found)
+    card = files.read_json(run / 'backbone.json')
+    assert (card['color'], card['affinity']) == ('lab', AFFINITY)
 
     config.evaluation.every = None
     train(config, tmp_path / 'without')
@@ -203,6 +212,18 @@ def test_the_best_checkpoint_stays_where_a_run_goes_on_without_evaluations(tmp_p
     train(config, run)
     assert {int(path.name) for path in (run / 'checkpoints').iterdir()} == {10, 22, 24}
     assert evaluated(run) == evaluated(whole[0])
+
+
+def test_exported_statistics_stay_as_they_were_evaluated(tmp_path, config, whole):
+    run, changed = tmp_path / 'run', {'frames': 3, 'size': (8, 8), 'color': 'rgb'}
+    shutil.copytree(whole[0], run)
+    config.statistics = changed
+    for every, evaluate in ((5, Evaluate()), (None, None)):
+        config.evaluation.every = every
+        with pytest.raises(ValueError, match='statistics/frames is 3, was None'):
+            train(config, run, evaluate)
+    (run / 'evaluation.jsonl').unlink()
+    assert train(config, run)['finished']
 
 
 def test_what_does_not_fit_is_refused(tmp_path, config, whole):
@@ -328,6 +349,46 @@ def test_wrong_settings_are_one_line_before_training(
     assert cli.main(arguments) != 0
     said = capsys.readouterr().err
     assert re.search(message, said) and said.count('\n') == 1, said
+
+
+def test_factors_are_those_of_the_settings(davis, tmp_path, monkeypatch):
+    config, found = small_mast.get_config(), []
+    config.evaluation.dataset.root = str(davis)
+    config.evaluation.propagation.update(temperature=2.0, normalize_features=True)
+
+    def label(task, labeller, *_, **__):
+        found.append(labeller.propagation)
+        return {'summary': {'J&F-Mean': 0.5}, 'per_sequence': []}
+
+    monkeypatch.setattr(evaluation, 'evaluate', label)
+    network = setup.without_training(setup.make_backbone(config))
+    base = config_files.load_config(config.evaluation.config, ('eval',))
+    evaluate = make_evaluate(base, config.evaluation, tmp_path, name='run', network=network)
+    assert evaluate(network, {}, 'lab', 5)['mean'] == 0.5
+    (method,) = found
+    rule = dataclasses.replace(methods.mast().rule, temperature=2.0)
+    assert method == dataclasses.replace(methods.mast(), rule=rule, normalize_features=True)
+
+
+@pytest.mark.parametrize(
+    ('flag', 'said'), [('', None), ('names=("a",)', None), ('names=("a","c")', 'reported on c,')]
+)
+def test_a_folder_of_the_training_split_alone_does(
+    flag, said, davis, tmp_path, monkeypatch, capsys
+):
+    begins = []
+    monkeypatch.setattr(loop, 'train', lambda *arguments: begins.append(arguments) or exit(0))
+    shutil.copytree(davis, tmp_path / 'DAVIS')
+    (tmp_path / 'DAVIS/ImageSets/2017/val.txt').unlink()
+    arguments = command(tmp_path / 'DAVIS', tmp_path / 'run')
+    arguments += [f'--config.evaluation.dataset.{flag}'] * bool(flag)
+    if said:
+        assert cli.main(arguments) != 0
+        assert said in capsys.readouterr().err and not begins
+    else:
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+        assert begins
 
 
 def test_reported_sequences_are_used_where_that_is_wanted(davis, tmp_path, monkeypatch):

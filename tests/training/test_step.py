@@ -167,10 +167,9 @@ def tiny(config, monkeypatch):
 def test_a_learning_rate_that_ends_before_the_run_is_noted(epochs, noted, tiny, tmp_path, capsys):
     tiny.schedule = {'name': 'cosine', 'learning_rate': 0.01, 'epochs': epochs}
     loop.train(tiny, tmp_path / 'run')  # 20 steps are 5 epochs.
-    found = (
-        'note: the learning rate falls to 0 before the last of 20 steps' in capsys.readouterr().err
-    )
-    assert found == noted
+    said = capsys.readouterr().err
+    assert ('note: the learning rate falls to 0 before the last of 20 steps' in said) == noted
+    assert ('--config.schedule.epochs=5 is as long as the run' in said) == noted
 
 
 def stop_at(monkeypatch, step, number):
