@@ -142,14 +142,16 @@ def random_crop(keys: jax.Array, images: jax.Array, size: int) -> jax.Array:
 
 
 def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Each image `[B, h, w, 3]` mirrored left to right with probability 1/2."""
+    """Mirrors each of `images [B, h, w, 3]` left to right with probability 1/2, by `keys [B]`."""
     _check_images(images)
     flips = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_grayscale(keys: jax.Array, images: jax.Array, probability: float = 0.2) -> jax.Array:
-    """Each image `[B, h, w, 3]` with probability `probability` replaced by its luma, three times.
+    """Replaces each of `images [B, h, w, 3]` with `probability` by its luma, three times.
+
+    Each image has a key of its own in `keys [B]`.
 
     Raises:
       ValueError: `probability` isn't in [0, 1], or `images` don't fit.

@@ -195,7 +195,17 @@ def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ())
 
 
 def replace_latest(memory: Memory, context: Context, label: jax.Array, entry: Any = ()) -> Context:
-    """The context with another label `[H, W, L]`, and entry, of the latest frame in the queue."""
+    """Replaces the label of the latest frame in the queue.
+
+    Args:
+      memory: which frames are context.
+      context: its latest frame is the one that `push` took in last.
+      label: `[H, W, L]`.
+      entry: what the rule keeps of the frame with this label.
+
+    Returns:
+      The context with the new label and entry.
+    """
     slot = _latest(memory, context.time)
     labels, entries = jax.tree.map(
         lambda stored, frame: stored.at[slot].set(frame),
@@ -234,7 +244,12 @@ def push(
 
 
 def read(memory: Memory, context: Context) -> ContextFrames:
-    """The context frames of the next frame, with their numbers in the video."""
+    """Reads the context frames of the next frame, with their numbers in the video.
+
+    Args:
+      memory: which frames are context.
+      context: the stored frames.
+    """
     ages = np.arange(0, memory.queue_length, memory.step)
     stored = (context.features, context.labels, context.valid, context.entries)
     if memory.step > 1:

@@ -32,6 +32,12 @@ def crw(
     Source: Jabri, Owens, Efros, "Space-Time Correspondence as a Contrastive Random Walk", NeurIPS
     2020, as released.
 
+    Args:
+      k: how many context cells a target cell takes its label from.
+      num_frames: n, how many of the latest frames are context beside frame 0.
+      radius: of the circle around the target cell, in feature cells.
+      temperature: T of the softmax over the neighbours.
+
     >>> from jaxprop import methods
     >>> methods.crw(k=5).rule.k
     5
@@ -46,6 +52,8 @@ def vfs(
     *, k: int = 10, num_frames: int = 20, radius: float = 12.0, temperature: float = 0.07
 ) -> Propagation:
     """VFS: as CRW, but frame 0 is restricted too, and stands twice while the video starts.
+
+    Arguments as in `crw`.
 
     Source: Xu and Wang, "Rethinking Self-supervised Correspondence Learning: A Video Frame-level
     Similarity Perspective", ICCV 2021, as released.
@@ -63,6 +71,12 @@ def dino(
 
     Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
     as released; there ties with the k-th neighbour are kept as well.
+
+    Args:
+      k: how many context cells a target cell takes its label from.
+      num_frames: n, how many of the latest frames are context beside frame 0.
+      reach: the largest distance in rows and in columns, in feature cells.
+      temperature: T of the softmax over the neighbours.
     """
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='mask'),
@@ -74,6 +88,8 @@ def dinov3(
     *, k: int = 5, num_frames: int = 7, reach: int = 12, temperature: float = 0.2
 ) -> Propagation:
     """DINOv3: as DINO, within a circle of at most `reach` cells, at twice the temperature.
+
+    Arguments as in `dino`.
 
     Source: Simeoni et al., "DINOv3", 2025: the notebook on tracking segmentations of its release.
     As there, and in DINO, features have unit length, frame 0 is restricted too, the context grows
@@ -93,6 +109,8 @@ def rsp(
 ) -> Propagation:
     """RSP: DINO's code with more neighbours of a longer and wider context.
 
+    Arguments as in `dino`.
+
     Source: Jang et al., "Visual Representation Learning with Stochastic Frame Prediction", ICML
     2024, as released.
     """
@@ -104,6 +122,8 @@ def crop_mae(
 ) -> Propagation:
     """CropMAE, which is evaluated as SiamMAE: CRW's code with a wider region and a flat softmax.
 
+    Arguments as in `crw`.
+
     Source: Eymael et al., "Efficient Image Pre-Training with Siamese Cropped Masked Autoencoders",
     ECCV 2024, as released.
     """
@@ -114,6 +134,8 @@ def spa_then_temp(
     *, k: int = 10, num_frames: int = 20, reach: int = 35, temperature: float = 0.07
 ) -> Propagation:
     """Spa-then-Temp: as VFS, within a square of at most `reach` cells, 35 at stride 4, 12 at 8.
+
+    Arguments as in `dino`.
 
     Source: Li and Liu, "Spatial-then-Temporal Self-Supervised Learning for Video Correspondence",
     CVPR 2023, as released.
@@ -129,6 +151,11 @@ def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propaga
 
     Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS
     2019, as released.
+
+    Args:
+      k: how many cells of each context frame a target cell takes its label from.
+      num_frames: n, how many of the latest frames are context beside frame 0.
+      temperature: T of the softmax over the frame.
     """
     rule = TopK(
         k=k,
@@ -144,7 +171,7 @@ def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propaga
 def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propagation:
     """UVC with its boxes, and the errors of the released code that its numbers have in them.
 
-    Source: as `uvc`.
+    Source and arguments: as in `uvc`.
     """
     rule = TrackedBoxes(
         k=k, temperature=temperature, stop='signed', cells='corner', limit='pixels', lost='gone'
@@ -154,6 +181,8 @@ def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) ->
 
 def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5) -> Propagation:
     """TimeCycle: k cells of each frame; labels are fed back scaled to [0, 1].
+
+    Arguments as in `uvc`.
 
     Source: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-consistency of Time", CVPR
     2019, as released: affinities are scaled by the root of its 512 channels, and the context of
@@ -175,6 +204,10 @@ def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
 
     Source: Lai and Xie, "Self-supervised Learning for Video Correspondence Flow", BMVC 2019, as
     released.
+
+    Args:
+      radius: half of the window's side, in feature cells: it reaches `radius` - 1 to each side.
+      temperature: T of the softmax over the window.
     """
     return Propagation(
         memory=Memory(num_frames=1, keep_first=False, padding='mask'),
@@ -186,6 +219,8 @@ def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
 
 def mast(*, radius: float = 13.0, temperature: float = 1.0) -> Propagation:
     """MAST: attention to windows around predicted places in frames 0, 5, t - 1, t - 3 and t - 5.
+
+    Arguments as in `corrflow`.
 
     Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, as
     released, with the two errors that its numbers have in them.
@@ -203,6 +238,8 @@ def mast(*, radius: float = 13.0, temperature: float = 1.0) -> Propagation:
 def still_image(*, k: int = 10, num_frames: int = 20, radius: float = 12.0) -> Propagation:
     """The study's best factors for networks of still images: CRW's, with T = 1.
 
+    Arguments as in `crw`.
+
     Source: McKee et al., BMVC 2022, Table 6b.
     """
     return crw(k=k, num_frames=num_frames, radius=radius, temperature=1.0)
@@ -212,6 +249,8 @@ def still_image_per_frame(
     *, k: int = 5, num_frames: int = 7, inverse_temperature: float = 40
 ) -> Propagation:
     """The study's per-frame factors for networks of still images: UVC's, on unit features.
+
+    Arguments as in `uvc`; `inverse_temperature` is 1/T.
 
     Source: McKee et al., BMVC 2022, Tables 1 to 3 and Figure 4.
     """

@@ -19,7 +19,7 @@ _VOID = 255
 
 
 class Statistics(NamedTuple):
-    """How one measure does over the frames of one object."""
+    """The mean, recall and decay of one measure over the frames of one object."""
 
     mean: float
     recall: float

@@ -104,8 +104,9 @@ def summarize_parts(
 def part_table(
     results: Mapping[str, np.ndarray], count_first: bool = True
 ) -> list[dict[str, str | float]]:
-    """One row for each video, 'video' and 'mIoU' of its own pixels; as `summarize_parts`.
+    """One row for each video: its name and the mean IoU of its own pixels.
 
+    Arguments as in `summarize_parts`. A row has 'video' and 'mIoU'.
     The mean of these is not the benchmark's number, which pools pixels first.
     """
     return [

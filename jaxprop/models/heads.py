@@ -35,7 +35,7 @@ class ResidualHead(nn.Module):
 
     The max pool is 3x3 with stride 2; the stage has two basic blocks of 512 channels, the first of
     stride 2. `[B, H, W, C]` -> float32 `[B, num_outputs]`. The attributes beside `num_outputs` are
-    those of `ResNet`.
+    those of `jaxprop.models.resnet.ResNet`.
 
     Source: the image head of UVC+: McKee et al., "Transfer of Representations to Video Label
     Propagation: Implementation Factors Matter", BMVC 2022.
@@ -67,7 +67,9 @@ class ResidualHead(nn.Module):
 class ProjectionHead(nn.Module):
     """Average pool and three dense layers with BatchNorm: SimSiam's projector.
 
-    A ReLU follows the first two norms. `[B, H, W, C]` -> float32 `[B, num_outputs]`.
+    A ReLU follows the first two norms. `[B, H, W, C]` -> float32 `[B, num_outputs]`. The layers
+    before the last have `hidden` channels; `norm_momentum` and `norm_axis_name` are
+    as in `jaxprop.models.resnet.ResNet`.
 
     Source: Chen, He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
     """
@@ -89,7 +91,8 @@ class ProjectionHead(nn.Module):
 class PredictionHead(nn.Module):
     """Two dense layers, BatchNorm and a ReLU between them: SimSiam's predictor.
 
-    `[B, D]` -> `[B, num_outputs]`.
+    `[B, D]` -> `[B, num_outputs]`, with `bottleneck` channels between the layers. `norm_momentum`
+    and `norm_axis_name` are as in `jaxprop.models.resnet.ResNet`.
 
     Source: Chen, He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
     """

@@ -65,7 +65,7 @@ def attribute_names(network: nn.Module | type[nn.Module]) -> list[str]:
 
 
 def check_attributes(network: type[nn.Module], names: Iterable[str], of: str | None = None) -> None:
-    """Raises ValueError where a network lacks one of the attributes; `of` says whose these are."""
+    """Raises ValueError where a network lacks an attribute of `names`; `of` says whose they are."""
     known = attribute_names(network)
     if unnamed := sorted(set(names) - set(known)):
         start = f'{of}: ' if of else ''

@@ -65,7 +65,8 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: relu(F(x) + S(x)), the block of ResNet18 and 34.
 
     S is a 1x1 convolution where the block changes the stride or the channels, else the identity.
-    The attributes beside `channels` (of the result) and `stride` are those of `ResNet`.
+    `channels` is the number of channels of the result. Beside it and `stride`, the attributes are
+    those of `ResNet`.
     `[B, H, W, any]` -> `[B, ceil(H / stride), ceil(W / stride), channels]`.
     """
 
@@ -91,9 +92,11 @@ class BasicBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut, the block of ResNet50; as `BasicBlock`.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, the block of ResNet50.
 
     The first two convolutions have a quarter of the channels; the 3x3 one takes the stride.
+    `channels` is the number of channels of the result. Beside it and `stride`, the attributes are
+    those of `ResNet`.
     """
 
     channels: int

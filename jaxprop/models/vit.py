@@ -45,14 +45,14 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def attention_of_all(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`attention`, of all heads at once."""
+    """Computes attention in all heads at once. Arguments as in `attention`."""
     batch, tokens, heads, _ = q.shape
     chunk = max(1, MAX_LOGITS // (batch * heads * tokens))
     return _by_chunks(lambda queries: jax.nn.dot_product_attention(queries, k, v), q, chunk)
 
 
 def attention_by_head(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`attention`, of one head after the other."""
+    """Computes attention in one head after the other. Arguments as in `attention`."""
     batch, _, _, channels = q.shape
 
     def attend(head):

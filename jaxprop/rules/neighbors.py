@@ -126,7 +126,7 @@ def check_temperature(temperature: float) -> None:
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Raises ValueError for a value that is not among the known ones."""
+    """Raises ValueError where the `value` of the setting `name` is not one of the `known` ones."""
     if value not in known:
         raise ValueError(f'{name} is {value!r}; it must be one of {", ".join(known)}')
 

@@ -340,7 +340,7 @@ def is_lost(labels: jax.Array, sources: jax.Array, target: jax.Array) -> jax.Arr
 
 
 def inside(boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Which cells of a grid lie in boxes `[..., 4]`: `[..., N]` boolean."""
+    """Which cells of a grid of `size` (H, W) lie in boxes `[..., 4]`: `[..., N]` boolean."""
     cells = np.indices(size).reshape(2, -1).T
     boxes = boxes[..., None, :]
     return jnp.all((boxes[..., :2] <= cells) & (cells < boxes[..., 2:]), axis=-1)

@@ -47,7 +47,7 @@ class Measure:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskPicture:
-    """A frame, uint8 RGB `[H, W, 3]`, its ids `[H, W]`, and their colours, uint8 `[256, 3]`."""
+    """A frame, uint8 RGB `[H, W, 3]`, its ids `[H, W]`, and their `palette`, uint8 `[256, 3]`."""
 
     frame: np.ndarray
     ids: np.ndarray
@@ -305,7 +305,7 @@ def check_names(names: Sequence[str]) -> None:
 def named_sequences(
     names: Iterable[str], open_sequence: Callable[[str], Any]
 ) -> list[tuple[str, Callable[[], Any]]]:
-    """Sequences by their names, for a task's `sequences`.
+    """Sequences by their names, each with a call of `open_sequence`, for a task's `sequences`.
 
     Raises:
       DataError: `jaxprop.data.sequences.check_name` refuses a name, or `check_names` refuses them.
