@@ -67,6 +67,8 @@ python_maximum_signature_line_length = 80
 html_theme = 'furo'
 html_title = 'jaxprop'
 html_copy_source = False
+html_static_path = ['site.css']
+html_css_files = ['site.css']
 
 
 def add_navigation(app, name, source):
@@ -81,8 +83,8 @@ def docstring_markup(app, kind, name, thing, options, lines):
     """Makes reStructuredText of a docstring, which ours are not: they are read as they stand.
 
     A block that is indented after an empty line is code or a formula, and stays as it is. Elsewhere
-    |x| and a * b are formulas, no markup, and `[H, W, C]` in backticks is code, `propagate_step` a
-    name.
+    |x| and a * b are formulas, no markup, and `[H, W, C]` in backticks is code. `propagate_step` is a
+    link to that name in the same module, `TopK` to the class wherever it is.
     """
     done, before, code = [], '', None
     for line in lines:
@@ -104,6 +106,8 @@ def docstring_markup(app, kind, name, thing, options, lines):
         for at, part in enumerate(parts):
             if not part.startswith('`'):
                 parts[at] = re.sub(r'([\\|*]|_\b)', r'\\\1', part)
+            elif re.fullmatch(r'`[A-Z]\w*`', part):
+                parts[at] = f'`.{part[1:]}'
             elif not re.fullmatch(r'`[\w.]+`', part):
                 parts[at] = f'`{part}`'
         done.append(''.join(parts))
