@@ -1,7 +1,7 @@
-"""The published systems as methods, and the flat settings by which command lines name factors.
+"""Methods of published systems, and methods from the flat settings of configs and command lines.
 
-Each function gives the factors of one system's released evaluation on DAVIS as a `Propagation`;
-`dataclasses.replace` changes any of them. `from_settings` is the one place where names as strings
+Each function returns the `Propagation` of one system, with the settings of its released evaluation
+on DAVIS. `dataclasses.replace` changes any of them. `from_settings` is the one place where strings
 become objects.
 """
 
@@ -27,7 +27,10 @@ from jaxprop.rules.tracked import TrackedBoxes
 def crw(
     *, k: int = 10, num_frames: int = 20, radius: float = 12.0, temperature: float = 0.05
 ) -> Propagation:
-    """CRW: the k nearest of all context cells, frame 0 free, repeated while the video starts.
+    """CRW: labels from the k nearest cells of all context frames, within a circle.
+
+    Frame 0 is always context and without the circle. While the video starts, copies of frame 0
+    stand for frames that are not there yet.
 
     Source: Jabri, Owens, Efros, "Space-Time Correspondence as a Contrastive Random Walk", NeurIPS
     2020, as released.
@@ -51,7 +54,7 @@ def crw(
 def vfs(
     *, k: int = 10, num_frames: int = 20, radius: float = 12.0, temperature: float = 0.07
 ) -> Propagation:
-    """VFS: as CRW, but frame 0 is restricted too, and stands twice while the video starts.
+    """VFS: as `crw`, but the circle binds frame 0 too, and frame 0 stands twice at the start.
 
     Arguments as in `crw`.
 
@@ -67,7 +70,7 @@ def vfs(
 def dino(
     *, k: int = 5, num_frames: int = 7, reach: int = 12, temperature: float = 0.1
 ) -> Propagation:
-    """DINO: the k nearest within a square of at most `reach` cells around the target cell.
+    """DINO: labels from the k nearest cells within a square of `reach` cells to each side.
 
     Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
     as released; there ties with the k-th neighbour are kept as well.
@@ -87,7 +90,7 @@ def dino(
 def dinov3(
     *, k: int = 5, num_frames: int = 7, reach: int = 12, temperature: float = 0.2
 ) -> Propagation:
-    """DINOv3: as DINO, within a circle of at most `reach` cells, at twice the temperature.
+    """DINOv3: as `dino`, within a circle of `reach` cells, at twice the temperature.
 
     Arguments as in `dino`.
 
@@ -96,7 +99,8 @@ def dinov3(
     while the video starts, and the softmax is over the neighbours; ties with the k-th of them are
     kept as well there. The release does not say which factors the numbers of its tables have.
     """
-    # Squares of distances are whole numbers, so that none lies between reach^2 and this radius^2.
+    # Squares of distances between cells are whole numbers. So the region `< radius` holds exactly
+    # the cells of distance `<= reach`.
     region = Disk(math.sqrt(reach**2 + 0.5), bind_first=True)
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='mask'),
@@ -107,7 +111,7 @@ def dinov3(
 def rsp(
     *, k: int = 7, num_frames: int = 30, reach: int = 30, temperature: float = 0.1
 ) -> Propagation:
-    """RSP: DINO's code with more neighbours of a longer and wider context.
+    """RSP: as `dino`, with more neighbours, more context frames and a larger square.
 
     Arguments as in `dino`.
 
@@ -120,7 +124,7 @@ def rsp(
 def crop_mae(
     *, k: int = 7, num_frames: int = 20, radius: float = 20.0, temperature: float = 0.7
 ) -> Propagation:
-    """CropMAE, which is evaluated as SiamMAE: CRW's code with a wider region and a flat softmax.
+    """CropMAE and SiamMAE: as `crw`, with a larger circle and a higher temperature.
 
     Arguments as in `crw`.
 
@@ -133,7 +137,7 @@ def crop_mae(
 def spa_then_temp(
     *, k: int = 10, num_frames: int = 20, reach: int = 35, temperature: float = 0.07
 ) -> Propagation:
-    """Spa-then-Temp: as VFS, within a square of at most `reach` cells, 35 at stride 4, 12 at 8.
+    """Spa-then-Temp: as `vfs`, within a square of `reach` cells, 35 at stride 4 or 12 at stride 8.
 
     Arguments as in `dino`.
 
@@ -147,7 +151,9 @@ def spa_then_temp(
 
 
 def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propagation:
-    """UVC without its boxes: k cells of each frame, their softmax over the whole frame.
+    """UVC without its boxes: labels from the k nearest cells of each context frame, averaged.
+
+    The softmax in each frame is over all of its cells.
 
     Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS
     2019, as released.
@@ -169,7 +175,9 @@ def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propaga
 
 
 def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propagation:
-    """UVC with its boxes, and the errors of the released code that its numbers have in them.
+    """UVC with a box for each class, and with the errors of the released code.
+
+    The published numbers contain these errors, see `TrackedBoxes`.
 
     Source and arguments: as in `uvc`.
     """
@@ -180,7 +188,7 @@ def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) ->
 
 
 def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5) -> Propagation:
-    """TimeCycle: k cells of each frame; labels are fed back scaled to [0, 1].
+    """TimeCycle: labels from the k nearest cells of each context frame, scaled to [0, 1].
 
     Arguments as in `uvc`.
 
@@ -200,7 +208,7 @@ def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5
 
 
 def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
-    """CorrFlow: attention to a window of the frame before, and to nothing else.
+    """CorrFlow: labels from all cells of a window in the frame before, and from no other frame.
 
     Source: Lai and Xie, "Self-supervised Learning for Video Correspondence Flow", BMVC 2019, as
     released.
@@ -218,7 +226,7 @@ def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
 
 
 def mast(*, radius: float = 13.0, temperature: float = 1.0) -> Propagation:
-    """MAST: attention to windows around predicted places in frames 0, 5, t - 1, t - 3 and t - 5.
+    """MAST: labels from windows around predicted places in frames 0, 5, t - 1, t - 3 and t - 5.
 
     Arguments as in `corrflow`.
 
@@ -236,7 +244,7 @@ def mast(*, radius: float = 13.0, temperature: float = 1.0) -> Propagation:
 
 
 def still_image(*, k: int = 10, num_frames: int = 20, radius: float = 12.0) -> Propagation:
-    """The study's best factors for networks of still images: CRW's, with T = 1.
+    """The study's best settings for networks trained on still images: `crw` with T = 1.
 
     Arguments as in `crw`.
 
@@ -248,7 +256,7 @@ def still_image(*, k: int = 10, num_frames: int = 20, radius: float = 12.0) -> P
 def still_image_per_frame(
     *, k: int = 5, num_frames: int = 7, inverse_temperature: float = 40
 ) -> Propagation:
-    """The study's per-frame factors for networks of still images: UVC's, on unit features.
+    """The study's per-frame settings for networks trained on still images: `uvc`, unit features.
 
     Arguments as in `uvc`; `inverse_temperature` is 1/T.
 
@@ -260,7 +268,7 @@ def still_image_per_frame(
 
 # Flat settings.
 
-# Names whose meaning stands elsewhere under another name.
+# Fields of the dataclasses whose flat settings have another name.
 _FLAT_NAMES = {
     'k': 'num_neighbors',
     'num_frames': 'num_context',
@@ -274,12 +282,12 @@ _RESTRICTIONS: Mapping[str, type] = {
     'track': TrackedBoxes,
     'predicted': PredictedWindow,
 }
-# Rules that fix a factor: the only value that its flat setting may have.
+# Rules that work in one way only: the one value that a flat setting may have with them.
 _FIXED: Mapping[type, Mapping[str, Any]] = {
     TrackedBoxes: {'aggregation': 'per_frame', 'restrict_first': True},
     PredictedWindow: {'num_neighbors': None, 'softmax': 'region', 'restrict_first': True},
 }
-# The errors of released systems, by the names they have in `as_released`.
+# The errors of released systems by their names in `as_released`: field and value that have them.
 _RELEASED_ERRORS: Mapping[str, tuple[str, Any]] = {
     'signed_stop': ('stop', 'signed'),
     'corner_cells': ('cells', 'corner'),
@@ -310,7 +318,7 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 def from_settings(**flat: Any) -> Propagation:
-    """The method that flat settings describe, as configs and command lines have them.
+    """Makes a method of flat settings, as configs and command lines have them.
 
     Args:
       **flat: names that are left out have CRW's values.
@@ -345,7 +353,7 @@ def from_settings(**flat: Any) -> Propagation:
         if error not in _RELEASED_ERRORS:
             raise ValueError(f'as_released holds {error!r}; {_known(error, _RELEASED_ERRORS)}')
 
-    # The region, or the rule that is one.
+    # A restriction names a region, or a rule that has its own: build the rule.
     kind = _restriction(given.pop('restriction'))
     renamed = {new: given.get(old) for new, old in _FLAT_NAMES.items() if old in given}
     values = {**given, **renamed, **dict(_RELEASED_ERRORS[error] for error in errors)}
@@ -373,7 +381,7 @@ def from_settings(**flat: Any) -> Propagation:
         feedback=given['feedback'],
     )
 
-    # A name that no part has is a mistake.
+    # Refuse a name that no part has.
     parts = (kind, region, Memory, TopK, Attention, Propagation)
     known = {*_DEFAULTS, *EXECUTION, 'method'}.union(*map(_names, parts))
     known -= {'rule', 'memory', *(name for name, _ in _RELEASED_ERRORS.values())}
@@ -386,7 +394,7 @@ def from_settings(**flat: Any) -> Propagation:
 
 
 def execution_from_settings(**flat: Any) -> Execution:
-    """The `Execution` that flat settings describe: of them `implementation` and `query_chunk`.
+    """Makes an `Execution` of the flat settings `implementation` and `query_chunk`.
 
     Raises:
       ValueError: a value that is not among the known ones.
@@ -395,7 +403,7 @@ def execution_from_settings(**flat: Any) -> Execution:
 
 
 def settings(method: Propagation) -> dict[str, Any]:
-    """The flat settings of a method: `from_settings(**settings(method)) == method`.
+    """Lists the flat settings of a method: `from_settings(**settings(method)) == method`.
 
     Names without a meaning for the method have their default values.
     """
@@ -434,7 +442,7 @@ def _method(name):
 
 
 def own_names() -> tuple[str, ...]:
-    """The flat names that only regions and rules of your own have, in files of jaxprop/rules."""
+    """Lists the flat names of settings that only your own files in jaxprop/rules have."""
     kinds = [_find_kind(module) for module in _own_modules()]
     names = set().union(*(_names(kind) for kind in kinds if kind is not None))
     return tuple(sorted(names - {*_DEFAULTS, 'region'}))
@@ -458,7 +466,7 @@ def _own_modules():
 
 
 def _find_kind(module_name) -> type | None:
-    """The dataclass that is named as its module: 'narrow_band' has NarrowBand; None without one."""
+    """The dataclass that has its module's name, NarrowBand of 'narrow_band'; None without one."""
     module = importlib.import_module(f'{rules.__name__}.{module_name}')
     for name, kind in vars(module).items():
         is_class = isinstance(kind, type) and dataclasses.is_dataclass(kind)
@@ -491,7 +499,7 @@ def _fields(kind):
 
 
 def _build(kind, values):
-    """A part of a method from those of the values that it has a name for."""
+    """Builds a part of a method from those values that are its fields."""
     return kind(**{f.name: values[f.name] for f in _fields(kind) if f.name in values})
 
 
@@ -507,6 +515,6 @@ def _check_fixed(kind, given):
 
 
 def _known(name, known):
-    """What to say of a wrong name: the nearest right one, and all of them."""
+    """The end of a message about a wrong name: the nearest right one, and all of them."""
     near = nearest(name, known)
     return (f'did you mean {near!r}? ' if near else '') + f'Known: {", ".join(sorted(known))}'

@@ -1,11 +1,11 @@
-"""Label propagation: the label of frame 0 is copied through a video by nearest neighbours.
+"""Label propagation: copies the label of frame 0 through a video, from frame to frame.
 
-A method is a `Memory`, which frames are context, and a rule, how a target cell is labelled from
-them. Algorithm 1 of the study: normalise the features of the frame, label its cells from the
-context by the rule, take the frame with its label into the context, go on.
+A method is a `Memory`, which says which frames are context, and a rule, which says how the cells of
+a frame are labelled from the context. Algorithm 1 of the study, for each frame: normalise its
+features, label its cells by the rule, take the frame with its label into the context.
 
-McKee et al., "Transfer of Representations to Video Label Propagation: Implementation Factors
-Matter", BMVC 2022.
+Source: McKee et al., "Transfer of Representations to Video Label Propagation: Implementation
+Factors Matter", BMVC 2022.
 
 Shapes: H, W feature cells, C channels, L labels, T frames.
 """
@@ -25,7 +25,7 @@ from jaxprop.memory import Context, Memory
 from jaxprop.rules.neighbors import TopK
 from jaxprop.rules.rule import Execution, Rule
 
-# What becomes of a predicted label: the prediction, and what of it is remembered.
+# For each feedback, two labels made of a predicted one: the label returned, and the one remembered.
 FEEDBACK = {
     'soft': lambda label: (label, label),
     'min_max': lambda label: (min_max_normalize(label),) * 2,
@@ -35,16 +35,16 @@ FEEDBACK = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Propagation:
-    """A method of label propagation. Hashable: a static argument of `jax.jit`.
+    """A method of label propagation: all of its settings. Hashable, so static under `jax.jit`.
 
     Attributes:
       memory: which frames are context.
       rule: how a target cell is labelled from the context: `TopK`, `Attention`, `TrackedBoxes`,
         `PredictedWindow`, or a `Rule` of your own.
       normalize_features: scale features to unit length, so that affinities are cosines.
-      feedback: what of a predicted label becomes context: 'soft': the label itself; 'min_max':
-        each class scaled to [0, 1] over the frame, which is then the predicted label too;
-        'hard': one-hot of the largest class.
+      feedback: how a predicted label becomes context. 'soft': as it is; 'min_max': each class
+        scaled to [0, 1] over the frame, which is then the predicted label too; 'hard': one-hot of
+        the largest class.
 
     Raises:
       ValueError: an unknown feedback, or a rule that cannot work with the memory.
@@ -76,14 +76,14 @@ def init_context(
     entry: Any = None,
     execution: Execution = Execution(),
 ) -> Context:
-    """Starts a video: the context that the second frame is labelled from.
+    """Starts a video: makes the context from which the second frame is labelled.
 
     Args:
       features: `[H, W, C]` of frame 0.
       label: `[H, W, L]` soft label of frame 0.
-      method: the factors.
-      entry: what the rule keeps of frame 0, where it is known better than from the soft label,
-        such as the boxes of `TrackedBoxes` from a label map (`Rule.init_from_ids`).
+      method: memory, rule and their settings.
+      entry: what the rule keeps of frame 0, by default made of the soft label. A label map can give
+        it more exactly: `Rule.init_from_ids`, for the boxes of `TrackedBoxes`.
       execution: how the label of frame 0 is predicted, where the memory asks for it.
 
     Raises:
@@ -92,7 +92,7 @@ def init_context(
     """
     _check(features, label, method, execution)
     features = _prepare(features, method)
-    # The labels that follow are float32 whatever the first one is.
+    # Predicted labels are float32 at least, so the context holds this type from the start.
     label = jnp.asarray(label, affinity.at_least_float32(label))
     if entry is None:
         entry = method.rule.init(features, label)
@@ -117,13 +117,15 @@ def propagate_step(
     *,
     execution: Execution = Execution(),
 ) -> tuple[Context, jax.Array]:
-    """Labels one frame from its context, and takes it into the context, in constant memory.
+    """Labels one frame from its context, and takes the frame into the context.
+
+    A video of any length needs constant memory.
 
     Args:
       context: from `init_context` or an earlier step.
       features: `[H, W, C]` of the frame.
-      method: the factors, the same as for `init_context`.
-      execution: how it is computed; the same result.
+      method: the same as for `init_context`.
+      execution: how the label is computed; it does not change the result beyond rounding.
 
     Returns:
       The new context, and the label `[H, W, L]`.
@@ -148,14 +150,13 @@ def remember(
 ) -> Context:
     """Takes a frame whose label is known into the context.
 
-    So labels can be given in the middle of a video: for such a frame call this instead of
-    `propagate_step`.
+    Call this instead of `propagate_step` where a label is given in the middle of a video.
 
     Args:
       context: of the frames before, from `init_context` or a step.
       features: `[H, W, C]` of the frame.
       label: `[H, W, L]`, its soft label.
-      method: the factors, the same as for `init_context`.
+      method: the same as for `init_context`.
 
     Raises:
       ValueError: as `init_context`.
@@ -175,18 +176,18 @@ def propagate_video(
     length: jax.Array | int | None = None,
     execution: Execution = Execution(),
 ) -> jax.Array:
-    """Labels a whole video: `lax.scan` over `propagate_step`.
+    """Labels all frames of a video from the label of its first frame.
 
-    Under explicit sharding (`jax.make_mesh`) whole videos are sharded, by `jax.vmap` over them; a
-    frame stays on one device. JAX 0.12 needs `jax.set_mesh` there for `TrackedBoxes`, and has no
-    gradients there.
+    This is a `jax.lax.scan` over `propagate_step`. Under explicit sharding (`jax.make_mesh`) shard
+    whole videos and `jax.vmap` over them: a frame must stay on one device. There JAX 0.12 needs
+    `jax.set_mesh` for `TrackedBoxes`, and computes no gradients of it.
 
     Args:
       features: `[T, H, W, C]`.
       first_label: `[H, W, L]` soft label of frame 0.
-      method: the factors.
+      method: memory, rule and their settings.
       length: the number of real frames, where T is padded; labels from there on are zero.
-      execution: how it is computed; the same result.
+      execution: how labels are computed; it does not change them beyond rounding.
 
     Returns:
       Labels `[T, H, W, L]`; index 0 is `first_label`.
@@ -213,7 +214,7 @@ def _propagate_video(features, first_label, length, *, method, execution):
 
 
 def _label(frames, features, method, execution):
-    """The label of a frame, and what of it becomes context: a label and an entry."""
+    """The label of a frame, and the label and entry by which the context remembers it."""
     label = method.rule.label(frames, features, execution)
     label, remembered = FEEDBACK[method.feedback](label)
     return label, remembered, method.rule.entry(frames, features, label)
@@ -241,7 +242,7 @@ def _check(features, label, method, execution):
             'labels.encode puts a label map on the grid of the features'
         )
     if not jnp.issubdtype(label.dtype, jnp.floating):
-        # Fractions of the predicted labels would be lost in a context of whole numbers.
+        # A context of whole numbers would lose the fractions of the predicted labels.
         raise ValueError(f'the first label is {label.dtype}; soft labels are float32')
     method.rule.check_grid(grid, method.memory, execution)
     for name, array in {'features': features, 'first label': label}.items():
