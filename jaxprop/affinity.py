@@ -30,7 +30,7 @@ def l2_normalize(features: jax.Array, axis: int = -1) -> jax.Array:
 def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:
     """Computes how alike each target cell and each context cell are: A_qk = <g_q, f_k>.
 
-    Targets `[..., Q, C]` and context `[..., K, C]` give `[..., Q, K]`. Products are summed and
+    `targets [..., Q, C]` and `context [..., K, C]` give `[..., Q, K]`. Products are summed and
     returned in float32 at least. On accelerators a product of reduced precision exchanges nearly
     tied neighbours, and sums of float16 are infinite above 65,504.
     """
