@@ -56,10 +56,9 @@ def vfs(
 ) -> Propagation:
     """VFS: as `crw`, but the circle binds frame 0 too, and frame 0 stands twice at the start.
 
-    Arguments as in `crw`.
-
     Source: Xu and Wang, "Rethinking Self-supervised Correspondence Learning: A Video Frame-level
     Similarity Perspective", ICCV 2021, as released.
+    Arguments as in `crw`.
     """
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='first_once'),
@@ -74,12 +73,7 @@ def dino(
 
     Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
     as released; there ties with the k-th neighbour are kept as well.
-
-    Args:
-      k: how many context cells a target cell takes its label from.
-      num_frames: n, how many of the latest frames are context beside frame 0.
-      reach: the largest distance in rows and in columns, in feature cells.
-      temperature: T of the softmax over the neighbours.
+    Arguments as in `crw`; `reach` is the largest distance in rows and in columns, in cells.
     """
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='mask'),
@@ -92,12 +86,11 @@ def dinov3(
 ) -> Propagation:
     """DINOv3: as `dino`, within a circle of `reach` cells, at twice the temperature.
 
-    Arguments as in `dino`.
-
     Source: Simeoni et al., "DINOv3", 2025: the notebook on tracking segmentations of its release.
     As there, and in DINO, features have unit length, frame 0 is restricted too, the context grows
     while the video starts, and the softmax is over the neighbours; ties with the k-th of them are
     kept as well there. The release does not say which factors the numbers of its tables have.
+    Arguments as in `dino`.
     """
     # Squares of distances between cells are whole numbers. So the region `< radius` holds exactly
     # the cells of distance `<= reach`.
@@ -113,10 +106,9 @@ def rsp(
 ) -> Propagation:
     """RSP: as `dino`, with more neighbours, more context frames and a larger square.
 
-    Arguments as in `dino`.
-
     Source: Jang et al., "Visual Representation Learning with Stochastic Frame Prediction", ICML
     2024, as released.
+    Arguments as in `dino`.
     """
     return dino(k=k, num_frames=num_frames, reach=reach, temperature=temperature)
 
@@ -126,10 +118,9 @@ def crop_mae(
 ) -> Propagation:
     """CropMAE and SiamMAE: as `crw`, with a larger circle and a higher temperature.
 
-    Arguments as in `crw`.
-
     Source: Eymael et al., "Efficient Image Pre-Training with Siamese Cropped Masked Autoencoders",
     ECCV 2024, as released.
+    Arguments as in `crw`.
     """
     return crw(k=k, num_frames=num_frames, radius=radius, temperature=temperature)
 
@@ -139,10 +130,9 @@ def spa_then_temp(
 ) -> Propagation:
     """Spa-then-Temp: as `vfs`, within a square of `reach` cells, 35 at stride 4 or 12 at stride 8.
 
-    Arguments as in `dino`.
-
     Source: Li and Liu, "Spatial-then-Temporal Self-Supervised Learning for Video Correspondence",
     CVPR 2023, as released.
+    Arguments as in `dino`.
     """
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='first_once'),
@@ -154,14 +144,9 @@ def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propaga
     """UVC without its boxes: labels from the k nearest cells of each context frame, averaged.
 
     The softmax in each frame is over all of its cells.
-
     Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS
     2019, as released.
-
-    Args:
-      k: how many cells of each context frame a target cell takes its label from.
-      num_frames: n, how many of the latest frames are context beside frame 0.
-      temperature: T of the softmax over the frame.
+    Arguments as in `crw`; `k` cells are taken of each context frame.
     """
     rule = TopK(
         k=k,
@@ -177,9 +162,8 @@ def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propaga
 def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propagation:
     """UVC with a box for each class, and with the errors of the released code.
 
-    The published numbers contain these errors, see `TrackedBoxes`.
-
-    Source and arguments: as in `uvc`.
+    The published numbers contain these errors, see `TrackedBoxes`. Source and arguments: as in
+    `uvc`.
     """
     rule = TrackedBoxes(
         k=k, temperature=temperature, stop='signed', cells='corner', limit='pixels', lost='gone'
@@ -190,11 +174,10 @@ def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) ->
 def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5) -> Propagation:
     """TimeCycle: labels from the k nearest cells of each context frame, scaled to [0, 1].
 
-    Arguments as in `uvc`.
-
     Source: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-consistency of Time", CVPR
     2019, as released: affinities are scaled by the root of its 512 channels, and the context of
     frames 1 to 7 holds the label predicted for frame 0, an error that its numbers have in them.
+    Arguments as in `uvc`.
     """
     rule = TopK(
         k=k,
@@ -212,10 +195,7 @@ def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
 
     Source: Lai and Xie, "Self-supervised Learning for Video Correspondence Flow", BMVC 2019, as
     released.
-
-    Args:
-      radius: half of the window's side, in feature cells: it reaches `radius` - 1 to each side.
-      temperature: T of the softmax over the window.
+    Arguments as in `crw`; the window is a square, of `radius` - 1 cells to each side.
     """
     return Propagation(
         memory=Memory(num_frames=1, keep_first=False, padding='mask'),
@@ -228,10 +208,9 @@ def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
 def mast(*, radius: float = 13.0, temperature: float = 1.0) -> Propagation:
     """MAST: labels from windows around predicted places in frames 0, 5, t - 1, t - 3 and t - 5.
 
-    Arguments as in `corrflow`.
-
     Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, as
     released, with the two errors that its numbers have in them.
+    Arguments as in `corrflow`.
     """
     return Propagation(
         memory=Memory(num_frames=3, step=2, kept_frames=(5,), padding='mask'),
@@ -246,9 +225,8 @@ def mast(*, radius: float = 13.0, temperature: float = 1.0) -> Propagation:
 def still_image(*, k: int = 10, num_frames: int = 20, radius: float = 12.0) -> Propagation:
     """The study's best settings for networks trained on still images: `crw` with T = 1.
 
-    Arguments as in `crw`.
-
     Source: McKee et al., BMVC 2022, Table 6b.
+    Arguments as in `crw`.
     """
     return crw(k=k, num_frames=num_frames, radius=radius, temperature=1.0)
 
@@ -258,9 +236,8 @@ def still_image_per_frame(
 ) -> Propagation:
     """The study's per-frame settings for networks trained on still images: `uvc`, unit features.
 
-    Arguments as in `uvc`; `inverse_temperature` is 1/T.
-
     Source: McKee et al., BMVC 2022, Tables 1 to 3 and Figure 4.
+    Arguments as in `uvc`; `inverse_temperature` is 1/T.
     """
     method = uvc(k=k, num_frames=num_frames, temperature=1 / inverse_temperature)
     return dataclasses.replace(method, normalize_features=True)

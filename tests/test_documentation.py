@@ -1,5 +1,6 @@
 """The documentation site, and the docstrings of the public names that its pages are made of."""
 
+import contextlib
 import importlib
 import inspect
 import pathlib
@@ -67,6 +68,15 @@ def find(name):
     return getattr(importlib.import_module(module), own)
 
 
+def described(thing):
+    """The docstring of a thing, with those that it refers to: 'Arguments as in `crw`'."""
+    text = inspect.getdoc(thing) or ''
+    for name in re.findall(r'(?:as in|those\s+of)\s+`([\w.]+)`', text):
+        with contextlib.suppress(ImportError, AttributeError):  # Other things than functions.
+            text += described(find(name if '.' in name else f'{thing.__module__}.{name}'))
+    return text
+
+
 def test_every_public_name_is_on_a_page():
     shown = {find(name) for name in names_on_pages()}
     public = {
@@ -85,8 +95,7 @@ def test_every_public_name_is_on_a_page():
 @pytest.mark.parametrize('name', names_on_pages())
 def test_docstring_says_what_each_parameter_is(name):
     thing = find(name)
-    text = inspect.getdoc(thing) or ''
-    first = text.partition('\n')[0]
+    first = (inspect.getdoc(thing) or '').partition('\n')[0]
     assert re.fullmatch(r'\S.*[.:]', first), 'the first line must be one sentence'
     if inspect.isclass(thing) and issubclass(thing, Exception):
         return
@@ -97,11 +106,9 @@ def test_docstring_says_what_each_parameter_is(name):
     ]
     if inspect.isclass(thing) and issubclass(thing, nn.Module):
         parameters = [name for name in parameters if name not in ('parent', 'name')]
-    for other in re.findall(r'(?:as in|those of) `([\w.]+)`', text):
-        name = other if '.' in other else f'{thing.__module__}.{other}'
-        text += inspect.getdoc(find(name)) or ''
     # The first line says enough of a single array, `[H, W, C]`, or a single path.
     if len(parameters) > 1:
+        text = described(thing)
         unnamed = [name for name in parameters if not re.search(rf'\b{name}\b', text)]
         assert not unnamed, 'the docstring must say what these parameters are'
 

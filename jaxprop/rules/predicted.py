@@ -220,7 +220,7 @@ def _square(radius):
 
 
 def _corners(cells, offset, radius):
-    """The cells `[Q, P, 2]` around all places of a window, and the fraction between them, `[Q, 2]`."""
+    """The cells `[Q, P, 2]` around all places of a window, and the fractions between, `[Q, 2]`."""
     whole = jnp.floor(offset)
     reach = math.ceil(radius) - 1
     around = np.mgrid[-reach : reach + 2, -reach : reach + 2].reshape(2, -1).T
