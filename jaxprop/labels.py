@@ -89,6 +89,11 @@ def label_values(ids: np.ndarray) -> np.ndarray:
 
     Raises:
       ValueError: not a two-dimensional map of integers from 0 up.
+
+    >>> import jaxprop
+    >>> import numpy as np
+    >>> jaxprop.label_values(np.array([[0, 0, 7], [3, 3, 7]]))
+    array([0, 3, 7], dtype=int32)
     """
     ids = np.asarray(ids)
     if ids.ndim != 2 or ids.dtype.kind not in 'iub':
@@ -119,6 +124,14 @@ def encode(
 
     Raises:
       ValueError: shapes that do not fit, or an unknown method.
+
+    >>> import jaxprop
+    >>> import numpy as np
+    >>> ids = np.array([[0, 0, 7, 7], [0, 0, 7, 7]])  # 2 x 4 pixels
+    >>> soft = jaxprop.encode(ids, values=[0, 7], grid=(1, 2), method='area')
+    >>> soft[0]  # A cell a row: the shares of the background and of object 7.
+    Array([[1., 0.],
+           [0., 1.]], dtype=float32)
     """
     if ids.ndim != 2:
         raise ValueError(f'ids are {list(ids.shape)}; they must be [H0, W0]')
@@ -155,6 +168,13 @@ def decode(
 
     Raises:
       ValueError: shapes that do not fit.
+
+    >>> import jaxprop
+    >>> import numpy as np
+    >>> soft = np.array([[[0.9, 0.1], [0.2, 0.8]]], np.float32)  # 1 x 2 cells, 2 labels
+    >>> jaxprop.decode(soft, values=[0, 7], size=(2, 4))
+    Array([[0, 0, 7, 7],
+           [0, 0, 7, 7]], dtype=int32)
     """
     values = _check_values(values)
     if labels.ndim < 3 or labels.shape[-1] != values.size:

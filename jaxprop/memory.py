@@ -38,6 +38,10 @@ class Memory:
 
     Raises:
       ValueError: no frame would be context, or a value is out of its range.
+
+    >>> import jaxprop
+    >>> jaxprop.Memory(num_frames=7).num_slots  # Frame 0 and the latest 7 frames.
+    8
     """
 
     num_frames: int = 20

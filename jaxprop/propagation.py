@@ -89,6 +89,15 @@ def init_context(
     Raises:
       ValueError: shapes that do not fit, k larger than the number of candidates, and, outside a
         trace, features or labels that are not finite. Inside a trace these propagate as NaN.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> method = jaxprop.methods.crw(k=5)
+    >>> features = jax.random.normal(jax.random.key(0), (3, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> context = jaxprop.init_context(features[0], first_label, method)
+    >>> context.features.shape  # Frame 0, and the 20 latest frames.
+    (21, 6, 8, 16)
     """
     _check(features, label, method, execution)
     features = _prepare(features, method)
@@ -132,6 +141,16 @@ def propagate_step(
 
     Raises:
       ValueError: features of another shape than the context's.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> method = jaxprop.methods.crw(k=5)
+    >>> features = jax.random.normal(jax.random.key(0), (3, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> context = jaxprop.init_context(features[0], first_label, method)
+    >>> context, label = jaxprop.propagate_step(context, features[1], method)
+    >>> label.shape
+    (6, 8, 2)
     """
     if features.shape != context.features.shape[1:]:
         raise ValueError(
@@ -160,6 +179,17 @@ def remember(
 
     Raises:
       ValueError: as `init_context`.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> method = jaxprop.methods.crw(k=5)
+    >>> features = jax.random.normal(jax.random.key(0), (3, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> context = jaxprop.init_context(features[0], first_label, method)
+    >>> corrected_label = first_label  # Of frame 1, whose label somebody has drawn.
+    >>> context = jaxprop.remember(context, features[1], corrected_label, method)
+    >>> int(context.time)  # Frames seen so far.
+    2
     """
     _check(features, label, method, Execution())
     features = _prepare(features, method)
@@ -194,6 +224,14 @@ def propagate_video(
 
     Raises:
       ValueError: as `init_context`.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> method = jaxprop.methods.crw(k=5)
+    >>> features = jax.random.normal(jax.random.key(0), (3, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> jaxprop.propagate_video(features, first_label, method).shape
+    (3, 6, 8, 2)
     """
     if features.ndim != 4:
         raise ValueError(f'features have shape {features.shape}; [T, H, W, C] is needed')

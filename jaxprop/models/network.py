@@ -112,6 +112,15 @@ def estimate_batch_statistics(
 
     Returns:
       `variables` with new `batch_stats`; unchanged where there are none.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> model = jaxprop.ResNet(output='res1')
+    >>> images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    >>> variables = jax.jit(model.init)(jax.random.key(1), images)
+    >>> estimate = jax.jit(jaxprop.estimate_batch_statistics, static_argnames='model')
+    >>> sorted(estimate(model, variables, images))
+    ['batch_stats', 'params']
     """
     if 'batch_stats' not in variables:
         return dict(variables)

@@ -151,6 +151,11 @@ class TopK(Rule):
 
     Raises:
       ValueError: a value out of its range.
+
+    >>> import jaxprop
+    >>> rule = jaxprop.TopK(k=5, temperature=0.1, region=jaxprop.Square(13))
+    >>> jaxprop.Propagation(rule=rule).rule.k
+    5
     """
 
     k: int = 10
@@ -262,6 +267,11 @@ class Attention(Rule):
 
     Raises:
       ValueError: a value out of its range.
+
+    >>> import jaxprop
+    >>> rule = jaxprop.Attention(region=jaxprop.Square(7))  # 13 x 13 cells
+    >>> rule.region.reach
+    (6, 6)
     """
 
     temperature: float = 0.05
