@@ -14,6 +14,7 @@ the folder of UVC's released colour autoencoder, which some trainings need.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -27,12 +28,11 @@ import tempfile
 import time
 
 import numpy as np
-from PIL import Image
 
 from jaxprop.data.image_files import write_mask
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.video_files import write_video
-from tests.layouts import write_jhmdb, write_vip
+from tests.layouts import write_davis_sequences, write_jhmdb, write_vip
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What a command cannot be run without here, by a part of it.
@@ -170,19 +170,10 @@ def prepare(work):
 
     # Masks, joints and parts.
     names = (*VAL, *TRAIN, *OTHERS)
-    videos = dict(zip(names, synthetic_sequences(len(names), num_frames=4, size=(96, 128))))
-    davis, frames = work / 'DAVIS', work / 'DAVIS/JPEGImages/480p'
-    for name, video in videos.items():
-        for index in range(video.num_frames):
-            (frames / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(video.read_frame(index)).save(frames / name / f'{index:05d}.jpg')
-            mask = davis / 'Annotations/480p' / name / f'{index:05d}.png'
-            write_mask(mask, video.read_label(index))
-    for year in ('2016', '2017'):
-        lists = davis / 'ImageSets' / year
-        lists.mkdir(parents=True)
-        for split, members in (('val', VAL), ('train', TRAIN)):
-            (lists / f'{split}.txt').write_text(''.join(f'{name}\n' for name in members))
+    rendered = synthetic_sequences(len(names), num_frames=4, size=(96, 128))
+    videos = {name: dataclasses.replace(video, name=name) for name, video in zip(names, rendered)}
+    write_davis_sequences(work / 'DAVIS', videos.values(), {'val': VAL, 'train': TRAIN})
+    frames = work / 'DAVIS/JPEGImages/480p'
     write_vip(work / 'VIP')
     write_jhmdb(work / 'JHMDB')
     (work / 'BADJA').mkdir()
