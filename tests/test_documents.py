@@ -70,6 +70,18 @@ def test_links_lead_somewhere(path):
             assert anchor in anchors(target), f'{path.name}: {link}'
 
 
+@pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: path.stem)
+def test_tests_that_are_named_exist(path):
+    # `tests/FILE` and, in parentheses after it, functions of that file.
+    for name, functions in re.findall(
+        r'`(tests/[\w/.]+)`(?: \(((?:`test_\w+`(?:, )?)+)\))?', path.read_text()
+    ):
+        target = ROOT / name
+        assert target.exists(), f'{path.name}: {name}'
+        for function in re.findall(r'`(test_\w+)`', functions):
+            assert f'def {function}(' in target.read_text(), f'{path.name}: {name}: {function}'
+
+
 def examples(name):
     """The examples in the docstring of a public name, without those of its methods."""
     public = getattr(jaxprop, name)

@@ -10,28 +10,13 @@ import numpy as np
 import pytest
 
 from jaxprop.config_files import load_config
-from jaxprop.data.image_files import read_ids, write_mask
+from jaxprop.data.image_files import read_ids
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation.run import evaluate_config
+from tests.layouts import DAVIS_KINDS, write_davis_sequences
 from tests.support import shared
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / 'examples'
-
-
-def write_davis(root, sequences):
-    """Rendered sequences in DAVIS's layout."""
-    from PIL import Image
-
-    for sequence in sequences:
-        for index, name in enumerate(sequence.frame_names):
-            frame = root / 'JPEGImages/480p' / sequence.name / f'{name}.jpg'
-            frame.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(sequence.read_frame(index)).save(frame, quality=95)
-            mask = root / 'Annotations/480p' / sequence.name / f'{name}.png'
-            write_mask(mask, sequence.read_label(index))
-    (root / 'ImageSets/2017').mkdir(parents=True)
-    names = ''.join(f'{sequence.name}\n' for sequence in sequences)
-    (root / 'ImageSets/2017/val.txt').write_text(names)
 
 
 def label_by_example(root, output, *arguments):
@@ -45,7 +30,8 @@ def label_by_example(root, output, *arguments):
 @pytest.mark.slow
 def test_davis_writes_the_masks_of_evaluate(tmp_path):
     sequences = synthetic_sequences(num_sequences=2, num_frames=4, size=(96, 128))
-    write_davis(tmp_path / 'data', sequences)
+    names = [sequence.name for sequence in sequences]
+    write_davis_sequences(tmp_path / 'data', sequences, {'val': names})
     written = label_by_example(tmp_path / 'data', tmp_path / 'example')
     assert len(written) == 8
 
@@ -62,7 +48,7 @@ def test_davis_writes_the_masks_of_evaluate(tmp_path):
 def test_davis_labels_real_frames(tmp_path):
     # Two frames of a real sequence, linked into a folder of their own: a whole one takes minutes.
     real, root = shared('data', 'DAVIS-multi'), tmp_path / 'data'
-    for kind, suffix in (('JPEGImages', 'jpg'), ('Annotations', 'png')):
+    for kind, suffix in zip(DAVIS_KINDS, ('jpg', 'png')):
         folder = root / kind / '480p/schoolgirls'
         folder.mkdir(parents=True)
         for name in ('00000', '00001'):
