@@ -52,7 +52,13 @@ NAVIGATION = {
 
 project = 'jaxprop'
 root_doc = 'README'
-include_patterns = ['*.md', 'docs/**', 'jaxprop/weights/*.md']
+include_patterns = [
+    'README.md',
+    'CONTRIBUTING.md',
+    'CHANGELOG.md',
+    'docs/**',
+    'jaxprop/weights/*.md',
+]
 exclude_patterns = ['.*', 'build', 'output', 'tests', 'benchmarks', 'configs']
 extensions = [
     'myst_parser',
@@ -92,8 +98,8 @@ def docstring_markup(app, kind, name, thing, options, lines):
     """Makes reStructuredText of a docstring, which ours are not: they are read as they stand.
 
     A block that is indented after an empty line is code or a formula, and stays as it is. Elsewhere
-    |x| and a * b are formulas, no markup, and `[H, W, C]` in backticks is code. `propagate_step` is a
-    link to that name in the same module, `TopK` to the class wherever it is.
+    |x| and a * b are formulas, no markup, and `[H, W, C]` in backticks is code. `propagate_step` is
+    a link to that name in the same module, `TopK` to the class wherever it is.
     """
     done, before, code = [], '', None
     for line in lines:
