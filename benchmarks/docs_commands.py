@@ -191,13 +191,13 @@ def prepare(work):
         path.parent.mkdir(exist_ok=True)
         write_video(path, 4 * read)
     write_mask(work / 'first.png', video.read_label(0))
-    (work / 'frames').mkdir()
     for name, target in (
         ('VIDEO_OR_FOLDER', frames / 'dog'),
         ('FIRST_MASK', work / 'first.png'),
         ('frames/dog', frames / 'dog'),
-        ('IMAGENET', frames),
+        *((f'IMAGENET/{i % 2}/{i}.jpg', frames / 'dog/00000.jpg') for i in range(300)),
     ):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).symlink_to(target)
     text = (ROOT / 'docs/FEATURES.md').read_text()
     [source] = re.findall(r'<!-- file: my_features.py -->\n```python\n(.*?)```', text, re.S)
