@@ -216,7 +216,7 @@ def network_input(images: jax.Array, color: str) -> jax.Array:
       float32 `[..., 3]`.
 
     Raises:
-      ValueError: `color` is none of these, or the images are not what it takes.
+      ValueError: `color` is none of these, or the images are of a kind that it does not take.
     """
     if color == 'rgb':
         return normalize_rgb(images)

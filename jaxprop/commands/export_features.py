@@ -79,7 +79,7 @@ def _export(videos, source, output, suffix, dtype, skip_bad):
     from jaxprop.evaluation.features import frames_of
     from jaxprop.evaluation.folder_features import CARD, SUFFIXES, read_card
 
-    # Take the folder, or find what is there of an earlier run.
+    # Take the folder, which may hold the features of an earlier run.
     there = files.files_in(output, SUFFIXES)
     if not there:
         (output / CARD).unlink(missing_ok=True)

@@ -91,7 +91,7 @@ def normalized_distances(
             f'the scale is {scales[bad][0]} in frame {np.flatnonzero(bad)[0]}; it must not be '
             'negative or missing where joints are scored'
         )
-    # How far each is from the truth.
+    # Measure how far each is from the truth.
     distances = np.linalg.norm(prediction - truth, axis=2)
     distances = np.where(found, distances, np.inf)
     valid = (scales > 0)[:, None]

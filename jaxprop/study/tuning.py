@@ -24,7 +24,7 @@ def run(config: ConfigDict, output: pathlib.Path) -> dict[str, Any]:
     Args:
       config: of an evaluation, with `tuning`, see configs/study/tune.py.
       output: `table.*`, the scores of both splits; `search/`, every value tried; `chosen.json`;
-        `cells/`. A later call goes on with what is not finished.
+        `cells/`. A later call goes on with the evaluations that are not finished.
 
     Returns:
       The content of `chosen.json`: 'chosen' and 'start', the factors' values; 'flags', the chosen
