@@ -206,7 +206,7 @@ class Task:
         return {'measure': {name: getattr(self, name) for name in names}} if names else {}
 
     def target(self, target: Any) -> Any:
-        """Chooses the meaning of labels: the config's target (`evaluation.targets`) or a variant."""
+        """Chooses the meaning of labels: the target of the config, or a variant of it."""
         return target
 
     def start(self, sequence: Any) -> Start:
