@@ -1,7 +1,7 @@
 """Video label propagation as pure functions in JAX and Flax.
 
-Importing this loads jax, flax and einops alone. What reads files, draws or trains is in the
-modules `jaxprop.data`, `jaxprop.evaluation` and `jaxprop.training`.
+Importing this loads jax, flax and einops alone. The packages `jaxprop.data`, `jaxprop.evaluation`
+and `jaxprop.training` read files, draw and train.
 """
 
 from jaxprop import methods

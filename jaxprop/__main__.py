@@ -1,4 +1,4 @@
-"""`python -m jaxprop`: the console command."""
+"""Runs the console command: `python -m jaxprop` is `jaxprop`."""
 
 import sys
 

@@ -28,25 +28,26 @@ def l2_normalize(features: jax.Array, axis: int = -1) -> jax.Array:
 
 
 def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:
-    """A_qk = <g_q, f_k>: targets `[..., Q, C]`, context `[..., K, C]` -> `[..., Q, K]`.
+    """Computes how alike each target cell and each context cell are: A_qk = <g_q, f_k>.
 
-    Products are summed in full float32 at least, and so returned: on accelerators a product of
-    reduced precision exchanges nearly tied neighbours, and sums of float16 are infinite above
-    65,504.
+    `targets [..., Q, C]` and `context [..., K, C]` give `[..., Q, K]`. Products are summed and
+    returned in float32 at least. On accelerators a product of reduced precision exchanges nearly
+    tied neighbours, and sums of float16 are infinite above 65,504.
     """
     return _product('...qc,...kc->...qk', targets, context)
 
 
 def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
-    """z_q = sum_k w_qk y_k: weights `[..., Q, K]`, labels `[..., K, L]` -> `[..., Q, L]`.
+    """Copies the labels of context cells to target cells by weights: z_q = sum_k w_qk y_k.
 
-    Summed and returned in float32 at least.
+    Weights `[..., Q, K]` and labels `[..., K, L]` give `[..., Q, L]`, summed and returned in
+    float32 at least.
     """
     return _product('...qk,...kl->...ql', weights, labels)
 
 
 def at_least_float32(*arrays: jax.Array) -> jnp.dtype:
-    """The type of these arrays together, float32 where it has fewer bits."""
+    """The common type of these arrays, or float32 where that has fewer bits."""
     return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
 
 
@@ -61,19 +62,20 @@ def _product(equation, left, right):
 
 
 def top_k(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """`jax.lax.top_k` along a long last axis, the same to the order of ties, with less work.
+    """Finds the k largest values of a long last axis, with less work than `jax.lax.top_k`.
 
-    The axis is cut into blocks. The k largest values lie in the k blocks of largest maxima, so
-    these blocks are found first, and searched.
+    The result is that of `jax.lax.top_k`, down to the order of ties. The axis is cut into blocks.
+    The k largest values lie in the k blocks of largest maxima, so these blocks are found first, and
+    only they are searched.
     """
     length = values.shape[-1]
-    # Between searching many maxima and searching large blocks.
+    # Small blocks have many maxima to search, large blocks many values. The root balances the two.
     size = max(d for d in range(1, math.isqrt(length // k) + 1) if length % d == 0)
     if size < 4:
         return jax.lax.top_k(values, k)
     blocks = values.reshape(*values.shape[:-1], length // size, size)
     _, chosen = jax.lax.top_k(jnp.max(blocks, axis=-1), k)
-    # In the order of the axis: of tied values the first one is to win.
+    # Blocks go in the order of the axis, so that of tied values the first one wins.
     chosen = jnp.sort(chosen, axis=-1)
     candidates = jnp.take_along_axis(blocks, chosen[..., None], axis=-2)
     largest, places = jax.lax.top_k(candidates.reshape(*chosen.shape[:-1], k * size), k)
@@ -82,10 +84,11 @@ def top_k(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 class Neighbors(NamedTuple):
-    """The selected cells of each target, in one or more lists, each with its best cell first.
+    """The context cells selected for each target cell: one or more lists, the best cell first.
 
     Attributes:
-      logits: `[..., k]`, A / T of the cells; -inf fills up where fewer than k cells are allowed.
+      logits: `[..., k]`, A / T of the cells; -inf fills the list where fewer than k cells are
+        allowed.
       cells: `[..., k]`, their numbers.
       log_sums: `[...]`, the logarithm of the softmax's denominator over the list's candidates; None
         where the softmax ranges over the selected cells.
@@ -96,8 +99,8 @@ class Neighbors(NamedTuple):
     log_sums: jax.Array | None
 
 
-# The candidates over which the softmax's denominator is taken, from the logits of all cells and of
-# the allowed ones; None: the selected neighbours.
+# The logits that the softmax's denominator sums, chosen from those of all cells and those of the
+# allowed cells. None means the selected neighbours.
 SOFTMAX_OVER = {
     'neighbors': None,
     'frame': lambda logits, allowed: logits,
@@ -106,7 +109,7 @@ SOFTMAX_OVER = {
 
 
 def select_neighbors(logits: jax.Array, allowed: jax.Array, k: int, softmax: str) -> Neighbors:
-    """The k allowed cells of largest logit among K candidates.
+    """Selects the k allowed cells of largest logit among K candidates.
 
     Args:
       logits: A / T, `[..., K]`.
@@ -145,7 +148,7 @@ def map_queries(function: Callable[..., Any], queries: jax.Array, chunk: int) ->
     num_queries = len(queries)
     chunk = min(chunk, num_queries)
     num_chunks = -(-num_queries // chunk)
-    # The last chunk is filled up with repeats of the last query, which are cut off again below.
+    # Repeats of the last query fill up the last chunk. They are cut off again below.
     index = jnp.minimum(jnp.arange(num_chunks * chunk), num_queries - 1)
     index = index.reshape(num_chunks, chunk)
     results = jax.lax.map(lambda i: function(queries[i], i), index)

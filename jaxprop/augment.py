@@ -1,7 +1,7 @@
-"""Random crops and colours on the device: batched, each image by a key of its own.
+"""Random crops and random colours of batches of images, computed on the device.
 
-Images are RGB in [0, 1], floating point, `[B, h, w, 3]`; keys are `[B]`. An image's result depends
-on its own key alone, so not on how a batch is spread over devices.
+Images are RGB in [0, 1], floating point, `[B, h, w, 3]`; keys are `[B]`, one for each image. An
+image's result depends on its own key alone, so how a batch is spread over devices does not matter.
 """
 
 import math
@@ -13,7 +13,7 @@ from jax.scipy import ndimage
 
 # Luma of ITU-R BT.601.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# How often a crop is drawn anew that doesn't fit into the image.
+# How many crops are drawn for an image until one fits into it.
 _NUM_TRIALS = 10
 
 
@@ -25,7 +25,7 @@ def random_view(
     grayscale: float = 0.0,
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
 ) -> jax.Array:
-    """A resized crop, then grayscale, colour jitter and a horizontal flip, each at random.
+    """Crops, resizes, turns gray, changes colours and mirrors each image, each at random.
 
     Args:
       keys: `[B]`.
@@ -60,11 +60,12 @@ def random_resized_crop(
     area: tuple[float, float] = (0.2, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
-    """A crop of random area, aspect ratio and position, resized to a square.
+    """Takes a crop of random area, aspect ratio and position, and resizes it to a square.
 
     The share of the area is uniform, the aspect ratio (width / height) uniform in its logarithm.
-    A crop that doesn't fit is drawn again; after ten it is the largest in the image's centre whose
-    aspect ratio is within bounds. Resizing is bilinear, antialiased where it shrinks.
+    A crop that doesn't fit is drawn again. Where none of ten fits, the crop is the largest one in
+    the image's centre whose aspect ratio is within bounds. Resizing is bilinear, antialiased where
+    it shrinks.
 
     Args:
       keys: `[B]`.
@@ -89,16 +90,19 @@ def random_resized_crop(
     image_size = np.array(images.shape[1:3], np.float32)
 
     def crop(key, image):
+        # Draw the sizes of all trials at once.
         uniform = jax.random.uniform(key, (_NUM_TRIALS + 1, 2))
         share = _between(uniform[1:, 0], *area)
         ratio = jnp.exp(_between(uniform[1:, 1], math.log(aspect[0]), math.log(aspect[1])))
         pixels = share * image_size[0] * image_size[1]
         drawn = jnp.sqrt(jnp.stack([pixels / ratio, pixels * ratio], axis=-1))
+        # Take the first one that fits, else the largest one in the centre.
         fits = jnp.all(drawn <= image_size, axis=-1)
         height, width = (float(side) for side in image_size)
         largest = jnp.array([min(height, width / aspect[0]), min(width, height * aspect[1])])
         crop_size = jnp.where(jnp.any(fits), drawn[jnp.argmax(fits)], largest)
         position = jnp.where(jnp.any(fits), uniform[0], 0.5)
+        # Cut it out and resize it in one step.
         scale = size / crop_size
         return jax.image.scale_and_translate(
             image,
@@ -113,7 +117,7 @@ def random_resized_crop(
 
 
 def random_crop(keys: jax.Array, images: jax.Array, size: int) -> jax.Array:
-    """A square of whole pixels from a random place, the same in all images of an example.
+    """Cuts a square of whole pixels from a random place, the same in all images of an example.
 
     Args:
       keys: `[B]`.
@@ -142,14 +146,16 @@ def random_crop(keys: jax.Array, images: jax.Array, size: int) -> jax.Array:
 
 
 def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
-    """Each image `[B, h, w, 3]` mirrored left to right with probability 1/2."""
+    """Mirrors each of `images [B, h, w, 3]` left to right with probability 1/2, by `keys [B]`."""
     _check_images(images)
     flips = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_grayscale(keys: jax.Array, images: jax.Array, probability: float = 0.2) -> jax.Array:
-    """Each image `[B, h, w, 3]` with probability `probability` replaced by its luma, three times.
+    """Replaces each of `images [B, h, w, 3]` with `probability` by its luma, three times.
+
+    Each image has a key of its own in `keys [B]`.
 
     Raises:
       ValueError: `probability` isn't in [0, 1], or `images` don't fit.
@@ -161,7 +167,7 @@ def random_grayscale(keys: jax.Array, images: jax.Array, probability: float = 0.
 def random_choice(
     keys: jax.Array, probability: float, changed: jax.Array, images: jax.Array
 ) -> jax.Array:
-    """Each example of `changed` with probability `probability`, else of `images`.
+    """Takes each example from `changed` with probability `probability`, else from `images`.
 
     Args:
       keys: `[B]`.
@@ -188,7 +194,7 @@ def color_jitter(
     saturation: float = 0.4,
     hue: float = 0.4,
 ) -> jax.Array:
-    """Random brightness, contrast, saturation and hue, in this order.
+    """Changes brightness, contrast, saturation and hue at random, in this order.
 
     With a factor f uniform in [max(0, 1 - strength), 1 + strength] for each of the first three:
     f x; f x + (1 - f) (mean luma of the image); f x + (1 - f) (luma of the pixel); each clipped to
@@ -236,12 +242,12 @@ def random_affine_crop(
     min_scale: float = 1.0,
     place_keys: jax.Array | None = None,
 ) -> jax.Array:
-    """A square patch of random position, rotation, scale and orientation.
+    """Takes a square patch of random position, rotation, scale and orientation.
 
     The angle is uniform in [-max_rotation, max_rotation], the magnification in
     [min_scale, max_scale], and the patch is mirrored left to right with probability 1/2. Its centre
-    is uniform over the positions at which all of it lies in the image; along an axis that is too
-    short for this it is the image's centre, and the image continues by reflection. Sampling is
+    is uniform over the positions at which all of the patch lies in the image. Along an axis that is
+    too short for this the patch is centred, and the image continues by reflection. Sampling is
     bilinear.
 
     Args:
@@ -250,7 +256,7 @@ def random_affine_crop(
       size: height and width of the result.
       max_rotation: degrees.
       max_scale: 1 or more; the patch covers size / magnification pixels of the image.
-      flip: whether it is mirrored at all.
+      flip: whether patches are mirrored at all.
       min_scale: more than 0, at most `max_scale`.
       place_keys: `[B]`, for the positions alone, so that images with equal `keys` get patches of
         equal rotation, scale and orientation from places of their own.
@@ -271,20 +277,22 @@ def random_affine_crop(
             f'{min_scale}; needed: at least 0 degrees, at least 1, and between 0 and max_scale'
         )
     image_size = np.array(images.shape[1:3], np.float32)
-    # Of the patch's pixels from its centre.
+    # Where the patch's pixels are, from its centre.
     offsets = np.arange(size, dtype=np.float32) + 0.5 - size / 2
 
     def crop(key, place_key, image):
+        # Draw rotation, magnification, mirroring and place.
         uniform = jax.random.uniform(key, (5,))
         place = uniform[3:] if place_keys is None else jax.random.uniform(place_key, (2,))
         angle = math.radians(max_rotation) * _between(uniform[0], -1, 1)
         scale = _between(uniform[1], min_scale, max_scale)
         mirror = jnp.where(flip & (uniform[2] < 0.5), -1, 1)
         sine, cosine = jnp.sin(angle), jnp.cos(angle)
-        # Half of the side of the upright box around the patch.
+        # Keep the patch in the image: `reach` is half of the side of the upright box around it.
         reach = size / 2 / scale * (jnp.abs(sine) + cosine)
         slack = jnp.maximum(image_size / 2 - reach, 0)
         centre = image_size / 2 + slack * _between(place, -1, 1)
+        # Find where each pixel of the patch lies in the image, and sample there.
         down = offsets[:, None] / scale
         right = offsets[None, :] / scale * mirror
         # Index 0 is the centre of the first pixel, half a pixel from the border.
@@ -301,22 +309,25 @@ def random_affine_crop(
 
 
 def _between(uniform, low, high):
-    """Uniform in [0, 1) to uniform in [low, high). One draw for all compiles much faster."""
+    """Turns numbers uniform in [0, 1) into numbers uniform in [low, high).
+
+    Callers draw all their numbers at once, and scale them by this: one draw compiles much faster.
+    """
     return low + (high - low) * uniform
 
 
 def _luma(images):
-    """`[..., 3]` -> `[..., 1]`."""
+    """The luma of RGB: `[..., 3]` -> `[..., 1]`."""
     return jnp.sum(_LUMA * images, axis=-1, keepdims=True)
 
 
 def _turn_hue(image, turn):
-    """The hue in HSV moved by `turn`, a share of the circle."""
+    """Moves the hue in HSV by `turn`, a share of the circle."""
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     value = jnp.max(image, axis=-1)
     chroma = value - jnp.min(image, axis=-1)
     divisor = jnp.where(chroma > 0, chroma, 1)
-    # In sixths of the circle: red at 0, green at 2, blue at 4.
+    # The hue in sixths of the circle: red is at 0, green at 2, blue at 4.
     hue = jnp.where(
         value == red,
         (green - blue) / divisor,
@@ -324,13 +335,13 @@ def _turn_hue(image, turn):
     )
     sixth = (hue + 6 * turn)[..., None] + jnp.array([5.0, 3.0, 1.0])
     sixth = jnp.mod(sixth, 6)
-    # How much of the chroma a channel lacks, by its distance from its own hue.
+    # A channel lacks the more of the chroma, the further the hue is from the channel's own.
     share = jnp.clip(jnp.minimum(sixth, 4 - sixth), 0, 1)
     return value[..., None] - chroma[..., None] * share
 
 
 def _split(keys, num):
-    """`[num]` times `[B]` keys of `[B]` keys."""
+    """Splits each of `[B]` keys into `num` keys: `[num, B]`."""
     return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, num))(keys), 1, 0)
 
 

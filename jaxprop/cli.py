@@ -8,8 +8,9 @@
     jaxprop networks
     jaxprop export-features VIDEO... --output=DIR
 
-Wrong input ends in one line that says what is wrong: exit code 2 for the command line, 1 for what
-a run finds. The modules that read, draw or train are imported when a subcommand runs.
+Wrong input ends in one line that says what is wrong. The exit code is 2 for a wrong command line,
+and 1 for wrong input that a run finds. Modules that read, draw or train are imported when a
+subcommand runs.
 """
 
 import errno
@@ -45,12 +46,12 @@ COMMANDS = {
     'networks': networks.COMMAND,
     'export-features': export_features.COMMAND,
 }
-# Modules that the bare package does not install, but an extra.
+# Modules that an extra installs, and the bare package does not.
 _EXTRA_MODULES = (
     'PIL array_record av cv2 grain importlib_resources jinja2 matplotlib optax orbax scipy '
     'tensorboardX tensorflow_datasets tqdm'
 ).split()
-# Libraries seldom say which file no room was left for.
+# Errors of a full or read-only disk. Libraries often raise them without the name of the file.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -58,11 +59,12 @@ def main(arguments: Sequence[str] | None = None, root: str | os.PathLike = '') -
     """Runs a subcommand.
 
     Args:
-      arguments: those after the command's name; None: of the command line.
-      root: the folder in which output/ is where no flag says otherwise; '': the current one.
+      arguments: those after the command's name; None: those of the command line.
+      root: the folder of output/ where no flag says otherwise; '': the current one.
 
     Returns:
-      The exit code: 0, 1 for wrong input that the run has found, 2 for a wrong command line.
+      The exit code: 0 if all went well, 1 for wrong input that the run found, 2 for a wrong command
+      line.
     """
     try:
         code = _run(arguments, root)
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None, root: str | os.PathLike = '') -
         traceback.print_exc()
         code = 1
     if code and jax.distributed.is_initialized():
-        # At its end JAX would wait for the other processes, and they wait for this one.
+        # An ordinary exit would wait for the other processes, which wait for this one.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -80,6 +82,7 @@ def main(arguments: Sequence[str] | None = None, root: str | os.PathLike = '') -
 
 
 def _run(arguments, root):
+    # Requests that need no subcommand, and names that are none.
     name, *arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ['']
     if name in ('', 'help', '-h', '-help', '--help'):
         print(_overview())
@@ -90,6 +93,7 @@ def _run(arguments, root):
     if name not in COMMANDS:
         near = config_files.closest(name, COMMANDS)
         return _fail('jaxprop', f'there is no command {name!r}; {near}', 2)
+    # Run the subcommand, and say in one line what goes wrong.
     command, shown = COMMANDS[name], f'jaxprop {name}'
     try:
         if any(argument in ('-h', '-help', '--help') for argument in arguments):
@@ -99,7 +103,7 @@ def _run(arguments, root):
             command.run(options, rest, pathlib.Path(root))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads the output has enough of it, as `head` does; nothing more can be written.
+        # The program that reads the output has ended, as `head` does. Write nothing more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except (app.UsageError, config_files.ConfigError) as error:
@@ -121,7 +125,7 @@ def _run(arguments, root):
 
 
 def _parse(name, command, arguments):
-    """The values of the flags, and the arguments that are no flags."""
+    """Parses arguments into the values of the flags, and the arguments that are no flags."""
     options, arguments = _flags(name, command, arguments)
     try:
         _, *rest = options(arguments)
@@ -130,12 +134,12 @@ def _parse(name, command, arguments):
         raise app.UsageError(f'there is no flag --{error.flagname}; {near}') from error
     except (flags.Error, KeyError, TypeError, ValueError) as error:
         raise app.UsageError(str(error)) from error
-    flags.FLAGS.mark_as_parsed()  # Libraries have flags of their own, and read them.
+    flags.FLAGS.mark_as_parsed()  # Libraries read flags of their own, which must count as parsed.
     return options, rest
 
 
 def _flags(name, command, arguments):
-    """The flags of a command and of its config, and the arguments that they are to parse."""
+    """Defines the flags of a command and of its config; returns them and the arguments to parse."""
     options, arguments = flags.FlagValues(), [name, *arguments]
     for option in command.options:
         option.define(option.name, option.default, option.help, flag_values=options)
@@ -149,7 +153,7 @@ def _flags(name, command, arguments):
 
 
 def _is_about_input(error):
-    """Is it about files or settings, as raised by our own code? Anything else is a bug."""
+    """Whether an error is about the user's files or settings. Any other error is a bug."""
     from jaxprop.data.sequences import DataError
 
     if isinstance(error, (DataError, FileNotFoundError, PermissionError, FloatingPointError)):

@@ -1,4 +1,4 @@
-"""Pixels as networks take them: normalised RGB, and CIE Lab, also in the 8-bit units of OpenCV.
+"""Colours as networks take them: normalised RGB, and CIE Lab, also in the 8-bit units of OpenCV.
 
 8-bit Lab holds L in 0..255 (CIE lightness times 2.55), and a and b shifted by 128.
 """
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What `network_input` takes.
+# The names of colours that `network_input` takes.
 COLORS = ('rgb', 'lightness', 'rgb_unit', 'rgb_half', 'lab')
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -25,8 +25,9 @@ _RGB_TO_XYZ = np.array(
 ) / np.array([[0.950456], [1.0], [1.088754]])
 _XYZ_TO_RGB = np.linalg.inv(_RGB_TO_XYZ)
 
-# OpenCV's 8-bit conversion to Lab is in fixed point: linear light and XYZ in so many steps from 0
-# to 1, the matrix in 4096ths. Without these roundings dark colours differ by up to three levels.
+# OpenCV converts 8-bit RGB to Lab in fixed point: linear light and XYZ have this many steps from 0
+# to 1, and the matrix is in 4096ths. Without these roundings dark colours differ by up to three
+# levels.
 _STEPS = 255 * 8
 _LEVELS = np.arange(256) / 255
 _FIXED_LINEAR = np.round(
@@ -40,7 +41,7 @@ _SLOPE = 24389 / 27 / 116
 
 
 def normalize_rgb(images: jax.Array) -> jax.Array:
-    """RGB as networks trained on ImageNet take it: (x / 255 - mean) / std.
+    """Normalises RGB for networks trained on ImageNet: (x / 255 - mean) / std.
 
     The mean is (0.485, 0.456, 0.406), the standard deviation (0.229, 0.224, 0.225).
 
@@ -58,12 +59,12 @@ def normalize_rgb(images: jax.Array) -> jax.Array:
 
 
 def rgb_to_lab8(images: jax.Array) -> jax.Array:
-    """sRGB to 8-bit Lab in whole levels, each within one level of OpenCV's for 8-bit images.
+    """Converts sRGB to 8-bit Lab in whole levels, each within one level of OpenCV's.
 
     L8 = 2.55 L, a8 = a + 128, b8 = b + 128, with L = 116 f(Y) - 16, a = 500 (f(X) - f(Y)),
     b = 200 (f(Y) - f(Z)) of X, Y, Z relative to the D65 white, f the cube root with CIE's line
-    near black. More than 99 of 100 values are OpenCV's exactly, because its fixed-point steps are
-    followed: networks were trained on its values.
+    near black. More than 99 of 100 values are exactly OpenCV's, since the fixed-point steps are the
+    same: networks were trained on OpenCV's values.
 
     Args:
       images: uint8 RGB `[..., 3]`.
@@ -79,18 +80,19 @@ def rgb_to_lab8(images: jax.Array) -> jax.Array:
     _check_channels(images)
     if images.dtype != jnp.uint8:
         raise ValueError(f'images are {images.dtype}; 8-bit Lab is defined for uint8 RGB')
-    # Whole numbers below 2^24 over 4096: exact in float32, so that halves round up as in OpenCV.
+    # These are whole numbers below 2^24, divided by 4096. float32 holds them exactly, so halves are
+    # rounded up as in OpenCV.
     xyz = _mix(jnp.asarray(_FIXED_LINEAR)[images], _FIXED_RGB_TO_XYZ)
     xyz = jnp.floor(xyz + 0.5) / _STEPS
     root = jnp.where(xyz > _DARK, jnp.cbrt(xyz), _SLOPE * xyz + 16 / 116)
     x, y, z = root[..., 0], root[..., 1], root[..., 2]
-    # OpenCV's scale of the lightness: 296 where 2.55 * 116 is 295.8.
+    # OpenCV multiplies the lightness by 296, where 2.55 * 116 is 295.8.
     lab = jnp.stack([296 * y - 40.8, 500 * (x - y) + 128, 200 * (y - z) + 128], axis=-1)
     return jnp.clip(jnp.round(lab), 0, 255)
 
 
 def rgb_to_lab(images: jax.Array) -> jax.Array:
-    """sRGB to CIE Lab in its own units, not rounded: L from 0 to 100, a and b around 0.
+    """Converts sRGB to CIE Lab in its own units, not rounded: L from 0 to 100, a and b around 0.
 
     OpenCV's conversion of floating-point pixels interpolates in tables: it differs from this by up
     to 0.2 in L, 0.5 in a and 0.3 in b.
@@ -108,7 +110,7 @@ def rgb_to_lab(images: jax.Array) -> jax.Array:
     """
     _check_channels(images)
     unit = _unit(images)
-    # The power is never taken below its part of the curve, where its gradient grows without bound.
+    # The maximum keeps the power out of the dark part, where its gradient grows without bound.
     power = ((jnp.maximum(unit, 0.04045) + 0.055) / 1.055) ** 2.4
     xyz = _mix(jnp.where(unit <= 0.04045, unit / 12.92, power), _RGB_TO_XYZ)
     root = jnp.where(xyz > _DARK, jnp.cbrt(jnp.maximum(xyz, _DARK)), _SLOPE * xyz + 16 / 116)
@@ -117,7 +119,7 @@ def rgb_to_lab(images: jax.Array) -> jax.Array:
 
 
 def lab8_to_rgb(lab: jax.Array) -> jax.Array:
-    """8-bit Lab to sRGB, the inverse of `rgb_to_lab8`; not rounded, and differentiable.
+    """Converts 8-bit Lab to sRGB, not rounded: the inverse of `rgb_to_lab8`, differentiable.
 
     Args:
       lab: `[..., 3]` in 8-bit Lab units, fractions allowed.
@@ -143,25 +145,25 @@ def lab8_to_rgb(lab: jax.Array) -> jax.Array:
     )
     xyz = jnp.where(root > _DARK ** (1 / 3), root**3, (root - 16 / 116) / _SLOPE)
     linear = jnp.clip(_mix(xyz, _XYZ_TO_RGB), 0, 1)
-    # The power is never taken at 0, where its gradient is infinite.
+    # The maximum keeps the power away from 0, where its gradient is infinite.
     power = jnp.maximum(linear, 0.0031308) ** (1 / 2.4)
     return 255 * jnp.where(linear <= 0.0031308, 12.92 * linear, 1.055 * power - 0.055)
 
 
 def scale_lab(lab: jax.Array) -> jax.Array:
-    """8-bit Lab `[..., 3]` to the range of a colour autoencoder, [-1, 1): (x - 128) / 128."""
+    """Scales 8-bit Lab `[..., 3]` to the range of a colour autoencoder: (x - 128) / 128."""
     return (jnp.asarray(lab, jnp.float32) - 128) / 128
 
 
 def unscale_lab(scaled: jax.Array) -> jax.Array:
-    """The inverse of `scale_lab`: 128 x + 128."""
+    """Scales Lab back to 8-bit units, the inverse of `scale_lab`: 128 x + 128."""
     return 128 * jnp.asarray(scaled, jnp.float32) + 128
 
 
 def lightness_input(images: jax.Array) -> jax.Array:
-    """The lightness alone, as UVC's feature network takes it.
+    """Converts RGB to its lightness alone, which UVC's feature network sees.
 
-    L8 / 256, three times, normalised with ImageNet's mean and standard deviation.
+    The result is L8 / 256, three times, normalised with ImageNet's mean and standard deviation.
 
     Args:
       images: uint8 RGB `[..., 3]`; or 8-bit lightness as floats `[..., 1]`, fractions allowed, as
@@ -184,7 +186,7 @@ def lightness_input(images: jax.Array) -> jax.Array:
 
 
 def lab_input(images: jax.Array) -> jax.Array:
-    """CIE Lab as MAST's network takes it: (L - 50) / 50, a / 127, b / 127.
+    """Converts RGB to the Lab colours that MAST's network sees: (L - 50) / 50, a / 127, b / 127.
 
     Args:
       images: as `rgb_to_lab` takes them.
@@ -202,7 +204,7 @@ def lab_input(images: jax.Array) -> jax.Array:
 
 
 def network_input(images: jax.Array, color: str) -> jax.Array:
-    """Pixels as a network was trained on them.
+    """Converts pixels to the colours that a network was trained on.
 
     Args:
       images: uint8 RGB `[..., 3]`; or floats: RGB from 0 to 255, for 'lightness' see there.
@@ -214,7 +216,7 @@ def network_input(images: jax.Array, color: str) -> jax.Array:
       float32 `[..., 3]`.
 
     Raises:
-      ValueError: `color` is none of these, or the images are not what it takes.
+      ValueError: `color` is none of these, or the images are of a kind that it does not take.
     """
     if color == 'rgb':
         return normalize_rgb(images)

@@ -1,8 +1,8 @@
 """Finds a config by its name or its path, and changes its fields as the command line says.
 
-A config is a Python file with a function `get_config()` that returns a `ConfigDict`. Those of the
-project are the package `jaxprop.configs`: the folder configs/ of a checkout, or what was installed.
-They, and a user's own, may import their siblings relatively.
+A config is a Python file with a function `get_config()` that returns a `ConfigDict`. The project's
+own configs are the package `jaxprop.configs`: the folder configs/ of a checkout, or the installed
+package. A config may import its siblings relatively, a user's own config too.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from jaxprop.names import nearest
 
 PACKAGE = 'jaxprop.configs'
 FOLDERS = ('eval', 'study', 'train')
-_WIDEST = 72  # Characters of a value in `describe`.
+_WIDEST = 72  # `describe` cuts values to so many characters.
 
 
 class ConfigError(Exception):
-    """No such config, field or argument; the message says what there is."""
+    """Raised where there is no such config, field or argument; the message says what there is."""
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """The end of a message about a wrong name: the nearest right one, or all of them."""
+    """Makes the end of a message about a wrong name: the nearest right one, or all of them."""
     names = sorted(names)
     if near := names[0] if len(names) == 1 else nearest(name, names):
         return f'did you mean {near!r}?'
@@ -40,7 +40,7 @@ def closest(name: str, names: Iterable[str]) -> str:
 
 @functools.cache
 def config_folder() -> pathlib.Path:
-    """The folder of the project's own configs, made importable as `jaxprop.configs`."""
+    """Finds the folder of the project's own configs, and makes it the package `jaxprop.configs`."""
     spec = importlib.util.find_spec(PACKAGE)
     installed = spec.submodule_search_locations if spec else ()
     for folder in map(pathlib.Path, installed):
@@ -52,7 +52,7 @@ def config_folder() -> pathlib.Path:
 
 
 def config_names(folders: Sequence[str] = FOLDERS) -> dict[str, pathlib.Path]:
-    """The project's config files by name. If two folders have one name, the earlier wins."""
+    """Lists the project's config files by name. If two folders have one name, the earlier wins."""
     paths = {}
     for folder in folders:
         for path in sorted((config_folder() / folder).glob('*.py')):
@@ -99,14 +99,14 @@ def define_flags(
 ) -> list[str]:
     """Loads the config that arguments name, and defines the flags that change its fields.
 
-    When `flag_values` have parsed the arguments that this returns, their `config` is the config
-    with the fields changed.
+    Let `flag_values` parse the arguments that this returns: `flag_values.config` is then the config
+    with its fields changed.
 
     Args:
-      arguments: of the command line, its name first.
-      default: the config where no argument is `--config=NAME`.
+      arguments: of the command line, the command's name first.
+      default: the name of the config if no argument is `--config=NAME`.
       folders: as for `load_config`.
-      flag_values: take a flag for each `--config.FIELD`.
+      flag_values: gets a flag for each `--config.FIELD`.
 
     Returns:
       The arguments without `--config=NAME`.
@@ -114,6 +114,7 @@ def define_flags(
     Raises:
       ConfigError: there is no such config or field.
     """
+    # Take the config's name out of the arguments.
     rest, names = [], [default]
     remaining = iter(arguments)
     for argument in remaining:
@@ -123,6 +124,7 @@ def define_flags(
             names.append(argument[match.end() :])
         else:
             rest.append(argument)
+    # Load it, and refuse fields that it does not have.
     config = load_config(names[-1], folders)
     for argument in rest:
         if match := re.match(r'--?(?:no)?config\.([^=]*)', argument):
@@ -135,7 +137,7 @@ def define_flags(
 
 
 def describe(config: ConfigDict) -> dict[str, str]:
-    """The fields of a config by name, 'propagation.radius', and their values as short texts."""
+    """Lists the fields of a config by name, 'propagation.radius', with values as short texts."""
     texts = {name: repr(value) for name, value in _flattened(config).items()}
     return {
         name: text if len(text) <= _WIDEST else f'{text[: _WIDEST - 3]}...'
@@ -144,13 +146,13 @@ def describe(config: ConfigDict) -> dict[str, str]:
 
 
 def _find(name, folders):
-    """The file of a config."""
+    """Finds the file of a config."""
     if not name:
         raise ConfigError('--config needs a value: the name of a config, or the path of a file')
     path = pathlib.Path(name)
     if path.suffix == '.py' and path.is_file():
         return path.resolve()
-    # README's paths, configs/eval/davis_crw.py, name a config wherever the command is started.
+    # A path as in the manual, configs/eval/davis_crw.py, names a config from any folder.
     bare = name.removeprefix('configs/').removesuffix('.py')
     names = config_names(folders)
     if '/' in bare:
@@ -172,18 +174,19 @@ def _all_paths():
 
 
 def _add_package(name, folder):
-    """Makes a folder importable as a package, if it has an __init__.py or not."""
+    """Makes a folder importable as a package, whether it has an __init__.py or not."""
     spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = [str(folder)]
     sys.modules[name] = importlib.util.module_from_spec(spec)
 
 
 def _import(path):
-    """The module of a config, as part of a package: its relative imports find its siblings."""
+    """Imports a config as part of a package, so that its relative imports find its siblings."""
     if path.is_relative_to(config_folder()):
         parts = path.relative_to(config_folder()).with_suffix('').parts
         return importlib.import_module('.'.join((PACKAGE, *parts)))
-    # Siblings are imported by `from . import name`, those beside the folder by `from ..folder`.
+    # Make two packages, so that a config can import siblings by `from . import name`, and configs
+    # of folders beside its own by `from ..folder`.
     outer, inner, name = (
         re.sub(r'\W', '_', text)
         for text in (f'configs of {path.parent.parent}', path.parent.name, path.stem)
@@ -199,7 +202,7 @@ def _import(path):
 
 @contextlib.contextmanager
 def _naming(path):
-    """Turns what a user's own config raises into an error that names the file and the line."""
+    """Turns an exception of a user's own config into an error that names the file and the line."""
     try:
         yield
     except ConfigError:
@@ -217,7 +220,7 @@ def _naming(path):
 
 
 def _flattened(config, prefix=''):
-    """Fields by name: {'propagation.radius': 12.0, ...}."""
+    """Lists fields by name: {'propagation.radius': 12.0, ...}."""
     fields = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict):
@@ -233,7 +236,7 @@ def _check_field(config, field):
     for part in re.split(r'[.\[]', field):
         if not isinstance(node, ConfigDict):
             if isinstance(node, (tuple, list, dict)):
-                return  # ml_collections knows how to index these.
+                return  # ml_collections itself checks indices into these.
             raise ConfigError(f'--config.{field}: {".".join(found)} is {node!r} and has no fields')
         if part not in node:
             names = ['.'.join((*found, name)) for name in node]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that hold the results of one set of settings."""
+"""Writes files whole or not at all, and ties a folder to the settings of the results in it."""
 
 import contextlib
 import csv
@@ -23,25 +23,25 @@ except ImportError:  # On Windows; there no lock is taken.
     fcntl = None
 
 _MARK = '.partial-'
-_LITTER = ('Thumbs.db', 'desktop.ini')  # Of file managers.
+_LITTER = ('Thumbs.db', 'desktop.ini')  # File managers leave these.
 
 
 def partial_path(path: str | os.PathLike) -> pathlib.Path:
-    """A new name beside `path`, hidden, for a file or folder while it is being written.
+    """Makes a new hidden name beside `path`, for a file or folder while it is being written.
 
-    No other call gives the same name, in this process or another. `remove_partial` finds it.
+    Every call gives another name, in other processes too. `remove_partial` finds such names.
     """
     path = pathlib.Path(path)
     return path.with_name(f'.{path.stem}{_MARK}{secrets.token_hex(4)}{path.suffix}')
 
 
 def remove_partial(folder: str | os.PathLike, owned: Iterable[str] = ()) -> None:
-    """Removes what a process that was killed left half-written.
+    """Removes half-written files that a killed process left.
 
-    To be called while no other process writes there, see `locked`.
+    Call it while no other process writes there, see `locked`.
 
     Args:
-      folder: that the files were written to.
+      folder: where the files were written.
       owned: names of folders in it that are searched as well, at any depth.
     """
     folder, pattern = pathlib.Path(folder), f'.*{_MARK}{"[0-9a-f]" * 8}*'
@@ -60,10 +60,10 @@ def remove(path: str | os.PathLike) -> None:
 
 
 def move(partial: pathlib.Path, path: pathlib.Path) -> None:
-    """Renames a finished file or folder to its own name, in place of what has that name.
+    """Renames a finished file or folder to its own name, and replaces what had that name.
 
-    Its files, and then the names in its folder, reach the disk before this returns: a record that
-    is written afterwards never speaks of files that a loss of power has emptied.
+    Its files, and then the names in its folder, reach the disk before this returns. So a record
+    that is written afterwards never names files that a loss of power has emptied.
     """
     for inner in [partial, *partial.rglob('*')] if partial.is_dir() else [partial]:
         _sync(inner)
@@ -75,9 +75,10 @@ def move(partial: pathlib.Path, path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A temporary path beside `path`, renamed to it if the block succeeds, else removed.
+    """Gives a temporary path beside `path`, and renames it to `path` if the block succeeds.
 
-    So a file under its own name is always whole. Its folder is made where missing.
+    If the block fails, the temporary file is removed. So a file under its own name is always whole.
+    Its folder is made where missing.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         yield temporary
         move(temporary, path)
     except OSError as error:
-        # Where writing to an open file fails, on a full disk, Python does not say of which.
+        # Where writing to an open file fails, as on a full disk, Python's error names no file.
         if error.errno is not None:
             error.filename = error.filename or os.fspath(path)
         raise
@@ -132,12 +133,12 @@ def _plain_cell(value):
 
 
 def as_json(value: Any) -> Any:
-    """A value as it comes back from `write_json` and `read_json`."""
+    """Returns a value as it comes back from `write_json` and `read_json`."""
     return json.loads(json.dumps(_finite(value)))
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The value in a JSON file.
+    """Reads the value in a JSON file.
 
     Raises:
       ValueError: it is damaged; the message names the file. OSError: it can't be read.
@@ -149,19 +150,20 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's content, in hexadecimal. Raises OSError where it can't be read."""
+    """Computes a file's SHA-256, in hexadecimal. Raises OSError where it can't be read."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def digest(paths: Iterable[str | os.PathLike], suffixes: Collection[str] = ()) -> str:
-    """SHA-256 over the names and contents of files, in hexadecimal: the identity of data.
+    """Computes one SHA-256 over the names and contents of files, in hexadecimal.
+
+    It identifies data: it stays the same when the data are moved to another folder.
 
     Args:
-      paths: of files, or of folders, which stand for all files in them but hidden ones and those
-        that file managers leave. The folders that lead to them do not count: moved elsewhere, the
-        data are the same.
-      suffixes: of the files in folders that count; all do where there are none.
+      paths: of files, or of folders. A folder stands for all files in it, but for hidden ones and
+        those that file managers leave.
+      suffixes: only files in folders with one of these endings count; () for all.
 
     Raises:
       OSError: a file can't be read.
@@ -184,24 +186,25 @@ def claim(
     owned: Collection[str] = (),
     are_ours: Callable[[], bool] = bool,
 ) -> None:
-    """Makes a folder the place of results with these settings, or refuses.
+    """Claims a folder for results of these settings; refuses if it holds others' results.
 
     Args:
-      path: of the JSON file in the folder that holds the settings.
+      path: the JSON file in the folder that holds the settings.
       settings: as JSON can hold them, in dicts.
-      changeable: names, 'outer/inner' or 'outer' for all below it, that may differ from those of an
-        earlier call.
-      write: False: only check, where another process writes.
-      owned: what the results are called in the folder, files or folders. Where none of these holds
-        a file there are no results yet, and any settings do.
-      are_ours: tells, where settings are missing or damaged, whether results that are there were
-        made with the settings now given; by default they are somebody else's, and stay.
+      changeable: names of settings that may differ from those of an earlier call: 'outer/inner', or
+        'outer' for all settings below it.
+      write: whether to write the settings; False where another process does.
+      owned: names of the files and folders of results in the folder. As long as none of these holds
+        a file, there are no results, and any settings are accepted.
+      are_ours: called where results are there but their settings are missing or damaged: says
+        whether they were made with the settings now given. By default they were not.
 
     Raises:
       ValueError: the folder holds results of other settings, and the message says which differ;
         or it holds something of these names that is not known to be a result; or the settings
         there are damaged, and nothing tells what they were.
     """
+    # Read the settings of results that are there.
     path = pathlib.Path(path)
     settings = as_json(settings)
     there = [name for name in owned if _holds_file(path.parent / name)]
@@ -220,6 +223,7 @@ def claim(
             f'{path.parent} holds {", ".join(there)}, but no {path.name} of an earlier run. Name '
             'another folder'
         )
+    # Compare them with those now given.
     if found is not None:
         found, wanted = (
             traverse_util.flatten_dict(values, sep='/') for values in (found, settings)
@@ -272,7 +276,8 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
                 'other process writes there',
                 stacklevel=3,
             )
-        # Whoever held the lock before may have removed the file meanwhile: then a new one is made.
+        # The process that held the lock before may have removed this file meanwhile. Then try again
+        # with a new file.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                 break
@@ -292,11 +297,11 @@ def _holds_file(path):
 
 
 def files_in(folder: pathlib.Path, suffixes: Collection[str] = ()) -> list[pathlib.Path]:
-    """The files in a folder, at any depth, in order; without hidden ones and litter.
+    """Lists the files in a folder, at any depth, in order, without hidden ones and litter.
 
     Args:
-      folder: that is searched.
-      suffixes: of the files; any where there are none.
+      folder: where to search.
+      suffixes: only files with one of these endings; () for all.
     """
     return sorted(
         path
@@ -309,7 +314,7 @@ def files_in(folder: pathlib.Path, suffixes: Collection[str] = ()) -> list[pathl
 
 
 def _sync(path):
-    """Has a file, or the names in a folder, written to the disk."""
+    """Makes the system write a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -318,7 +323,7 @@ def _sync(path):
 
 
 def _finite(value):
-    """A value as JSON can hold it, see `write_json`."""
+    """Makes a value one that JSON can hold, see `write_json`."""
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Where cells are, boxes around them, and crops of boxes.
+"""Coordinates of cells, boxes around them, and crops and samples of images.
 
 Coordinates are (row, column), in cells from the top left corner of the grid: its edges are at 0
 and at its size, and cell (i, j) has its centre at (i + 1/2, j + 1/2). In these coordinates a
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def cell_centers(height: int, width: int) -> np.ndarray:
-    """Coordinates `[height, width, 2]`, float32, of a grid's cells; (i, j): (i + .5, j + .5)."""
+    """The centres `[height, width, 2]`, float32, of a grid's cells: (i + 1/2, j + 1/2)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns], axis=-1).astype(np.float32) + 0.5
 
@@ -19,7 +19,7 @@ def cell_centers(height: int, width: int) -> np.ndarray:
 def box_of_size(
     coordinates: jax.Array, size: tuple[int, int], frame_size: tuple[int, int]
 ) -> jax.Array:
-    """The box of a given size around the mean of coordinates, moved into the frame where needed.
+    """Places a box of a given size around the mean of coordinates, moved into the frame if needed.
 
     Args:
       coordinates: `[..., N, 2]`, in cells.
@@ -44,9 +44,10 @@ def box_of_size(
 
 
 def box_of_spread(coordinates: jax.Array, frame_size: tuple[int, int]) -> jax.Array:
-    """The box around the mean c of coordinates that reaches 2 mean|x - c| to each side.
+    """Places a box around coordinates, as large as they are spread.
 
-    It is cut off at the edges of the frame. Gradients flow through its centre, not its size.
+    The box is around their mean c and reaches 2 mean|x - c| to each side. It is cut off at the
+    edges of the frame. Gradients flow through its centre, not its size.
 
     Args:
       coordinates: `[..., N, 2]`, in cells.
@@ -67,10 +68,11 @@ def box_of_spread(coordinates: jax.Array, frame_size: tuple[int, int]) -> jax.Ar
 
 
 def crop(images: jax.Array, boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Boxes of images, resampled bilinearly to a given size; differentiable in both.
+    """Crops boxes of images and resamples them bilinearly to a given size.
 
-    Cell i of n in the result is at top + (i + 1/2) (bottom - top) / n. Beyond the centres of the
-    outermost cells their value goes on. There is no smoothing where a box is made smaller.
+    Cell i of n in the result is at top + (i + 1/2) (bottom - top) / n. Places beyond the centres of
+    the outermost cells have these cells' values. Nothing is smoothed where a box is made smaller.
+    Differentiable in images and boxes.
 
     Args:
       images: `[B, H, W, C]`, images or features, floating point.
@@ -84,8 +86,8 @@ def crop(images: jax.Array, boxes: jax.Array, size: tuple[int, int]) -> jax.Arra
     """
     rows = _interpolation(boxes[:, 0], boxes[:, 2], size[0], images.shape[1])
     columns = _interpolation(boxes[:, 1], boxes[:, 3], size[1], images.shape[2])
-    # A box is a product of two intervals: two products of matrices, which accelerators prefer to
-    # gathering.
+    # A box is a product of two intervals, so a crop is two products of matrices. Accelerators
+    # compute these faster than they gather single cells.
     precision = jax.lax.Precision.HIGHEST
     images = jnp.einsum('bhi,biwc->bhwc', rows, images, precision=precision)
     return jnp.einsum('bwj,bhjc->bhwc', columns, images, precision=precision)
@@ -102,13 +104,13 @@ def _interpolation(start: jax.Array, end: jax.Array, size: int, cells: int) -> j
 def affine_places(
     theta: jax.Array, size: int, frame_size: int, corner_aligned: bool = True
 ) -> jax.Array:
-    """Where the pixels of a square patch lie in a square frame, by an affine map.
+    """Finds where the pixels of a square patch lie in a square frame, by an affine map.
 
     The map takes (x, y) in the patch to (x, y) in the frame, both from -1 to 1: columns first, as
     in Spatial Transformer Networks.
 
     Args:
-      theta: `[B, 2, 3]`, a 2 x 2 matrix and behind it the shift.
+      theta: `[B, 2, 3]`, a 2 x 2 matrix and, in the last column, the shift.
       size: of the patch, in pixels or cells.
       frame_size: of the frame.
       corner_aligned: -1 and 1 are the centres of the outermost pixels, as in PyTorch up to 1.2;
@@ -131,10 +133,10 @@ def affine_places(
 
 
 def sample(images: jax.Array, places: jax.Array) -> jax.Array:
-    """Images at any places, interpolated bilinearly; differentiable in both.
+    """Reads images at any places, interpolated bilinearly.
 
-    Outside the image everything is 0, so that values fade to 0 within a cell of the outermost
-    centres.
+    Outside the image everything is 0, so values fade to 0 within one cell beyond the outermost
+    centres. Differentiable in images and places.
 
     Args:
       images: `[B, H, W, C]`, images or features, floating point.
@@ -147,7 +149,7 @@ def sample(images: jax.Array, places: jax.Array) -> jax.Array:
     positions = places - 0.5
     corner = jnp.floor(positions)
     share = (positions - corner)[..., None, :]
-    # The four cells around each place. Far away places would overflow integers.
+    # The four cells around each place. The clip keeps places far away from overflowing integers.
     corner = jnp.clip(corner, -2, size + 1).astype(jnp.int32)[..., None, :]
     offsets = jnp.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
     cells = corner + offsets
@@ -160,7 +162,7 @@ def sample(images: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def resize_and_pad(images: jax.Array, size: int) -> jax.Array:
-    """Images as squares: the longer side is resized to `size`, the shorter one padded to it.
+    """Makes images square: resizes the longer side to `size` and pads the shorter one to it.
 
     The image is in the middle; the padding mirrors it at its outermost pixels.
 

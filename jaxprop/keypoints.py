@@ -1,8 +1,8 @@
-"""Keypoints in and out: coordinates of joints to soft labels of feature cells, and back.
+"""Converts coordinates of joints to soft labels of feature cells, and back.
 
-Positions are (x, y) in pixels of the frame, whole numbers at the centres of pixels, the first one
-0; NaN where there is no joint. Cell i of the features lies at pixel i times the cell's size, as the
-output of convolutions with odd kernels and symmetric padding does.
+Positions are (x, y) in pixels of the frame: (0, 0) is the centre of the first pixel. A joint that
+is not there is NaN. Cell i of the features lies at pixel i times the cell's size, as the output of
+convolutions with odd kernels and symmetric padding does.
 
 Shapes: H, W feature cells, J joints, L = J + 1 labels, the background first.
 """
@@ -18,7 +18,7 @@ METHODS = ('gaussian', 'stamp', 'cell')
 def cell_size(
     frame_size: tuple[int, int], input_size: tuple[int, int], stride: int
 ) -> tuple[float, float]:
-    """(height, width) of a feature cell in pixels of the frame: stride * frame / input.
+    """Computes (height, width) of a feature cell in pixels of the frame: stride * frame / input.
 
     Args:
       frame_size: (height, width) of the frame.
@@ -36,16 +36,16 @@ def encode_keypoints(
     method: str = 'stamp',
     sigma: float = 0.5,
 ) -> jax.Array:
-    """Joints as soft labels of feature cells: one map for each, and the background.
+    """Draws joints as soft labels of feature cells: one map for each joint, and the background.
 
     With p = position / cell size, the map of a joint is
 
         'gaussian'  exp(-|c - p|^2 / (2 sigma^2)) at every cell c
-        'stamp'     what CRW and UVC released: the Gaussian around a whole cell near p, in a window
+        'stamp'     the Gaussian around a whole cell near p, as CRW and UVC released it, in a window
                     of 6 sigma + 1 cells from int(p - 3 sigma) to int(p + 3 sigma + 1). For sigma
                     1/2 these are 4 x 4 cells around p rounded, halves up; but int() cuts towards
                     zero, so the centre lies one cell further on for p below 1.5
-        'cell'      1 at the cell int(p), what CRW has for sigma = 0
+        'cell'      1 at the cell int(p), which is CRW's map for sigma = 0
 
     A map is zero where the joint is NaN, and where all of the window is outside the grid. The
     background is 1 where all joints are exactly 0, else 0; for 'gaussian' it is 1 - the largest
@@ -89,7 +89,7 @@ def encode_keypoints(
 
 
 def decode_keypoints(labels: jax.Array, cell: tuple[float, float], num_cells: int = 3) -> jax.Array:
-    """Positions of joints from soft labels: the mean of each joint's strongest cells.
+    """Finds the positions of joints in soft labels: the mean of each joint's strongest cells.
 
     x = cell width * sum_c w_c x_c / sum_c w_c over the `num_cells` cells with the largest values
     w_c; likewise y. A joint whose strongest cells sum to 0 is lost: NaN.
@@ -129,7 +129,7 @@ def decode_keypoints(labels: jax.Array, cell: tuple[float, float], num_cells: in
 
 
 def _profile(position, length, method, sigma):
-    """`[J, length]`: the maps along one axis, of which they are products."""
+    """The maps along one axis, `[J, length]`. A joint's map is the product of its two profiles."""
     index = jnp.arange(length)
     position = position[:, None]
     if method == 'gaussian':
@@ -140,7 +140,7 @@ def _profile(position, length, method, sigma):
         inside = (index >= start) & (index < end)
         profile = jnp.where(inside, _bell(index - start - centre, sigma), 0)
     else:
-        # As int() does, this brings a position just outside the frame to its first cell.
+        # Truncation, as int() does it, brings a position just outside the frame to its first cell.
         profile = (index == jnp.trunc(position)).astype(jnp.float32)
     return jnp.where(jnp.isnan(position), 0, profile)
 

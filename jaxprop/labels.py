@@ -1,4 +1,4 @@
-"""Label maps in and out: ids of pixels to soft labels of feature cells, and back.
+"""Converts label maps (ids of pixels) to soft labels of feature cells, and back.
 
 Shapes: H0, W0 pixels of the label map, H, W feature cells, L labels.
 """
@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-METHODS = ('area', 'nearest', 'bilinear')  # Of `resize_matrix`.
+METHODS = ('area', 'nearest', 'bilinear')  # The methods of `resize_matrix`.
 _VOID = 255
 
 
 def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
-    """The linear map that resizes one axis: y = R x. Every row sums to 1.
+    """Makes the matrix R that resizes one axis: y = R x. Every row sums to 1.
 
-    Pixels are intervals of an axis of which source and target cover the same length: the centre of
-    target pixel i lies at (i + 1/2) * source / target in source pixels.
+    Pixels are intervals of the axis. Source and target pixels together cover the same length, so
+    the centre of target pixel i lies at (i + 1/2) * source / target in source pixels.
 
     Args:
       source: number of source pixels.
@@ -34,7 +34,7 @@ def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
     if source < 1 or target < 1:
         raise ValueError(f'the sizes are {source} and {target}; both must be at least 1')
     if method == 'area':
-        # In units of 1 / (source * target) every boundary is a whole number.
+        # Count in units of 1 / (source * target): every boundary is then a whole number.
         start = np.arange(target)[:, None] * source
         pixel = np.arange(source)[None] * target
         overlap = np.minimum(start + source, pixel + target) - np.maximum(start, pixel)
@@ -42,7 +42,7 @@ def resize_matrix(source: int, target: int, method: str) -> np.ndarray:
     if method == 'nearest':
         return np.eye(source, dtype=np.float32)[_nearest(source, target)]
     if method == 'bilinear':
-        # A centre's position among the source's centres; beyond them it is the outermost one.
+        # Where each target centre lies among the source centres; beyond them, at the outermost one.
         position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
         distance = np.abs(position[:, None] - np.arange(source)[None])
         return np.maximum(1 - distance, 0).astype(np.float32)
@@ -75,7 +75,7 @@ def resize(array: jax.Array, size: tuple[int, int], method: str) -> jax.Array:
 
 
 def label_values(ids: np.ndarray) -> np.ndarray:
-    """The ids that a video's labels stand for: those of its first frame, background first.
+    """Lists the ids that a video's labels stand for: those of its first frame, background first.
 
     A 255 beside other objects marks void pixels, which are background; as the only id beside 0 it
     is the object (DAVIS-2016).
@@ -89,6 +89,11 @@ def label_values(ids: np.ndarray) -> np.ndarray:
 
     Raises:
       ValueError: not a two-dimensional map of integers from 0 up.
+
+    >>> import jaxprop
+    >>> import numpy as np
+    >>> jaxprop.label_values(np.array([[0, 0, 7], [3, 3, 7]]))
+    array([0, 3, 7], dtype=int32)
     """
     ids = np.asarray(ids)
     if ids.ndim != 2 or ids.dtype.kind not in 'iub':
@@ -105,7 +110,7 @@ def label_values(ids: np.ndarray) -> np.ndarray:
 def encode(
     ids: jax.Array, values: jax.Array, grid: tuple[int, int], method: str = 'bilinear'
 ) -> jax.Array:
-    """A label map as soft labels of feature cells: one-hot at full size, then resized.
+    """Turns a label map into soft labels of feature cells: one-hot at full size, then resized.
 
     Args:
       ids: integers `[H0, W0]`.
@@ -119,6 +124,14 @@ def encode(
 
     Raises:
       ValueError: shapes that do not fit, or an unknown method.
+
+    >>> import jaxprop
+    >>> import numpy as np
+    >>> ids = np.array([[0, 0, 7, 7], [0, 0, 7, 7]])  # 2 x 4 pixels
+    >>> soft = jaxprop.encode(ids, values=[0, 7], grid=(1, 2), method='area')
+    >>> soft[0]  # A cell a row: the shares of the background and of object 7.
+    Array([[1., 0.],
+           [0., 1.]], dtype=float32)
     """
     if ids.ndim != 2:
         raise ValueError(f'ids are {list(ids.shape)}; they must be [H0, W0]')
@@ -136,9 +149,10 @@ def decode(
     min_max: bool = False,
     decode_size: tuple[int, int] | None = None,
 ) -> jax.Array:
-    """Soft labels as a label map: bilinear upsampling, then the largest label of each pixel.
+    """Turns soft labels into a label map: enlarges them and takes the largest label of each pixel.
 
-    Of equal labels the first wins, so the background where no label has any weight.
+    Enlarging is bilinear. Of equal labels the first wins: a pixel without any weight becomes
+    background.
 
     Args:
       labels: `[..., H, W, L]`.
@@ -146,15 +160,21 @@ def decode(
       size: (H0, W0) of the result.
       min_max: scale each label to [0, 1] over the upsampled frame before labels are compared, see
         `min_max_normalize`. A label that is the same everywhere becomes zero.
-      decode_size: pixels are decided at this size and their ids then brought to `size` by nearest
-        neighbour: UVC, TimeCycle and DINO decide at the network's input size. None decides at
-        `size`.
+      decode_size: labels are compared at this size, and the ids then brought to `size` by nearest
+        neighbour. UVC, TimeCycle and DINO compare at the network's input size. None: at `size`.
 
     Returns:
       int32 ids `[..., H0, W0]`.
 
     Raises:
       ValueError: shapes that do not fit.
+
+    >>> import jaxprop
+    >>> import numpy as np
+    >>> soft = np.array([[[0.9, 0.1], [0.2, 0.8]]], np.float32)  # 1 x 2 cells, 2 labels
+    >>> jaxprop.decode(soft, values=[0, 7], size=(2, 4))
+    Array([[0, 0, 7, 7],
+           [0, 0, 7, 7]], dtype=int32)
     """
     values = _check_values(values)
     if labels.ndim < 3 or labels.shape[-1] != values.size:
@@ -164,8 +184,8 @@ def decode(
         )
     _check_size(size)
     if min_max:
-        # Rounding while upsampling would make a constant label vary, and min-max would stretch
-        # that to the whole range.
+        # Upsampling rounds, so a constant label would vary a little, and min-max would stretch
+        # that to the whole range. Set such labels to 0 first.
         constant = jnp.ptp(labels, axis=(-3, -2), keepdims=True) == 0
         labels = jnp.where(constant, 0, labels)
     labels = resize(labels, size if decode_size is None else decode_size, 'bilinear')
@@ -181,8 +201,8 @@ def decode(
 def min_max_normalize(label: jax.Array) -> jax.Array:
     """Scales each class of a soft label `[..., H, W, L]` to [0, 1] over the frame.
 
-    (y - min y) / (max y - min y). A class that is the same everywhere, a vanished one too,
-    becomes zero: it has no place where it is stronger, and the quotient would be 0 / 0.
+    The result is (y - min y) / (max y - min y). A class that is the same everywhere, such as one
+    that has vanished, becomes zero: the quotient would be 0 / 0.
     """
     low = jnp.min(label, axis=(-3, -2), keepdims=True)
     span = jnp.max(label, axis=(-3, -2), keepdims=True) - low
@@ -190,15 +210,15 @@ def min_max_normalize(label: jax.Array) -> jax.Array:
 
 
 def harden(label: jax.Array) -> jax.Array:
-    """One-hot of the largest class of a soft label `[..., L]`; the first one where tied."""
+    """Makes a soft label `[..., L]` one-hot at its largest class, the first one where tied."""
     return jax.nn.one_hot(jnp.argmax(label, axis=-1), label.shape[-1], dtype=label.dtype)
 
 
 def _nearest(source, target):
     """`[target]`: the source pixel that holds each target pixel's centre.
 
-    The centres are summed up as Pillow does: some lie on the boundary of two source pixels (two
-    columns of 854 from 832), and there the rounding of that sum decides.
+    The centres are running sums, as in Pillow. Some centres lie on the boundary of two source
+    pixels (two columns of 854 from 832), and there the rounding of the sum decides.
     """
     steps = np.full(target, source / target)
     steps[0] /= 2

@@ -25,7 +25,7 @@ class Memory:
 
     Attributes:
       num_frames: n, how many of the latest frames are context, beside the kept ones.
-      step: of the latest frames every so many-th one is context, the latest one first.
+      step: every `step`-th of the latest frames is context, counted back from the latest one.
       keep_first: frame 0 stays context for the whole video. Without it frame 0 is a frame of the
         queue like any other.
       kept_frames: numbers of later frames that stay context as well.
@@ -33,11 +33,15 @@ class Memory:
         frame 0, which compete in the selection and count in an average; 'first_once': one copy of
         frame 0, beside the kept one; 'mask': nothing.
       predict_first: the latest copy of frame 0 has the label that is predicted for frame 0 from
-        the others, not the given one. The labels are those of a video in which frame 0 stands
-        twice. An error of released code that published numbers have in them.
+        the other copies, not the given one, as if frame 0 stood twice in the video. Released code
+        has this error, and published numbers contain it.
 
     Raises:
       ValueError: no frame would be context, or a value is out of its range.
+
+    >>> import jaxprop
+    >>> jaxprop.Memory(num_frames=7).num_slots  # Frame 0 and the latest 7 frames.
+    8
     """
 
     num_frames: int = 20
@@ -148,18 +152,18 @@ class ContextFrames:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(H, W)."""
+        """(H, W), the number of rows and columns of feature cells."""
         _, height, width, _ = self.features.shape
         return height, width
 
     @property
     def num_slots(self) -> int:
-        """M."""
+        """M, the number of context frames."""
         return self.features.shape[0]
 
 
 def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ()) -> Context:
-    """The context after frame 0.
+    """Makes the context after frame 0.
 
     Args:
       memory: which frames are remembered.
@@ -173,16 +177,15 @@ def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ())
     if memory.padding != 'repeat_first':
         valid[int(memory.keep_first) :] = False
         if memory.num_frames and (memory.padding == 'first_once' or not memory.keep_first):
-            # Pushes go round from the queue's first slot, so its last slot holds its oldest frame.
+            # Pushes fill the queue from its first slot on, so frame 0, the oldest, is in the last.
             valid[-1] = True
 
-    # Empty slots are filled with copies of frame 0, so that no NaN can arise; `valid` gives them
-    # zero weight.
+    # Empty slots get copies of frame 0, so that no NaN can arise. `valid` gives them no weight.
     def fill(frame):
         return jnp.broadcast_to(frame, (num_stored, *frame.shape))
 
-    # Labels come from the features of the frames that follow: inside `jax.shard_map` both must
-    # vary over the same devices from the start.
+    # Later labels are computed from features. So inside `jax.shard_map` labels must vary over the
+    # same devices as features, from the start.
     label = vary_like(label, features)
     entry = jax.tree.map(lambda x: vary_like(x, features, label), entry)
     return Context(
@@ -195,7 +198,17 @@ def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ())
 
 
 def replace_latest(memory: Memory, context: Context, label: jax.Array, entry: Any = ()) -> Context:
-    """The context with another label `[H, W, L]`, and entry, of the latest frame in the queue."""
+    """Replaces the label of the latest frame in the queue.
+
+    Args:
+      memory: which frames are context.
+      context: its latest frame is the one that `push` took in last.
+      label: `[H, W, L]`.
+      entry: what the rule keeps of the frame with this label.
+
+    Returns:
+      The context with the new label and entry.
+    """
     slot = _latest(memory, context.time)
     labels, entries = jax.tree.map(
         lambda stored, frame: stored.at[slot].set(frame),
@@ -208,14 +221,17 @@ def replace_latest(memory: Memory, context: Context, label: jax.Array, entry: An
 def push(
     memory: Memory, context: Context, features: jax.Array, label: jax.Array, entry: Any = ()
 ) -> Context:
-    """The context with one more frame, which takes the place of the oldest one in the queue.
+    """Takes a frame into the context, in place of the oldest one in the queue.
 
     Args:
       memory: as for `init`.
       context: the stored frames.
       features: `[H, W, C]` of the frame.
       label: `[H, W, L]`.
-      entry: what the rule keeps of it.
+      entry: what the rule keeps of the frame.
+
+    Returns:
+      The context with the frame.
     """
 
     def take(stored, frame):
@@ -234,21 +250,26 @@ def push(
 
 
 def read(memory: Memory, context: Context) -> ContextFrames:
-    """The context frames of the next frame, with their numbers in the video."""
+    """Reads the context frames of the next frame, with their numbers in the video.
+
+    Args:
+      memory: which frames are context.
+      context: the stored frames.
+    """
     ages = np.arange(0, memory.queue_length, memory.step)
     stored = (context.features, context.labels, context.valid, context.entries)
     if memory.step > 1:
-        # Only some of the stored frames are context, the latest first.
+        # Pick the stored frames that are context, the latest first.
         queued = memory.num_kept + (_turn(memory, context.time) - ages) % memory.queue_length
         used = jnp.concatenate([jnp.arange(memory.num_kept), queued])
         stored = jax.tree.map(lambda held: held[used], stored)
     else:
-        # In the order of the slots, which go round.
+        # All stored frames are context. They stay in their slots; only their ages go round.
         ages = (_turn(memory, context.time) - ages) % max(memory.queue_length, 1)
     features, labels, valid, entries = stored
+    # Number the frames, and let a kept frame that is still in the queue count once.
     queued = jnp.maximum(context.time - 1 - ages, 0)
     if memory.kept_frames:
-        # A kept frame that is still in the queue counts once.
         is_twice = jnp.any(queued[:, None] == np.array(memory.kept_frames), axis=-1)
         valid = valid.at[memory.num_kept :].set(valid[memory.num_kept :] & ~is_twice)
     kept = (0,) * memory.keep_first + memory.kept_frames
@@ -266,7 +287,7 @@ def read(memory: Memory, context: Context) -> ContextFrames:
 
 
 def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
-    """Returns the same array, marked as different on the devices on which the others are.
+    """Returns the same array, marked as varying over the devices over which the others vary.
 
     An array that a loop carries, or that a branch returns, must say from the start over which
     devices it varies inside `jax.shard_map`, and to which mesh it belongs where sharding is part of
@@ -279,10 +300,10 @@ def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
 
 
 def _latest(memory, time):
-    """The slot of the latest frame when so many have been seen; frame 0's at first."""
+    """The slot of the latest frame when `time` frames have been seen; at first that of frame 0."""
     return memory.num_kept + _turn(memory, time) % memory.queue_length
 
 
 def _turn(memory, time):
-    """How often the queue has been pushed to, less 1; the prediction of frame 0 is one push."""
+    """One less than the number of pushes so far; the prediction of frame 0 counts as a push."""
     return time - 2 + memory.predict_first

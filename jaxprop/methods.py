@@ -1,7 +1,7 @@
-"""The published systems as methods, and the flat settings by which command lines name factors.
+"""Methods of published systems, and methods from the flat settings of configs and command lines.
 
-Each function gives the factors of one system's released evaluation on DAVIS as a `Propagation`;
-`dataclasses.replace` changes any of them. `from_settings` is the one place where names as strings
+Each function returns the `Propagation` of one system, with the settings of its released evaluation
+on DAVIS. `dataclasses.replace` changes any of them. `from_settings` is the one place where strings
 become objects.
 """
 
@@ -27,10 +27,19 @@ from jaxprop.rules.tracked import TrackedBoxes
 def crw(
     *, k: int = 10, num_frames: int = 20, radius: float = 12.0, temperature: float = 0.05
 ) -> Propagation:
-    """CRW: the k nearest of all context cells, frame 0 free, repeated while the video starts.
+    """CRW: labels from the k nearest cells of all context frames, within a circle.
+
+    Frame 0 is always context and without the circle. While the video starts, copies of frame 0
+    stand for frames that are not there yet.
 
     Source: Jabri, Owens, Efros, "Space-Time Correspondence as a Contrastive Random Walk", NeurIPS
     2020, as released.
+
+    Args:
+      k: how many context cells a target cell takes its label from.
+      num_frames: n, how many of the latest frames are context beside frame 0.
+      radius: of the circle around the target cell, in feature cells.
+      temperature: T of the softmax over the neighbours.
 
     >>> from jaxprop import methods
     >>> methods.crw(k=5).rule.k
@@ -45,10 +54,11 @@ def crw(
 def vfs(
     *, k: int = 10, num_frames: int = 20, radius: float = 12.0, temperature: float = 0.07
 ) -> Propagation:
-    """VFS: as CRW, but frame 0 is restricted too, and stands twice while the video starts.
+    """VFS: as `crw`, but the circle binds frame 0 too, and frame 0 stands twice at the start.
 
     Source: Xu and Wang, "Rethinking Self-supervised Correspondence Learning: A Video Frame-level
     Similarity Perspective", ICCV 2021, as released.
+    Arguments as in `crw`.
     """
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='first_once'),
@@ -59,10 +69,11 @@ def vfs(
 def dino(
     *, k: int = 5, num_frames: int = 7, reach: int = 12, temperature: float = 0.1
 ) -> Propagation:
-    """DINO: the k nearest within a square of at most `reach` cells around the target cell.
+    """DINO: labels from the k nearest cells within a square of `reach` cells to each side.
 
     Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
     as released; there ties with the k-th neighbour are kept as well.
+    Arguments as in `crw`; `reach` is the largest distance in rows and in columns, in cells.
     """
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='mask'),
@@ -73,14 +84,16 @@ def dino(
 def dinov3(
     *, k: int = 5, num_frames: int = 7, reach: int = 12, temperature: float = 0.2
 ) -> Propagation:
-    """DINOv3: as DINO, within a circle of at most `reach` cells, at twice the temperature.
+    """DINOv3: as `dino`, within a circle of `reach` cells, at twice the temperature.
 
     Source: Simeoni et al., "DINOv3", 2025: the notebook on tracking segmentations of its release.
     As there, and in DINO, features have unit length, frame 0 is restricted too, the context grows
     while the video starts, and the softmax is over the neighbours; ties with the k-th of them are
     kept as well there. The release does not say which factors the numbers of its tables have.
+    Arguments as in `dino`.
     """
-    # Squares of distances are whole numbers, so that none lies between reach^2 and this radius^2.
+    # Squares of distances between cells are whole numbers. So the region `< radius` holds exactly
+    # the cells of distance `<= reach`.
     region = Disk(math.sqrt(reach**2 + 0.5), bind_first=True)
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='mask'),
@@ -91,10 +104,11 @@ def dinov3(
 def rsp(
     *, k: int = 7, num_frames: int = 30, reach: int = 30, temperature: float = 0.1
 ) -> Propagation:
-    """RSP: DINO's code with more neighbours of a longer and wider context.
+    """RSP: as `dino`, with more neighbours, more context frames and a larger square.
 
     Source: Jang et al., "Visual Representation Learning with Stochastic Frame Prediction", ICML
     2024, as released.
+    Arguments as in `dino`.
     """
     return dino(k=k, num_frames=num_frames, reach=reach, temperature=temperature)
 
@@ -102,10 +116,11 @@ def rsp(
 def crop_mae(
     *, k: int = 7, num_frames: int = 20, radius: float = 20.0, temperature: float = 0.7
 ) -> Propagation:
-    """CropMAE, which is evaluated as SiamMAE: CRW's code with a wider region and a flat softmax.
+    """CropMAE and SiamMAE: as `crw`, with a larger circle and a higher temperature.
 
     Source: Eymael et al., "Efficient Image Pre-Training with Siamese Cropped Masked Autoencoders",
     ECCV 2024, as released.
+    Arguments as in `crw`.
     """
     return crw(k=k, num_frames=num_frames, radius=radius, temperature=temperature)
 
@@ -113,10 +128,11 @@ def crop_mae(
 def spa_then_temp(
     *, k: int = 10, num_frames: int = 20, reach: int = 35, temperature: float = 0.07
 ) -> Propagation:
-    """Spa-then-Temp: as VFS, within a square of at most `reach` cells, 35 at stride 4, 12 at 8.
+    """Spa-then-Temp: as `vfs`, within a square of `reach` cells, 35 at stride 4 or 12 at stride 8.
 
     Source: Li and Liu, "Spatial-then-Temporal Self-Supervised Learning for Video Correspondence",
     CVPR 2023, as released.
+    Arguments as in `dino`.
     """
     return Propagation(
         memory=Memory(num_frames=num_frames, padding='first_once'),
@@ -125,10 +141,12 @@ def spa_then_temp(
 
 
 def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propagation:
-    """UVC without its boxes: k cells of each frame, their softmax over the whole frame.
+    """UVC without its boxes: labels from the k nearest cells of each context frame, averaged.
 
+    The softmax in each frame is over all of its cells.
     Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS
     2019, as released.
+    Arguments as in `crw`; `k` cells are taken of each context frame.
     """
     rule = TopK(
         k=k,
@@ -142,9 +160,10 @@ def uvc(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propaga
 
 
 def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) -> Propagation:
-    """UVC with its boxes, and the errors of the released code that its numbers have in them.
+    """UVC with a box for each class, and with the errors of the released code.
 
-    Source: as `uvc`.
+    The published numbers contain these errors, see `TrackedBoxes`. Source and arguments: as in
+    `uvc`.
     """
     rule = TrackedBoxes(
         k=k, temperature=temperature, stop='signed', cells='corner', limit='pixels', lost='gone'
@@ -153,11 +172,12 @@ def uvc_tracked(*, k: int = 5, num_frames: int = 7, temperature: float = 1.0) ->
 
 
 def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5) -> Propagation:
-    """TimeCycle: k cells of each frame; labels are fed back scaled to [0, 1].
+    """TimeCycle: labels from the k nearest cells of each context frame, scaled to [0, 1].
 
     Source: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-consistency of Time", CVPR
     2019, as released: affinities are scaled by the root of its 512 channels, and the context of
     frames 1 to 7 holds the label predicted for frame 0, an error that its numbers have in them.
+    Arguments as in `uvc`.
     """
     rule = TopK(
         k=k,
@@ -171,10 +191,11 @@ def timecycle(*, k: int = 5, num_frames: int = 7, temperature: float = 512**-0.5
 
 
 def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
-    """CorrFlow: attention to a window of the frame before, and to nothing else.
+    """CorrFlow: labels from all cells of a window in the frame before, and from no other frame.
 
     Source: Lai and Xie, "Self-supervised Learning for Video Correspondence Flow", BMVC 2019, as
     released.
+    Arguments as in `crw`; the window is a square, of `radius` - 1 cells to each side.
     """
     return Propagation(
         memory=Memory(num_frames=1, keep_first=False, padding='mask'),
@@ -185,10 +206,11 @@ def corrflow(*, radius: float = 7.0, temperature: float = 1.0) -> Propagation:
 
 
 def mast(*, radius: float = 13.0, temperature: float = 1.0) -> Propagation:
-    """MAST: attention to windows around predicted places in frames 0, 5, t - 1, t - 3 and t - 5.
+    """MAST: labels from windows around predicted places in frames 0, 5, t - 1, t - 3 and t - 5.
 
     Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, as
     released, with the two errors that its numbers have in them.
+    Arguments as in `corrflow`.
     """
     return Propagation(
         memory=Memory(num_frames=3, step=2, kept_frames=(5,), padding='mask'),
@@ -201,9 +223,10 @@ def mast(*, radius: float = 13.0, temperature: float = 1.0) -> Propagation:
 
 
 def still_image(*, k: int = 10, num_frames: int = 20, radius: float = 12.0) -> Propagation:
-    """The study's best factors for networks of still images: CRW's, with T = 1.
+    """The study's best settings for networks trained on still images: `crw` with T = 1.
 
     Source: McKee et al., BMVC 2022, Table 6b.
+    Arguments as in `crw`.
     """
     return crw(k=k, num_frames=num_frames, radius=radius, temperature=1.0)
 
@@ -211,9 +234,10 @@ def still_image(*, k: int = 10, num_frames: int = 20, radius: float = 12.0) -> P
 def still_image_per_frame(
     *, k: int = 5, num_frames: int = 7, inverse_temperature: float = 40
 ) -> Propagation:
-    """The study's per-frame factors for networks of still images: UVC's, on unit features.
+    """The study's per-frame settings for networks trained on still images: `uvc`, unit features.
 
     Source: McKee et al., BMVC 2022, Tables 1 to 3 and Figure 4.
+    Arguments as in `uvc`; `inverse_temperature` is 1/T.
     """
     method = uvc(k=k, num_frames=num_frames, temperature=1 / inverse_temperature)
     return dataclasses.replace(method, normalize_features=True)
@@ -221,7 +245,7 @@ def still_image_per_frame(
 
 # Flat settings.
 
-# Names whose meaning stands elsewhere under another name.
+# Fields of the dataclasses whose flat settings have another name.
 _FLAT_NAMES = {
     'k': 'num_neighbors',
     'num_frames': 'num_context',
@@ -235,12 +259,12 @@ _RESTRICTIONS: Mapping[str, type] = {
     'track': TrackedBoxes,
     'predicted': PredictedWindow,
 }
-# Rules that fix a factor: the only value that its flat setting may have.
+# Rules that work in one way only: the one value that a flat setting may have with them.
 _FIXED: Mapping[type, Mapping[str, Any]] = {
     TrackedBoxes: {'aggregation': 'per_frame', 'restrict_first': True},
     PredictedWindow: {'num_neighbors': None, 'softmax': 'region', 'restrict_first': True},
 }
-# The errors of released systems, by the names they have in `as_released`.
+# The errors of released systems by their names in `as_released`: field and value that have them.
 _RELEASED_ERRORS: Mapping[str, tuple[str, Any]] = {
     'signed_stop': ('stop', 'signed'),
     'corner_cells': ('cells', 'corner'),
@@ -271,7 +295,7 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 def from_settings(**flat: Any) -> Propagation:
-    """The method that flat settings describe, as configs and command lines have them.
+    """Makes a method of flat settings, as configs and command lines have them.
 
     Args:
       **flat: names that are left out have CRW's values.
@@ -306,7 +330,7 @@ def from_settings(**flat: Any) -> Propagation:
         if error not in _RELEASED_ERRORS:
             raise ValueError(f'as_released holds {error!r}; {_known(error, _RELEASED_ERRORS)}')
 
-    # The region, or the rule that is one.
+    # A restriction names a region, or a rule that has its own: build the rule.
     kind = _restriction(given.pop('restriction'))
     renamed = {new: given.get(old) for new, old in _FLAT_NAMES.items() if old in given}
     values = {**given, **renamed, **dict(_RELEASED_ERRORS[error] for error in errors)}
@@ -334,7 +358,7 @@ def from_settings(**flat: Any) -> Propagation:
         feedback=given['feedback'],
     )
 
-    # A name that no part has is a mistake.
+    # Refuse a name that no part has.
     parts = (kind, region, Memory, TopK, Attention, Propagation)
     known = {*_DEFAULTS, *EXECUTION, 'method'}.union(*map(_names, parts))
     known -= {'rule', 'memory', *(name for name, _ in _RELEASED_ERRORS.values())}
@@ -347,7 +371,7 @@ def from_settings(**flat: Any) -> Propagation:
 
 
 def execution_from_settings(**flat: Any) -> Execution:
-    """The `Execution` that flat settings describe: of them `implementation` and `query_chunk`.
+    """Makes an `Execution` of the flat settings `implementation` and `query_chunk`.
 
     Raises:
       ValueError: a value that is not among the known ones.
@@ -356,7 +380,7 @@ def execution_from_settings(**flat: Any) -> Execution:
 
 
 def settings(method: Propagation) -> dict[str, Any]:
-    """The flat settings of a method: `from_settings(**settings(method)) == method`.
+    """Lists the flat settings of a method: `from_settings(**settings(method)) == method`.
 
     Names without a meaning for the method have their default values.
     """
@@ -395,7 +419,7 @@ def _method(name):
 
 
 def own_names() -> tuple[str, ...]:
-    """The flat names that only regions and rules of your own have, in files of jaxprop/rules."""
+    """Lists the flat names of settings that only your own files in jaxprop/rules have."""
     kinds = [_find_kind(module) for module in _own_modules()]
     names = set().union(*(_names(kind) for kind in kinds if kind is not None))
     return tuple(sorted(names - {*_DEFAULTS, 'region'}))
@@ -419,7 +443,7 @@ def _own_modules():
 
 
 def _find_kind(module_name) -> type | None:
-    """The dataclass that is named as its module: 'narrow_band' has NarrowBand; None without one."""
+    """The dataclass that has its module's name, NarrowBand of 'narrow_band'; None without one."""
     module = importlib.import_module(f'{rules.__name__}.{module_name}')
     for name, kind in vars(module).items():
         is_class = isinstance(kind, type) and dataclasses.is_dataclass(kind)
@@ -452,7 +476,7 @@ def _fields(kind):
 
 
 def _build(kind, values):
-    """A part of a method from those of the values that it has a name for."""
+    """Builds a part of a method from those values that are its fields."""
     return kind(**{f.name: values[f.name] for f in _fields(kind) if f.name in values})
 
 
@@ -468,6 +492,6 @@ def _check_fixed(kind, given):
 
 
 def _known(name, known):
-    """What to say of a wrong name: the nearest right one, and all of them."""
+    """The end of a message about a wrong name: the nearest right one, and all of them."""
     near = nearest(name, known)
     return (f'did you mean {near!r}? ' if near else '') + f'Known: {", ".join(sorted(known))}'

@@ -1,16 +1,16 @@
-"""Errors for names that are looked up: of networks, objectives and the like."""
+"""Errors for wrong names of networks, objectives and the like, with the nearest right name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like a wrong one, whatever its capitals; None if none is alike.
+    """Finds the known name that is most like a wrong one, capitals aside; None if none is alike.
 
     Args:
       name: the wrong one.
       known: the right ones.
-      cutoff: how alike they must be at least: 0 not at all, 1 equal.
+      cutoff: how alike they must be, from 0 (not at all) to 1 (equal).
     """
     by_lower = {right.lower(): right for right in sorted(known)}
     near = difflib.get_close_matches(str(name).lower(), by_lower, 1, cutoff)
@@ -18,10 +18,10 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """Returns the error for a name that nothing has, with the nearest name that something has.
+    """Makes the error for a name that nothing has, with the nearest name that something has.
 
     Args:
-      kind: what the name is of, such as 'network'.
+      kind: the kind of thing that was looked up, such as 'network'.
       name: the name that was asked for.
       known: the right names.
     """

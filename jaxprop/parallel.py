@@ -1,6 +1,7 @@
-"""How many devices and hosts there are, and moving arrays to and from them.
+"""Knows the devices and processes of a run, and moves arrays to and from devices.
 
-Everything mapped has the axis 'device' in front: one entry for each device of this process.
+Arrays that are mapped over devices have the axis 'device' in front, with one entry for each device
+of this process.
 """
 
 import collections
@@ -19,7 +20,8 @@ from jax.experimental import multihost_utils
 
 AXIS = 'device'
 _WAIT_MILLISECONDS = 7 * 24 * 3600 * 1000
-# A process that was silent for so long is dead. JAX's own 100 seconds are paid on every device.
+# A process that is silent for so long counts as dead. With JAX's own 100 seconds all devices of the
+# other processes would wait that long.
 _HEARTBEAT_SECONDS = 40
 _num_waits = itertools.count()
 
@@ -27,17 +29,16 @@ _num_waits = itertools.count()
 def initialize(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins the processes of a run; of a single one where nothing says otherwise.
+    """Joins the processes of a run. Without a coordinator the run has this process alone.
 
-    To be called before anything else of JAX. On a cluster that `jax.distributed` knows, set
-    JAX_COORDINATOR_ADDRESS alone.
+    Call it before anything else of JAX. On a cluster that `jax.distributed` knows, set
+    JAX_COORDINATOR_ADDRESS alone. When one of the processes dies, JAX aborts the others within a
+    minute.
 
     Args:
       coordinator: HOST:PORT of process 0; the environment's JAX_COORDINATOR_ADDRESS where None.
       num_processes: the environment's JAX_NUM_PROCESSES where None.
       process_id: 0 to num_processes - 1; the environment's JAX_PROCESS_ID where None.
-
-    When one of the processes dies, JAX aborts the others within a minute.
 
     Raises:
       ValueError: the three don't fit each other, or an environment variable is no number.
@@ -68,7 +69,7 @@ def initialize(
     jax.distributed.initialize(
         coordinator, num_processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
     )
-    # JAX ends a process in C++, where nothing of ours can say a word any more.
+    # JAX ends a process in C++, where this package can't print anything. So say it beforehand.
     print(
         f'process {jax.process_index()} of {jax.process_count()}: should another one die, this one '
         f'aborts within a minute ("another task died"); start all of them again to go on',
@@ -77,25 +78,24 @@ def initialize(
 
 
 def is_writer() -> bool:
-    """Is this the one process that writes files and talks to the user?"""
+    """Whether this is the one process that writes files and talks to the user."""
     return jax.process_index() == 0
 
 
 def own_part(values: Sequence[Any]) -> Sequence[Any]:
-    """Those of the values that fall to this process of the run."""
+    """Takes this process's share of the values: one of every `process_count`."""
     return values[jax.process_index() :: jax.process_count()]
 
 
 def stop_requested(step: int) -> bool:
-    """Did SIGTERM reach one of several processes? True in all of them at the same step."""
+    """Whether SIGTERM reached one of several processes. All of them see it at the same `step`."""
     return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
 
 
 def wait_for_all() -> None:
-    """Returns when every process of the run has called this as often.
+    """Waits, however long it takes, until every process of the run has called this as often.
 
-    However long it takes: a barrier on the devices, `sync_global_devices`, gives up on CPUs after
-    30 seconds.
+    A barrier on the devices, `sync_global_devices`, would give up on CPUs after 30 seconds.
     """
     if jax.process_count() == 1:
         return
@@ -114,13 +114,14 @@ def local_map(
     donate: tuple[int, ...] = (),
     first: int = 0,
 ) -> Callable[..., Any]:
-    """`jax.pmap` over some devices of this process, whatever the other processes do.
+    """Maps a function over some devices of this process by `jax.pmap`, without other processes.
 
     Args:
-      function: of one device; called with arguments `[num_devices, ...]`.
-      num_devices: how many, of `jax.local_device_count()`.
-      static, donate: numbers of arguments that are not mapped, and of those that are given up.
-      first: the first one of the devices.
+      function: runs on one device. The mapped function takes arguments `[num_devices, ...]`.
+      num_devices: how many of this process's devices.
+      static, donate: numbers of arguments that are not mapped, and of arguments whose memory may be
+        used again.
+      first: the number of the first device.
     """
     return jax.pmap(
         function,
@@ -132,14 +133,14 @@ def local_map(
 
 
 def replicate(tree: Any) -> Any:
-    """A copy of every array for each device of this process: `[...]` -> `[devices, ...]`."""
+    """Copies every array to each device of this process: `[...]` -> `[devices, ...]`."""
     copy = jax.pmap(lambda _, values: values, axis_name=AXIS, in_axes=(0, None))
     return copy(np.arange(jax.local_device_count()), tree)
 
 
 def unreplicate(tree: Any) -> Any:
-    """The first device's copy, as NumPy arrays: `[devices, ...]` -> `[...]`."""
-    # addressable_data moves no array between devices, as indexing does.
+    """Takes the first device's copy, as NumPy arrays: `[devices, ...]` -> `[...]`."""
+    # Indexing would move arrays between devices; addressable_data does not.
     return jax.tree.map(
         lambda value: value[0],
         jax.device_get(jax.tree.map(lambda value: value.addressable_data(0), tree)),
@@ -147,7 +148,7 @@ def unreplicate(tree: Any) -> Any:
 
 
 def split(batch: Any) -> Any:
-    """A batch of this process in equal parts: `[B, ...]` -> `[devices, B / devices, ...]`.
+    """Splits a batch of this process in equal parts: `[B, ...]` -> `[devices, B / devices, ...]`.
 
     Raises:
       ValueError: B is no multiple of the number of this process's devices.
@@ -174,12 +175,12 @@ def put(tree: Any, first: int = 0) -> Any:
 
 
 def shard(batch: Any) -> Any:
-    """`split`, with each part put on its device."""
+    """Splits a batch as `split` does, and puts each part on its device."""
     return put(split(batch))
 
 
 class ResumableIterator(Protocol):
-    """Batches, and where it is among them."""
+    """An iterator of batches that can say where it is among them."""
 
     def __next__(self) -> Any: ...
 
@@ -190,8 +191,8 @@ def prefetch(iterator: ResumableIterator, size: int = 2) -> Iterator[tuple[Any, 
     """Puts batches on the devices ahead of their use, in a thread.
 
     Args:
-      iterator: of batches as `shard` takes them.
-      size: how many batches to be ahead.
+      iterator: gives batches as `shard` takes them.
+      size: how many batches the thread is ahead.
 
     Yields:
       A sharded batch, and the iterator's state just after it.

@@ -1,11 +1,11 @@
-"""Label propagation: the label of frame 0 is copied through a video by nearest neighbours.
+"""Label propagation: copies the label of frame 0 through a video, from frame to frame.
 
-A method is a `Memory`, which frames are context, and a rule, how a target cell is labelled from
-them. Algorithm 1 of the study: normalise the features of the frame, label its cells from the
-context by the rule, take the frame with its label into the context, go on.
+A method is a `Memory`, which says which frames are context, and a rule, which says how the cells of
+a frame are labelled from the context. Algorithm 1 of the study, for each frame: normalise its
+features, label its cells by the rule, take the frame with its label into the context.
 
-McKee et al., "Transfer of Representations to Video Label Propagation: Implementation Factors
-Matter", BMVC 2022.
+Source: McKee et al., "Transfer of Representations to Video Label Propagation: Implementation
+Factors Matter", BMVC 2022.
 
 Shapes: H, W feature cells, C channels, L labels, T frames.
 """
@@ -25,7 +25,7 @@ from jaxprop.memory import Context, Memory
 from jaxprop.rules.neighbors import TopK
 from jaxprop.rules.rule import Execution, Rule
 
-# What becomes of a predicted label: the prediction, and what of it is remembered.
+# For each feedback, two labels made of a predicted one: the label returned, and the one remembered.
 FEEDBACK = {
     'soft': lambda label: (label, label),
     'min_max': lambda label: (min_max_normalize(label),) * 2,
@@ -35,16 +35,16 @@ FEEDBACK = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Propagation:
-    """A method of label propagation. Hashable: a static argument of `jax.jit`.
+    """A method of label propagation: all of its settings. Hashable, so static under `jax.jit`.
 
     Attributes:
       memory: which frames are context.
       rule: how a target cell is labelled from the context: `TopK`, `Attention`, `TrackedBoxes`,
         `PredictedWindow`, or a `Rule` of your own.
       normalize_features: scale features to unit length, so that affinities are cosines.
-      feedback: what of a predicted label becomes context: 'soft': the label itself; 'min_max':
-        each class scaled to [0, 1] over the frame, which is then the predicted label too;
-        'hard': one-hot of the largest class.
+      feedback: how a predicted label becomes context. 'soft': as it is; 'min_max': each class
+        scaled to [0, 1] over the frame, which is then the predicted label too; 'hard': one-hot of
+        the largest class.
 
     Raises:
       ValueError: an unknown feedback, or a rule that cannot work with the memory.
@@ -76,23 +76,32 @@ def init_context(
     entry: Any = None,
     execution: Execution = Execution(),
 ) -> Context:
-    """Starts a video: the context that the second frame is labelled from.
+    """Starts a video: makes the context from which the second frame is labelled.
 
     Args:
       features: `[H, W, C]` of frame 0.
       label: `[H, W, L]` soft label of frame 0.
-      method: the factors.
-      entry: what the rule keeps of frame 0, where it is known better than from the soft label,
-        such as the boxes of `TrackedBoxes` from a label map (`Rule.init_from_ids`).
+      method: memory, rule and their settings.
+      entry: what the rule keeps of frame 0, by default made of the soft label. A label map can give
+        it more exactly: `Rule.init_from_ids`, for the boxes of `TrackedBoxes`.
       execution: how the label of frame 0 is predicted, where the memory asks for it.
 
     Raises:
       ValueError: shapes that do not fit, k larger than the number of candidates, and, outside a
         trace, features or labels that are not finite. Inside a trace these propagate as NaN.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> method = jaxprop.methods.crw(k=5)
+    >>> features = jax.random.normal(jax.random.key(0), (3, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> context = jaxprop.init_context(features[0], first_label, method)
+    >>> context.features.shape  # Frame 0, and the 20 latest frames.
+    (21, 6, 8, 16)
     """
     _check(features, label, method, execution)
     features = _prepare(features, method)
-    # The labels that follow are float32 whatever the first one is.
+    # Predicted labels are float32 at least, so the context holds this type from the start.
     label = jnp.asarray(label, affinity.at_least_float32(label))
     if entry is None:
         entry = method.rule.init(features, label)
@@ -117,19 +126,31 @@ def propagate_step(
     *,
     execution: Execution = Execution(),
 ) -> tuple[Context, jax.Array]:
-    """Labels one frame from its context, and takes it into the context, in constant memory.
+    """Labels one frame from its context, and takes the frame into the context.
+
+    A video of any length needs constant memory.
 
     Args:
       context: from `init_context` or an earlier step.
       features: `[H, W, C]` of the frame.
-      method: the factors, the same as for `init_context`.
-      execution: how it is computed; the same result.
+      method: the same as for `init_context`.
+      execution: how the label is computed; it does not change the result beyond rounding.
 
     Returns:
       The new context, and the label `[H, W, L]`.
 
     Raises:
       ValueError: features of another shape than the context's.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> method = jaxprop.methods.crw(k=5)
+    >>> features = jax.random.normal(jax.random.key(0), (3, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> context = jaxprop.init_context(features[0], first_label, method)
+    >>> context, label = jaxprop.propagate_step(context, features[1], method)
+    >>> label.shape
+    (6, 8, 2)
     """
     if features.shape != context.features.shape[1:]:
         raise ValueError(
@@ -148,17 +169,27 @@ def remember(
 ) -> Context:
     """Takes a frame whose label is known into the context.
 
-    So labels can be given in the middle of a video: for such a frame call this instead of
-    `propagate_step`.
+    Call this instead of `propagate_step` where a label is given in the middle of a video.
 
     Args:
       context: of the frames before, from `init_context` or a step.
       features: `[H, W, C]` of the frame.
       label: `[H, W, L]`, its soft label.
-      method: the factors, the same as for `init_context`.
+      method: the same as for `init_context`.
 
     Raises:
       ValueError: as `init_context`.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> method = jaxprop.methods.crw(k=5)
+    >>> features = jax.random.normal(jax.random.key(0), (3, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> context = jaxprop.init_context(features[0], first_label, method)
+    >>> corrected_label = first_label  # Of frame 1, whose label somebody has drawn.
+    >>> context = jaxprop.remember(context, features[1], corrected_label, method)
+    >>> int(context.time)  # Frames seen so far.
+    2
     """
     _check(features, label, method, Execution())
     features = _prepare(features, method)
@@ -175,24 +206,32 @@ def propagate_video(
     length: jax.Array | int | None = None,
     execution: Execution = Execution(),
 ) -> jax.Array:
-    """Labels a whole video: `lax.scan` over `propagate_step`.
+    """Labels all frames of a video from the label of its first frame.
 
-    Under explicit sharding (`jax.make_mesh`) whole videos are sharded, by `jax.vmap` over them; a
-    frame stays on one device. JAX 0.12 needs `jax.set_mesh` there for `TrackedBoxes`, and has no
-    gradients there.
+    This is a `jax.lax.scan` over `propagate_step`. Under explicit sharding (`jax.make_mesh`) shard
+    whole videos and `jax.vmap` over them: a frame must stay on one device. There JAX 0.12 needs
+    `jax.set_mesh` for `TrackedBoxes`, and computes no gradients of it.
 
     Args:
       features: `[T, H, W, C]`.
       first_label: `[H, W, L]` soft label of frame 0.
-      method: the factors.
+      method: memory, rule and their settings.
       length: the number of real frames, where T is padded; labels from there on are zero.
-      execution: how it is computed; the same result.
+      execution: how labels are computed; it does not change them beyond rounding.
 
     Returns:
       Labels `[T, H, W, L]`; index 0 is `first_label`.
 
     Raises:
       ValueError: as `init_context`.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> method = jaxprop.methods.crw(k=5)
+    >>> features = jax.random.normal(jax.random.key(0), (3, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> jaxprop.propagate_video(features, first_label, method).shape
+    (3, 6, 8, 2)
     """
     if features.ndim != 4:
         raise ValueError(f'features have shape {features.shape}; [T, H, W, C] is needed')
@@ -213,7 +252,7 @@ def _propagate_video(features, first_label, length, *, method, execution):
 
 
 def _label(frames, features, method, execution):
-    """The label of a frame, and what of it becomes context: a label and an entry."""
+    """The label of a frame, and the label and entry by which the context remembers it."""
     label = method.rule.label(frames, features, execution)
     label, remembered = FEEDBACK[method.feedback](label)
     return label, remembered, method.rule.entry(frames, features, label)
@@ -241,7 +280,7 @@ def _check(features, label, method, execution):
             'labels.encode puts a label map on the grid of the features'
         )
     if not jnp.issubdtype(label.dtype, jnp.floating):
-        # Fractions of the predicted labels would be lost in a context of whole numbers.
+        # A context of whole numbers would lose the fractions of the predicted labels.
         raise ValueError(f'the first label is {label.dtype}; soft labels are float32')
     method.rule.check_grid(grid, method.memory, execution)
     for name, array in {'features': features, 'first label': label}.items():

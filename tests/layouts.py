@@ -4,14 +4,18 @@ And a small DAVIS, for annotations of its frames.
 """
 
 import pathlib
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from PIL import Image
 from scipy import io as scipy_io
 
+from jaxprop.data.image_files import write_mask
 from jaxprop.data.scenes import Layer, Scene
+from jaxprop.data.sequences import LabelledSequence
 
 NUM_JOINTS = 15
+DAVIS_KINDS = ('JPEGImages', 'Annotations')
 
 
 def _texture(seed: int) -> np.ndarray:
@@ -59,6 +63,23 @@ def write_davis(root: pathlib.Path, num_frames: int) -> None:
             picture = np.full((24, 40), 0 if kind == 'Annotations' else 10 * index, np.uint8)
             picture[4:13, 5:9] = 255
             Image.fromarray(picture).save(folder / f'{index:05d}.{suffix}')
+
+
+def write_davis_sequences(
+    root: pathlib.Path, sequences: Iterable[LabelledSequence], splits: Mapping[str, Iterable[str]]
+) -> None:
+    """Labelled sequences in DAVIS's layout, with the names in each split's lists of both years."""
+    for sequence in sequences:
+        frames, masks = (root / kind / '480p' / sequence.name for kind in DAVIS_KINDS)
+        frames.mkdir(parents=True)
+        for index, name in enumerate(sequence.frame_names):
+            Image.fromarray(sequence.read_frame(index)).save(frames / f'{name}.jpg', quality=95)
+            write_mask(masks / f'{name}.png', sequence.read_label(index))
+    for year in ('2016', '2017'):
+        (root / 'ImageSets' / year).mkdir(parents=True)
+        for split, names in splits.items():
+            text = ''.join(f'{name}\n' for name in names)
+            (root / 'ImageSets' / year / f'{split}.txt').write_text(text)
 
 
 def write_jhmdb(

@@ -1,4 +1,4 @@
-"""Files of weights: our own, those that were released, and PyTorch's."""
+"""Reads and writes files of weights: our own, published ones, and PyTorch's."""
 
 from jaxprop.checkpoints.convnets import from_deepcluster, from_torchvision
 from jaxprop.checkpoints.native import (

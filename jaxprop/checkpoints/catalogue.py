@@ -1,6 +1,6 @@
-"""Networks that were published, and where: their files, licences, configs and numbers.
+"""Lists published networks: where their files are, their licences, configs and scores.
 
-A cell is empty where the authors' pages do not say it, or nobody has looked.
+An entry leaves a field empty where the authors' pages do not say it, or nobody has looked.
 """
 
 from typing import NamedTuple
@@ -17,12 +17,12 @@ class Entry(NamedTuple):
     """A published network.
 
     Attributes:
-      name: what it is called here.
+      name: its name in this list.
       layout: the name of its layout in `published.LAYOUTS`; '' for a network of ours.
       source: where the file is: an address of the authors, 'hf://OWNER/NAME', or 'shipped'.
       size: of the file, in MB; None where it is unknown.
       licence: of the file.
-      config: that of configs/eval with its factors on DAVIS.
+      config: the config in configs/eval with its settings for DAVIS.
       score: published J&F on DAVIS-2017 val, in percent; None where there is none.
       score_source: who published it.
     """

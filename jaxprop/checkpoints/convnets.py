@@ -1,4 +1,4 @@
-"""Variables of our ResNets, VGG and colour autoencoder from the arrays of released files."""
+"""Makes variables of our ResNets, VGG and colour autoencoder of the arrays of released files."""
 
 import os
 import re
@@ -22,15 +22,15 @@ from jaxprop.models.vgg import POOLED, VGG16
 def from_torchvision(
     state: Mapping[str, ArrayLike], model: ResNet, prefix: str | None = None
 ) -> dict[str, Any]:
-    """Variables of a ResNet from arrays under torchvision's names.
+    """Makes the variables of a ResNet of arrays under torchvision's names.
 
     Args:
       state: name to array, such as a state dict with every tensor as NumPy array. Names may have
-        a prefix, such as 'module.encoder_q.'. What the network doesn't need is ignored: the
+        a prefix, such as 'module.encoder_q.'. Arrays that the network doesn't need are ignored: the
         classifier, layers after its output, counters.
       model: the network. Its projection is 'projection.weight' and 'projection.bias'.
-      prefix: needed where `state` holds several networks; else it is what precedes the stem's
-        'conv1.weight'.
+      prefix: of the network's names, where `state` holds several networks; None: the text in front
+        of the stem's 'conv1.weight'.
 
     Returns:
       `params` and `batch_stats`, float32.
@@ -39,6 +39,7 @@ def from_torchvision(
       ValueError: where `state` lacks arrays of the network, has them in another shape or not
         finite, or holds a deeper network.
     """
+    # Find the network's arrays in the state.
     if prefix is None:
         stems = [re.fullmatch(r'(|.*\.)conv1\.weight', name) for name in state]
         prefixes = [
@@ -56,6 +57,7 @@ def from_torchvision(
         for name, value in state.items()
         if name.startswith(start) and not name.endswith('num_batches_tracked')
     }
+    # Bring them into Flax's layout.
     flat = {}
     missing = []
     for path in variable_shapes(model):
@@ -72,7 +74,7 @@ def from_torchvision(
     if missing:
         raise ValueError(f'the state lacks {missing}')
     flat = select(model, flat, 'the state')
-    # Those of ResNet18 are found in a ResNet34 too.
+    # A ResNet34 has all arrays of a ResNet18: refuse a state with more blocks than the network.
     stage = int(model.output.removeprefix('res'))
     left = [name for name in state if re.match(rf'layer[1-{stage}]\.', name)]
     if left:
@@ -82,7 +84,7 @@ def from_torchvision(
 
 
 def _torchvision_name(path: str) -> str:
-    """'params/res1_0/norm1/scale' -> 'layer1.0.bn1.weight'."""
+    """Translates our name to torchvision's: 'params/res1_0/norm1/scale', 'layer1.0.bn1.weight'."""
     _, *modules, leaf = path.split('/')
     renamed = {
         'stem_conv': 'conv1',
@@ -100,14 +102,14 @@ def _torchvision_name(path: str) -> str:
 
 
 def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, Any]:
-    """Variables of a VGG16 from arrays under PyTorch's names.
+    """Makes the variables of a VGG16 of arrays under PyTorch's names.
 
     Args:
       state: name to array, such as a state dict with every tensor as NumPy array. The names are
         'features.0.weight' and so on, those of DeepCluster's networks and of torchvision's
         vgg16_bn, or 'features.module.0.weight', as DeepCluster saves them; they may have a prefix.
-        What the network doesn't need is ignored: the fixed Sobel filter, the classifier, layers
-        after its output, counters.
+        Arrays that the network doesn't need are ignored: the fixed Sobel filter, the classifier,
+        layers after its output, counters.
       model: the network.
 
     Returns:
@@ -145,7 +147,7 @@ def from_deepcluster(state: Mapping[str, ArrayLike], model: VGG16) -> dict[str, 
 
 
 def _torch_name(path: tuple[str, ...]) -> str:
-    """('params', 'norm3', 'scale') -> '8.weight', in the list of conv, norm, ReLU and max pool."""
+    """Translates ('params', 'norm3', 'scale') to '8.weight': PyTorch numbers ReLUs, pools too."""
     _, layer, leaf = path
     kind, index = layer[:4], int(layer[4:])
     position = 3 * (index - 1) + sum(pooled < index for pooled in POOLED) + (kind == 'norm')
@@ -161,7 +163,7 @@ def _torch_name(path: tuple[str, ...]) -> str:
 def load_released(
     encoder_path: str | os.PathLike, decoder_path: str | os.PathLike
 ) -> dict[str, Any]:
-    """Variables of a `ColorAutoencoder` from the two files that UVC was released with.
+    """Makes the variables of a `ColorAutoencoder` of the two files that UVC was released with.
 
     Args:
       encoder_path: PyTorch weights of the encoder, as `load_torch_weights` reads them.
@@ -180,7 +182,7 @@ def load_released(
         state = load_torch_weights(path)
         params[part] = {}
         for name, shapes in expected[part].items():
-            # The two are in a sequence with pooling or upsampling.
+            # In the release these two layers are the second ones after pooling or upsampling.
             source = f'{name}.1' if name in ('downsample', 'upsample') else name
             try:
                 kernel = _array(state[f'{source}.weight'], f'{source}.weight')
@@ -205,14 +207,14 @@ def load_released(
 
 
 def _array(value: Any, name: str) -> np.ndarray:
-    """A value of a state dict as float32; a container there could stand for billions of values."""
+    """Converts an array of a state dict to float32; refuses containers, which could be huge."""
     if not hasattr(value, 'shape'):
         raise ValueError(f'{name!r} is a {type(value).__name__}, not an array')
     return np.asarray(value, np.float32)
 
 
 def _torchvision_names(depth: int, num_blocks: tuple[int, ...]) -> list[str]:
-    """The names of torchvision's ResNets, with any number of blocks in each stage."""
+    """Lists the names in torchvision's ResNets, for any number of blocks in each stage."""
     num_convs = 3 if depth == 50 else 2
     names = [('conv1', 'bn1')]
     for stage, count in enumerate(num_blocks, start=1):
@@ -239,17 +241,17 @@ def _resnet(
     color: str = 'rgb',
     **attributes: Any,
 ) -> Layout:
-    """The layout of a ResNet.
+    """Makes the layout of a ResNet.
 
     Args:
-      name: the layout's.
+      name: of the layout.
       depth: 18, 34 or 50.
-      rename: patterns and what stands in their place, which make the release's names of
-        torchvision's, one after another.
-      prefixes: those of `Layout`.
-      bare: likewise.
+      rename: pairs of a pattern and its replacement. One after the other, they turn torchvision's
+        names into the release's.
+      prefixes: see `Layout`.
+      bare: see `Layout`.
       output: the stage that the release evaluates.
-      color: that of `Layout`.
+      color: see `Layout`.
       **attributes: of `ResNet`. A projection belongs to the release's output alone.
     """
     _, _, num_blocks = ARCHITECTURES[depth]
@@ -264,13 +266,13 @@ def _resnet(
         if wanted is not None:
             settings = {k: v for k, v in settings.items() if not k.startswith('projection')}
         model = ResNet(depth, (1, 2, 1, 1), wanted or output, **settings)
-        # More blocks than any known network has: those of a deeper one are to be found, too.
+        # Rename more blocks than any known network has, so that those of a deeper one are found.
         names = [*_torchvision_names(depth, (50,) * 4), 'projection.weight', 'projection.bias']
         renamed = dict(zip(released(names), names, strict=True))
         arrays = {renamed.get(name, name): value for name, value in state.items()}
         return model, from_torchvision(arrays, model, prefix='')
 
-    # Files may lack res4, which most releases do not evaluate.
+    # The signature is without res4: most releases do not evaluate it, and files may lack it.
     signature = _torchvision_names(depth, num_blocks[:3])
     if 'projection' in attributes:
         signature.append('projection.weight')
@@ -278,7 +280,7 @@ def _resnet(
 
 
 def _vgg(name: str, start: str) -> Layout:
-    """The layout of a VGG16 with BatchNorm; `start` precedes the numbers of its layers."""
+    """Makes the layout of a VGG16 with BatchNorm; `start` precedes the numbers of its layers."""
     paths = [
         path
         for index in range(1, 11)
@@ -315,7 +317,7 @@ _TRANSFORMERS = (
     (r'downsample\.0', 'shortcut.convolution'),
     (r'downsample\.1', 'shortcut.normalization'),
 )
-# Convolutions after a layer of their own for the reflection.
+# CRW pads by reflection in a layer of its own, so its convolutions are the second in a sequence.
 _CRW = ((r'conv([12])\.', r'conv\1.1.'),)
 _TIMECYCLE = ((r'^projection', 'afterconv1'), (r'^(conv|bn|layer)', r'encoderVideo.\1'))
 _CORRFLOW = (
@@ -339,8 +341,8 @@ _CORRFLOW_NETWORK = {
     'projection_bias': True,
 }
 
-# Of layouts with the same names the first is the one that such files mostly are. VFS's files have
-# torchvision's names; mmcv's are those of its training.
+# Where layouts have the same names, the first one is taken: most such files are of it. VFS's files
+# have torchvision's names; checkpoints of its training have mmcv's.
 LAYOUTS = (
     _resnet('torchvision_resnet18'),
     _resnet('torchvision_resnet34', 34),

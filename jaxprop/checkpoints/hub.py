@@ -1,4 +1,4 @@
-"""Finds a published file by what the user calls it: its path, a folder with it, or hf://OWNER/NAME.
+"""Finds a published file by its path, a folder that holds it, or an address hf://OWNER/NAME.
 
 Files of the Hugging Face Hub are downloaded, and kept, by the library huggingface_hub.
 """
@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 HUB = 'hf://'
-# What libraries call the one file of a network's weights, in the order in which it is looked for.
+# The names that libraries give to the one file of a network's weights, in the order of the search.
 DEFAULT_FILES = ('model.safetensors', 'pytorch_model.bin')
 _ADDRESS = re.compile(r'hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(.+))?')
 
@@ -56,7 +56,8 @@ def locate(name: str | os.PathLike) -> Located:
     return Located(path, {})
 
 
-# A branch may move between two calls; a program that asks again means the same file.
+# The cache keeps the file: a branch may move between two calls, and a program that asks again means
+# the same file.
 @functools.cache
 def _download(address: str) -> Located:
     matched = _ADDRESS.fullmatch(address)
@@ -72,7 +73,7 @@ def _download(address: str) -> Located:
             "checkout '.[hub]'), or download the file and give its path"
         ) from error
     at = f' at {revision!r}' if revision else ''
-    # The library warns of each attempt; what came of them is said below.
+    # Silence the library's warnings about each attempt: the errors below say what failed.
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -102,15 +103,16 @@ def _download(address: str) -> Located:
         else:
             said = f'has neither {" nor ".join(DEFAULT_FILES)}: name a file, {address}/FILE'
         raise ValueError(f'{address!r}: the repository {repository!r}{at} {said}') from error
-    except ValueError as error:  # Of the library: this cannot be a repository, or a file in it.
+    except ValueError as error:  # The library says: no repository or file can have this name.
         raise ValueError(f'{address!r} is no address: {error}') from error
-    except (OSError, RuntimeError) as error:  # Of the server, or the connection broke.
+    except (OSError, RuntimeError) as error:  # The server failed, or the connection broke.
         if isinstance(error, OSError) and error.errno is not None and error.filename:
-            raise  # Of this machine's disk.
+            raise  # This machine's disk failed.
         raise ValueError(f'{address!r} cannot be downloaded: {error}') from error
     finally:
         logging.set_verbosity(level)
-    # The library keeps files as .../snapshots/COMMIT/FILE, and FILE may have such folders too.
+    # Read the commit from the path: the library keeps files as .../snapshots/COMMIT/FILE. FILE may
+    # have folders of these names, too.
     folder = f'models--{repository.replace("/", "--")}'
     place = path.parts.index('snapshots', path.parts.index(folder))
     origin = {
@@ -122,7 +124,7 @@ def _download(address: str) -> Located:
 
 
 def _first_of(repository: str, revision: str | None, files: tuple[str, ...]) -> pathlib.Path:
-    """The first of some files that a repository has; the error about the last where it has none."""
+    """Downloads the first of some files that a repository has; else raises the last one's error."""
     from huggingface_hub import errors, hf_hub_download
 
     is_reached = True
@@ -130,7 +132,7 @@ def _first_of(repository: str, revision: str | None, files: tuple[str, ...]) -> 
         try:
             return pathlib.Path(hf_hub_download(repository, file, revision=revision))
         except errors.LocalEntryNotFoundError:
-            is_reached = False  # The library has tried for long enough.
+            is_reached = False  # Do not let the library try again to connect.
         except errors.EntryNotFoundError:
             pass
     found = hf_hub_download(

@@ -1,7 +1,8 @@
-"""Networks with their weights as files: NAME.safetensors, and NAME.json that says how to build it.
+"""Saves networks with their weights, and loads them: NAME.safetensors and NAME.json.
 
-A network here is a Flax module that `jaxprop.models.find_network` finds. The JSON file, the card,
-holds digests of the weights and of what the network is built from: damage to either is an error.
+NAME.json, the card, says how to build the network. A network here is a Flax module that
+`jaxprop.models.find_network` finds. The card holds digests of the weights and of the network's
+class and attributes, so damage to either is an error.
 """
 
 import functools
@@ -45,12 +46,12 @@ def save_pretrained(
     Args:
       path: with or without '.safetensors'. The folder is made where needed.
       model: the network. All its attributes are kept; `load_pretrained` can replace them.
-      variables: its variables; what it doesn't need of them is left out.
+      variables: its variables; those that the network doesn't need are left out.
       description: free-form facts about the network, for the JSON file: data, epochs, results.
       dtype: of the parameters in the file: 'float32', or 'float16' for half the size. Other
         floating point values, such as batch statistics, stay float32.
-      output: kept as the network's, in place of the `model`'s own: later layers are in the file,
-        and `load_pretrained` gives them where it is asked for a later output.
+      output: the output that the saved network has, in place of the `model`'s. The file still holds
+        all layers of the `model`, so `load_pretrained` can be asked for a later output.
 
     Raises:
       ValueError: for another dtype, for a module that `jaxprop.models` doesn't have, and for
@@ -64,9 +65,9 @@ def save_pretrained(
         raise ValueError(f'{type(model)} is not the {name} of jaxprop.models')
     weights_path, card_path = _paths(path)
     flat = select(model, traverse_util.flatten_dict(variables, sep='/'), 'the variables')
-    with np.errstate(over='ignore'):  # What float16 cannot hold is found below.
+    with np.errstate(over='ignore'):  # `check_finite` finds values too large for float16.
         arrays = {
-            # safetensors writes the memory as it lies.
+            # safetensors writes memory in the order in which it lies.
             key: np.asarray(value, _saved_dtype(key, value, dtype), order='C')
             for key, value in flat.items()
         }
@@ -75,10 +76,10 @@ def save_pretrained(
     if output is not None:
         attributes['output'] = output
         select(type(model)(**attributes), flat, f'the output {output!r}')
-    # What JSON doesn't know among a network's attributes are dtypes.
+    # The attributes that JSON can't write are dtypes: write their names.
     attributes = json.loads(json.dumps(attributes, default=lambda value: np.dtype(value).name))
 
-    from safetensors.numpy import save  # Here: reading this module shouldn't load it.
+    from safetensors.numpy import save  # Imported here, so that this module loads without it.
 
     data = save(arrays)
     with replacing(card_path) as card_file, replacing(weights_path) as weights_file:
@@ -102,8 +103,8 @@ def load_pretrained(
 
     Args:
       name_or_path: one of `list_pretrained()`, or the path that `save_pretrained` was given.
-      **attributes: put in place of the saved ones, such as `output='res2'` or
-        `strides=(1, 2, 1, 1)`. Parameters that the network then doesn't need are dropped.
+      **attributes: replace the saved ones, such as `output='res2'` or `strides=(1, 2, 1, 1)`.
+        Parameters that the network then doesn't need are dropped.
 
     Returns:
       The network, and its variables, floating point ones in float32.
@@ -129,7 +130,7 @@ def load_pretrained(
 
 
 def describe_pretrained(name_or_path: str | os.PathLike) -> dict[str, Any]:
-    """What a saved network's JSON file says of it: 'description' is `save_pretrained`'s.
+    """Reads the card of a saved network. Its 'description' is the one given to `save_pretrained`.
 
     Args:
       name_or_path: as for `load_pretrained`.
@@ -146,7 +147,7 @@ def describe_pretrained(name_or_path: str | os.PathLike) -> dict[str, Any]:
 
 
 def weights_digest(name_or_path: str | os.PathLike) -> str:
-    """The SHA-256 of a saved network's file of weights, in hexadecimal digits.
+    """Computes the SHA-256 of a saved network's file of weights, in hexadecimal.
 
     Args:
       name_or_path: as for `load_pretrained`.
@@ -158,7 +159,7 @@ def weights_digest(name_or_path: str | os.PathLike) -> str:
 
 
 def list_pretrained() -> list[str]:
-    """Names of the networks that come with jaxprop."""
+    """Lists the names of the networks that come with jaxprop."""
     return sorted(path.name.removesuffix('.json') for path in FOLDER.glob('*.json'))
 
 
@@ -181,14 +182,14 @@ def _find(name_or_path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def _read_card(path: pathlib.Path) -> dict[str, Any]:
-    """The contents of a network's JSON file."""
+    """Reads the contents of a network's JSON file."""
     try:
         card = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path}: is damaged, it cannot be read as JSON: {error}') from error
     if type(card) is not dict:
         raise ValueError(f'{path}: is damaged: it holds a {type(card).__name__}, no dict')
-    # Networks that were saved by earlier versions have no digests.
+    # Cards of earlier versions have no digests.
     card = {'description': {}, **card}
     types = {'network': str, 'attributes': dict, 'description': dict}
     types |= {key: str for key in ('sha256', 'network_sha256') if key in card}
@@ -208,7 +209,7 @@ def _read_card(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_weights(path: pathlib.Path, card: Mapping[str, Any]) -> bytes:
-    """The bytes of a file of weights, those that its card is of."""
+    """Reads the bytes of a file of weights, and checks that its card belongs to them."""
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     if card.get('sha256', digest) != digest:
@@ -220,8 +221,8 @@ def _read_weights(path: pathlib.Path, card: Mapping[str, Any]) -> bytes:
 
 
 def parse_safetensors(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
-    """The arrays in the bytes of a safetensors file; ValueError if it is damaged."""
-    from safetensors import SafetensorError, deserialize  # Here: reading this module needs it not.
+    """Parses `data`, the bytes of a safetensors file; ValueError naming `path` if damaged."""
+    from safetensors import SafetensorError, deserialize  # Here, as in `save_pretrained`.
 
     try:
         return {
@@ -243,11 +244,11 @@ def _build(
     attributes: Mapping[str, Any],
     card_path: pathlib.Path,
 ) -> nn.Module:
-    """The network of a card, with some attributes replaced, known to be one that can be called."""
+    """Builds the network of a card, with some attributes replaced, and checks that it runs."""
     try:
         model = network(**{**card['attributes'], **attributes})
         variable_shapes(model)
-    # Values of a wrong kind end in whatever error they first lead to, somewhere in Flax or JAX.
+    # A value of a wrong kind can raise any exception, somewhere in Flax or JAX.
     except Exception as error:
         given = f' with {dict(attributes)} in place of some' if attributes else ''
         raise ValueError(
@@ -273,7 +274,7 @@ def _saved_dtype(path: str, value: Any, dtype: str = 'float32') -> np.dtype:
 
 
 def variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every variable that `model` needs, by 'collection/module/.../name'."""
+    """Lists the shape of every variable that `model` needs, by 'collection/module/.../name'."""
     return dict(_variable_shapes(model))
 
 
@@ -286,7 +287,10 @@ def _variable_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def select(model: nn.Module, flat: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What `model` needs of `flat`; ValueError if it is missing, of another shape, not finite."""
+    """Takes from `flat` the variables that `model` needs.
+
+    Raises ValueError, which names `where`, if one is missing, of another shape or not finite.
+    """
     shapes = variable_shapes(model)
     missing = [path for path in shapes if path not in flat]
     if missing:
@@ -303,7 +307,7 @@ def select(model: nn.Module, flat: Mapping[str, Any], where: str) -> dict[str, A
 
 
 def check_finite(flat: Mapping[str, Any], where: str) -> None:
-    """ValueError naming the first array that holds infinite values or such that are no numbers."""
+    """Raises ValueError, which names the first array with infinite or NaN values."""
     for path, value in flat.items():
         if not np.isfinite(np.asarray(value)).all():
             raise ValueError(f'{where}: {path} holds values that are infinite or not numbers')

@@ -17,12 +17,12 @@ from jaxprop.checkpoints.native import parse_safetensors
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.names import unknown
 
-# A family of networks adds its own.
+# Each family of networks adds its layouts here.
 LAYOUTS: tuple[Layout, ...] = (*convnets.LAYOUTS, *vit_layouts.LAYOUTS)
 
 # Where a file holds a teacher and a student, the teacher is evaluated.
 _EVALUATED = 'teacher'
-_MAX_NAME = 300  # Characters.
+_MAX_NAME = 300  # Longer names of arrays, in characters, are left out.
 _MAX_SHOWN = 4
 
 
@@ -33,11 +33,11 @@ class Published:
     Attributes:
       path: of the file.
       layout: of the network.
-      others: the layouts that it could be, too, by the names of its arrays.
-      prefix: what precedes the network's names in the file.
-      state: the arrays behind the prefix, without it.
+      others: other layouts that have the same names of arrays.
+      prefix: the text in front of the network's names in the file.
+      state: the arrays whose names begin with the prefix, by their names without it.
       beside: the names of all other arrays.
-      left_out: what the file holds beside arrays, see `load_torch_weights`.
+      left_out: texts about the things in the file that are no arrays, see `load_torch_weights`.
     """
 
     path: pathlib.Path
@@ -51,7 +51,7 @@ class Published:
     def build(
         self, output: str | None = None, layout: Layout | None = None
     ) -> tuple[nn.Module, dict[str, Any]]:
-        """The network and its variables, see `load_published`.
+        """Builds the network and its variables, see `load_published`.
 
         Args:
           output: as `load_published` takes it.
@@ -75,7 +75,7 @@ def read_published(
       prefix: likewise.
 
     Raises:
-      ValueError: as `load_published`, but for what is wrong with the network itself.
+      ValueError: as `load_published`. Arrays are not checked yet; `Published.build` does that.
       OSError: the file cannot be read.
     """
     arrays, left_out = read_arrays(path)
@@ -106,15 +106,16 @@ def load_published(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Builds the network of a published file, with the file's weights.
 
-    The network is recognised by the names of its arrays, wherever in the file they are. Where the
-    names are those of several networks, a warning says so, and which one is taken.
+    The names of the arrays tell which network it is, wherever in the file they are. Where several
+    networks have these names, one is taken, and a warning says which.
 
     Args:
       path: a file of PyTorch weights, as `load_torch_weights` reads them, or of safetensors.
-      output: what the network gives, such as 'res3' or 'conv10'; None: what the release evaluates.
+      output: the layer whose features are wanted, such as 'res3' or 'conv10'; None: the one that
+        the release evaluates.
       layout: the name of the network, one of `LAYOUTS`; None: it is recognised.
-      prefix: the end of what precedes the network's names, such as 'encoder_k.', where the file
-        holds several networks and the one that the release evaluates is not wanted.
+      prefix: the end of the text in front of the network's names, such as 'encoder_k.'. It chooses
+        between several networks in a file; None: the one that the release evaluates.
 
     Returns:
       The network, and its variables in float32: `model.apply(variables, images)` takes normalised
@@ -122,10 +123,9 @@ def load_published(
       released evaluations, (1, 2, 1, 1).
 
     Raises:
-      ValueError: the file cannot be read as either kind, no known network is in it, or several are
-        of which none is the one to be evaluated; arrays of the network are missing, not finite or
-        of another shape; it has no such output; or there is no such layout. The message names the
-        file.
+      ValueError: the file is of neither kind; it holds no known network, or several, and nothing
+        says which; arrays of the network are missing, not finite or of another shape; it has no
+        such output; or there is no such layout. The message names the file.
       OSError: the file cannot be read.
     """
     published = read_published(path, layout, prefix)
@@ -146,8 +146,8 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], list[st
       path: a file of PyTorch weights or of safetensors.
 
     Returns:
-      The arrays by the keys that lead to them, joined by dots, such as 'state_dict.conv1.weight';
-      and what was left out of the file, see `load_torch_weights`.
+      The arrays, by the keys that lead to them, joined by dots, such as 'state_dict.conv1.weight';
+      and a list of the things in the file that were left out, see `load_torch_weights`.
 
     Raises:
       ValueError: the file is of neither kind, or is damaged.
@@ -156,10 +156,10 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], list[st
     path = pathlib.Path(path)
     with path.open('rb') as file:
         head = file.read(9)
-    if head[8:] == b'{':  # safetensors: the length of a JSON text, and the text.
+    if head[8:] == b'{':  # A safetensors file begins with the length of a JSON text, and the text.
         return parse_safetensors(path, path.read_bytes()), []
     left_out: list[str] = []
-    # Files are as large as their networks. Tensors that share memory count each.
+    # Files may be as large as their networks need. Tensors that share memory are each counted.
     max_bytes = max(2**31, 2 * path.stat().st_size)
     value = load_torch_weights(path, max_bytes=max_bytes, left_out=left_out)
     arrays: dict[str, np.ndarray] = {}
@@ -183,16 +183,16 @@ def recognise(
     prefix: str | None = None,
     layouts: tuple[Layout, ...] | None = None,
 ) -> tuple[Layout, str, list[str]]:
-    """Finds the network that arrays of these names are of.
+    """Finds the network to which arrays of these names belong.
 
     Args:
       names: of all arrays of a file.
       layout: the network's name, if it is known.
-      prefix: the end of what precedes its names, if that is known.
+      prefix: the end of the text in front of its names, if that is known.
       layouts: the known ones; None: `LAYOUTS`.
 
     Returns:
-      The layout, what precedes its names, and the names of the other layouts that it could be.
+      The layout, the text in front of its names, and the names of other layouts that it could be.
 
     Raises:
       ValueError: there is no layout of this name, or no one network is found.
@@ -201,9 +201,11 @@ def recognise(
     considered = [one for one in layouts if layout in (None, one.name)]
     if not considered:
         raise unknown('layout', str(layout), {one.name for one in layouts})
+    # Find the layouts whose names are all there.
     names = [name for name in names if len(name) <= _MAX_NAME]
     votes = _count_names(names, considered)
-    # A ResNet50 that lacks one array would be a whole ResNet34 by the names.
+    # By its names, a ResNet50 that lacks one array would still be a whole ResNet34. So a layout
+    # must also have the most names behind its prefix.
     most = collections.Counter()
     for (_, start), count in votes.items():
         most[start] = max(most[start], count)
@@ -213,7 +215,8 @@ def recognise(
         if count == len(set(one.signature)) == most[start]
         and (prefix is None or _ends(start, prefix))
     ]
-    # Nor is TimeCycle's ResNet50 a network by itself where only the layer after it is missing.
+    # For the same reason drop networks whose names are part of a larger one's: TimeCycle's ResNet50
+    # is no network by itself where only the layer after it is missing.
     matches = [
         match
         for match in matches
@@ -226,7 +229,7 @@ def recognise(
     if not matches:
         raise ValueError(_nearest(names, considered, votes, prefix))
 
-    # Which of the networks in the file.
+    # Choose one of the networks in the file.
     starts = list(dict.fromkeys(start for _, start in matches))
     ends = {end for one in layouts for end in one.prefixes}
     for preferred in (
@@ -240,7 +243,7 @@ def recognise(
         raise ValueError(f'it holds {len(starts)} networks: prefix={shown} would choose one')
     (start,) = starts
 
-    # Which network with these names.
+    # Choose one of the layouts with these names.
     found = [one for one, place in matches if place == start]
     released = [one for one in found if any(_ends(start, end) for end in one.prefixes)]
     found = released or [one for one in found if one.bare] or found
@@ -248,7 +251,7 @@ def recognise(
 
 
 def _count_names(names: list[str], layouts: list[Layout]) -> Mapping[tuple[Layout, str], int]:
-    """How many names of each layout are there behind each prefix."""
+    """Counts how many names of each layout there are behind each prefix."""
     owners = collections.defaultdict(list)
     for one in layouts:
         for name in set(one.signature):
@@ -265,12 +268,12 @@ def _count_names(names: list[str], layouts: list[Layout]) -> Mapping[tuple[Layou
 
 
 def _ends(start: str, end: str) -> bool:
-    """Whether a prefix ends in whole parts of names; that '' is no prefix."""
+    """Whether a prefix ends in `end`, by whole parts of names; '' is the end of '' alone."""
     return f'.{start}'.endswith(f'.{end}') if end else not start
 
 
 def _within(match: tuple[Layout, str], other: tuple[Layout, str]) -> bool:
-    """Whether all names of a network, and not only these, are names of another."""
+    """Whether another network has all names of this one, and more."""
     if not match[1].startswith(other[1]):
         return False
     names, others = ({start + name for name in one.signature} for one, start in (match, other))
@@ -283,7 +286,7 @@ def _nearest(
     votes: Mapping[tuple[Layout, str], int],
     prefix: str | None,
 ) -> str:
-    """Says which layouts came nearest, and what of them is missing."""
+    """Makes the message about the layouts that came nearest, and the names that they lack."""
     if any(name.startswith('params/') for name in names):
         return (
             "its names are those of jaxprop's own networks: the file with the same name and the "
@@ -295,7 +298,7 @@ def _nearest(
     for (one, start), count in by_count:
         if prefix is not None and not _ends(start, prefix):
             continue
-        # Layouts of the same names lack the same.
+        # Layouts of the same names lack the same ones: name one of them.
         if not len(one.signature) // 2 <= count < len(one.signature) or one.signature in lines:
             continue
         missing = [start + name for name in one.signature if start + name not in present]

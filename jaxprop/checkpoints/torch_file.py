@@ -1,4 +1,4 @@
-"""Reads weights that PyTorch saved, without PyTorch and without running anything the file says.
+"""Reads weights that PyTorch saved, without PyTorch and without running code in the file.
 
 A file of `torch.save` is a pickle, a small program that may call any function, with the numbers of
 its tensors beside it. Here `torch_pickle` interprets the program by a table of the few instructions
@@ -27,7 +27,7 @@ from jaxprop.checkpoints.torch_pickle import (
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-# A tensor takes about 30 instructions and 130 bytes, its optimiser's states as many again.
+# A tensor takes about 30 instructions and 130 bytes; the optimiser's states of it as many again.
 _MAX_PICKLE_BYTES = 2**21
 _MAX_MESSAGE = 1000
 _TAR_BLOCK = 512
@@ -36,26 +36,26 @@ _TAR_BLOCK = 512
 def load_torch_weights(
     path: str | os.PathLike, *, max_bytes: int = 2**31, left_out: list[str] | None = None
 ) -> Any:
-    """Reads what `torch.save` wrote, with every tensor as a NumPy array.
+    """Reads a file of `torch.save`, with every tensor as a NumPy array.
 
     All three formats are read: the zip archive (PyTorch 1.6 and later), the older one, and the tar
     archive of PyTorch before 0.2. Tensors and parameters may be of floating point (64, 32, 16 bits,
     bfloat16), integers and booleans, in dicts, lists and tuples with numbers, strings, booleans and
-    None. The numbers are little-endian, wherever the tensors lived.
+    None. The numbers must be little-endian; the device of the tensors does not matter.
 
     A file may hold other things in its dicts, such as the arguments of the program that wrote it,
-    bytes, or entries whose keys are neither texts nor whole numbers. They are left out of the
-    result; nothing of them is imported, made or called.
+    bytes, or entries whose keys are neither texts nor whole numbers. The result leaves them out.
+    Nothing of them is imported, made or called.
 
     Args:
       path: the file, such as one ending in '.pth' or '.pth.tar'.
-      max_bytes: of the file, and of all tensors together.
-      left_out: a list to which a text is appended for each thing that is left out: its place in the
-        file and the name of its type, such as 'args (argparse.Namespace)'.
+      max_bytes: the largest size of the file, and of all tensors together.
+      left_out: a list. A text is appended for each thing that is left out: its place in the file
+        and the name of its type, such as 'args (argparse.Namespace)'.
 
     Returns:
-      The saved structure, mostly a dict of name to array, or one that has such a dict under
-      'state_dict'; an OrderedDict becomes a dict. Arrays can't be written to, and share memory
+      The saved structure, mostly a dict of name to array, or a dict that has such a one under
+      'state_dict'. An OrderedDict becomes a dict. Arrays can't be written to, and share memory
       where the tensors did.
 
     Raises:
@@ -77,7 +77,8 @@ def load_torch_weights(
                 value = read(file, size, max_bytes)
             keep_known(value, [] if left_out is None else left_out)
             return value
-        # What reading damaged data runs into: lacking stack entries, arguments of other types.
+        # Reading damaged data raises all of these: stack entries are missing, arguments have other
+        # types.
         except (
             ValueError,
             TypeError,
@@ -92,7 +93,8 @@ def load_torch_weights(
             struct.error,
             zipfile.BadZipFile,
         ) as error:
-            # A damaged archive names places before the file's beginning.
+            # EINVAL: a damaged archive names a place before the file's beginning. Other errors are
+            # the disk's.
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
             raise ValueError(
@@ -104,7 +106,8 @@ def load_torch_weights(
 def _read_zip(file: BinaryIO, size: int, max_bytes: int) -> Any:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        # torch.save does not compress; and entries may not share bytes of the file.
+        # Check that the archive is as torch.save writes it: not compressed, and without entries
+        # that share bytes of the file.
         stored = all(
             member.compress_type == zipfile.ZIP_STORED and member.file_size == member.compress_size
             for member in members
@@ -122,6 +125,7 @@ def _read_zip(file: BinaryIO, size: int, max_bytes: int) -> Any:
             require(order == b'little', 'the byte order is {}', order[:20])
         require(by_name[pickles[0]].file_size <= _MAX_PICKLE_BYTES, 'the pickle is too large')
 
+        # Interpret the pickle, then fill in the numbers of the tensors.
         storages = Storages(size, max_bytes)
         value = run(io.BytesIO(archive.read(by_name[pickles[0]])), storages)
         for key, array in storages.arrays.items():
@@ -139,7 +143,7 @@ def _read_zip(file: BinaryIO, size: int, max_bytes: int) -> Any:
 
 def _read_old(file: BinaryIO, size: int, max_bytes: int) -> Any:
     storages = Storages(size, max_bytes)
-    # From memory, where a string that claims to be huge only gets what there is.
+    # Read from memory: there, a string that claims to be huge only gets the bytes that are left.
     head = io.BytesIO(file.read(_MAX_PICKLE_BYTES))
     magic = run(head, storages)
     require(type(magic) is int and magic == _MAGIC, 'the first bytes are of neither format')
@@ -172,6 +176,7 @@ def _read_tar(file: BinaryIO, size: int, max_bytes: int) -> Any:
     members = _tar_members(file, size)
     storages = Storages(size, max_bytes)
 
+    # Read the storages and their numbers.
     stream = members['storages']
     for _ in range(_as_count(run(stream, storages))):
         key, _, dtype = _parts(run(stream, storages), 3)
@@ -183,7 +188,7 @@ def _read_tar(file: BinaryIO, size: int, max_bytes: int) -> Any:
         data = stream.read(array.nbytes)
         require(len(data) == array.nbytes, 'the file ends too early')
         array[:] = np.frombuffer(data, array.dtype.newbyteorder('<'))
-    # Storages that are parts of others.
+    # Read the storages that are parts of others.
     views = run(stream, storages)
     require(type(views) in (list, tuple), 'the views are a {}', type(views).__name__)
     for view in views:
@@ -194,6 +199,7 @@ def _read_tar(file: BinaryIO, size: int, max_bytes: int) -> Any:
         require(fits, 'a view does not fit into its storage')
         storages.arrays[str(key)] = whole[offset : offset + count]
 
+    # Read the tensors, each a view of a storage.
     stream = members['tensors']
     tensors = {}
     for _ in range(_as_count(run(stream, storages))):
@@ -206,7 +212,7 @@ def _read_tar(file: BinaryIO, size: int, max_bytes: int) -> Any:
         tensors[str(key)] = storages.view(storages.stored(str(storage)), offset, shape, strides)
 
     def find(identity):
-        if type(identity) is tuple:  # Of a module: its class and its source.
+        if type(identity) is tuple:  # A module is named by its class and its source.
             return Opaque('a module')
         require(type(identity) is str, 'unknown tensor')
         return tensors[identity]
@@ -215,7 +221,7 @@ def _read_tar(file: BinaryIO, size: int, max_bytes: int) -> Any:
 
 
 def _tar_members(file: BinaryIO, size: int) -> dict[str, io.BytesIO]:
-    """The files of a tar archive by name, as far as `_read_tar` needs them."""
+    """Reads those files of a tar archive that `_read_tar` needs, by name."""
     members = {}
     place = 0
     while place + _TAR_BLOCK <= size:
@@ -239,7 +245,7 @@ def _tar_members(file: BinaryIO, size: int) -> dict[str, io.BytesIO]:
 
 
 def _parts(value: Any, count: int) -> tuple[Any, ...]:
-    """The parts of a tuple of a known length."""
+    """Takes apart a tuple of a known length."""
     require(type(value) is tuple and len(value) == count, 'needed: a tuple of {}', count)
     return value
 

@@ -1,7 +1,7 @@
 """Interprets PyTorch's pickles by a table of few instructions: nothing is imported or called.
 
-Names in a pickle are compared with the few that tensors need. Any other becomes an `Opaque`, and
-so does everything that the pickle makes of it.
+Names in a pickle are compared with the few that tensors need. Any other name becomes an `Opaque`,
+and so does everything that the pickle makes of it.
 """
 
 import math
@@ -15,9 +15,9 @@ import numpy as np
 MAX_INSTRUCTIONS = 500_000
 _MAX_TENSORS = 10_000
 _MAX_AXES = 32
-_MAX_NAME = 500  # Characters.
+_MAX_NAME = 500  # The longest name, in characters.
 _MAX_ARGUMENTS = 16
-# Optimisers number their states; before PyTorch 1.6 by addresses, which have 47 bits.
+# Optimisers number their states. Before PyTorch 1.6 the numbers are addresses, which have 47 bits.
 _MAX_KEY = 2**48
 
 _DTYPES = {
@@ -41,13 +41,13 @@ _FUNCTIONS = (
     'torch._utils _rebuild_tensor',
     'torch._utils _rebuild_tensor_v2',
 )
-# How much is said of what was left out.
+# At most so many things that were left out are listed, each by so many of its last keys.
 _MAX_LEFT_OUT = 1000
 _MAX_KEYS = 8
 
 
 class _Storage:
-    """A flat array that tensors are views of. A class of its own, as a tensor is no storage."""
+    """A flat array of which tensors are views. It has a class, since a tensor is no storage."""
 
     def __init__(self, array: np.ndarray):
         self.array = array
@@ -56,7 +56,11 @@ class _Storage:
 class Storages:
     """The storages of a file, by key; their numbers are filled in after the pickle is read.
 
-    They are as large together as the file at most, as it holds all of them.
+    Together they can't be larger than the file, which holds all of them.
+
+    Args:
+      file_bytes: the size of the file.
+      max_bytes: the largest size of all tensors together.
     """
 
     def __init__(self, file_bytes: int, max_bytes: int):
@@ -76,7 +80,7 @@ class Storages:
         )
 
     def get(self, identity: tuple[Any, ...]) -> _Storage:
-        """The storage of a persistent id: ('storage', type, key, device, number of elements)."""
+        """Gets the storage of a persistent id: ('storage', type, key, device, num_elements)."""
         require(type(identity) is tuple and 5 <= len(identity) <= 6, 'unknown storage')
         kind, dtype, key, _, size, *view = identity
         if isinstance(dtype, Opaque):
@@ -96,7 +100,7 @@ class Storages:
         return _Storage(array)
 
     def add(self, key: str, dtype: np.dtype, size: int) -> np.ndarray:
-        """Makes a storage of zeros; ValueError if all are larger than the file together."""
+        """Makes a storage of zeros; ValueError if all together are larger than the file."""
         check_counts((size,))
         self._storage_bytes_left -= size * dtype.itemsize
         require(self._storage_bytes_left >= 0, 'storages are larger than the file')
@@ -104,13 +108,13 @@ class Storages:
         return self.arrays[key]
 
     def stored(self, key: str) -> _Storage:
-        """A storage that was added."""
+        """Gets a storage that was added."""
         return _Storage(self.arrays[key])
 
     def view(
         self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
     ) -> np.ndarray:
-        """A tensor; offset and strides are in elements."""
+        """Makes a tensor; offset and strides are in elements."""
         require(isinstance(storage, _Storage), 'a tensor without a storage')
         array = storage.array
         require(type(shape) is type(strides) is tuple, 'a tensor without shape or strides')
@@ -121,7 +125,8 @@ class Storages:
             len(strides),
         )
         check_counts((offset, *shape, *strides))
-        # Larger than its storage it would overlap itself: a few bytes could pose as gigabytes.
+        # A tensor that is larger than its storage would overlap itself: a few bytes could pose as
+        # gigabytes.
         count = math.prod(shape)
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
         require(
@@ -148,23 +153,23 @@ class Storages:
 
 
 class _Function:
-    """One of `_FUNCTIONS`, which the pickle may name."""
+    """Stands for one of `_FUNCTIONS`, which the pickle may name."""
 
     def __init__(self, name: str):
         self.name = name
 
 
 class Opaque:
-    """Stands for what a file holds beside tensors, of which only the name is known.
+    """Stands for a thing in a file that is no tensor, of which only the name is known.
 
-    It does nothing: what the pickle calls with it, sets in it or adds to it is dropped.
+    It does nothing. Whatever the pickle calls with it, sets in it or adds to it is dropped.
     """
 
     def __init__(self, name: str):
         self.name = name
 
     def error(self) -> ValueError:
-        """The error where a tensor or a dict is needed."""
+        """Makes the error that is raised where a tensor or a dict is needed."""
         return ValueError(f'it names {self.name!r}, which is not for tensors')
 
 
@@ -183,10 +188,11 @@ def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = 
     """Interprets one pickle, from the file's position to its end.
 
     Args:
-      file: where it is read from.
-      storages: those of the file.
-      find: gives what a persistent id stands for; by default one of the storages.
+      file: of the pickle.
+      storages: of the file.
+      find: gets the object that a persistent id stands for; by default a storage.
     """
+    # Each turn below interprets one instruction, as Python's pickletools describes it.
     find = find or storages.get
     stack: list[Any] = []
     marked: list[list[Any]] = []  # The stacks below each mark.
@@ -277,8 +283,8 @@ def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = 
             require(isinstance(made, Opaque) or is_parameter, '{} of a known name', name)
             stack.append(_reduce(made, arguments, storages))
         elif name == 'BUILD':
-            # Attributes of a dict, such as the versions of modules in '_metadata', or of a
-            # parameter: left out.
+            # Leave out attributes of a dict, such as the versions of modules in '_metadata', and of
+            # a parameter.
             stack.pop()
             require(
                 isinstance(stack[-1], (dict, np.ndarray, Opaque)),
@@ -303,7 +309,7 @@ def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = 
 
 
 def _named(name: str) -> np.dtype | _Function | Opaque:
-    """What a name in the pickle stands for: 'module name'."""
+    """Makes the object that a name in the pickle, 'module name', stands for."""
     module, _, attribute = name.partition(' ')
     if module in ('torch', 'torch.cuda') and attribute in _DTYPES:
         return np.dtype(_DTYPES[attribute])
@@ -313,7 +319,7 @@ def _named(name: str) -> np.dtype | _Function | Opaque:
 
 
 def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
-    """What a call in the pickle stands for."""
+    """Makes the object that a call in the pickle stands for."""
     if isinstance(function, Opaque):
         return function
     allowed = isinstance(function, _Function) and type(arguments) is tuple
@@ -322,7 +328,7 @@ def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
     if function.name in _DICTS:
         result = {}
         if function.name == 'collections defaultdict':
-            arguments = arguments[1:]  # The first makes the values that are missing.
+            arguments = arguments[1:]  # The first argument makes the values of missing keys.
         for pairs in arguments:
             if type(pairs) is dict:
                 pairs = list(pairs.items())
@@ -352,19 +358,20 @@ def _set_items(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None
         if type(key) is str or (type(key) is int and abs(key) < _MAX_KEY):
             target[key] = value
         else:
-            # The hash of deeply nested tuples overflows the stack, and huge numbers could all have
-            # one: no hash of such a key is taken, and its entry is left out.
+            # Never hash such a key: the hash of deeply nested tuples overflows the stack, and huge
+            # numbers could all have one hash. Its entry is left out.
             if not isinstance(key, _OddKey):
                 key = _OddKey(type(key).__name__)
             target[key] = Opaque('a key that is no text')
 
 
 def keep_known(value: Any, left_out: list[str]) -> None:
-    """Removes from dicts, in place, the entries that hold a thing that only its name is known of.
+    """Removes from dicts, in place, the entries with things of which only the name is known.
 
     Args:
-      value: what the pickles gave.
-      left_out: the entries that are removed are appended: their keys, joined by dots, and the name.
+      value: the result of the pickles.
+      left_out: a list. A text is appended for each entry that is removed: its keys, joined by dots,
+        and the name.
 
     Raises:
       ValueError: something that is no number, text or tensor is in no dict, or there are too many
@@ -394,8 +401,8 @@ def keep_known(value: Any, left_out: list[str]) -> None:
         else:
             known = value is None or isinstance(value, (bool, int, float, str, np.ndarray))
             require(known, 'it holds a {} outside a tensor', type(value).__name__)
-        # What many containers share counts in each of them: a few could pose as billions of values,
-        # and one that holds itself as a value without end.
+        # A value that many containers share counts in each of them. Else a few values could pose as
+        # billions, and a container that holds itself would have no end.
         total = count + len(pending)
         require(total <= MAX_INSTRUCTIONS, 'more than {} values', MAX_INSTRUCTIONS)
     for holder, key in removed.values():
@@ -405,7 +412,7 @@ def keep_known(value: Any, left_out: list[str]) -> None:
 
 
 def _joined(path: Any) -> str:
-    """The last keys of a linked path of them, joined by dots."""
+    """Joins the last keys of a linked path by dots."""
     keys = []
     while path is not None and len(keys) < _MAX_KEYS:
         path, key = path
@@ -414,14 +421,15 @@ def _joined(path: Any) -> str:
 
 
 def check_counts(values: tuple[Any, ...]) -> None:
+    """Raises ValueError for values that are no sizes, offsets or strides."""
     valid = all(type(value) is int and 0 <= value < 2**62 for value in values)
     require(valid, 'sizes, offsets and strides must be whole numbers, not negative or huge')
 
 
 def require(condition: bool, message: str, *values: Any) -> None:
-    """Raises ValueError with a message that is made of the values only then.
+    """Raises ValueError unless the condition holds; only then makes the message of the values.
 
-    The values are numbers, short texts and tuples of numbers, never what the pickle has nested: a
+    The values are numbers, short texts and tuples of numbers, never nested values of the pickle: a
     few hundred of its bytes can stand for a value whose text is longer than any memory.
     """
     if not condition:

@@ -1,7 +1,7 @@
-"""Vision transformers in released files: of DINO, DINOv2, DINOv3, MAE, and of two libraries.
+"""Layouts of vision transformers in released files: DINO, DINOv2, DINOv3, MAE, two libraries.
 
-The libraries are timm and Hugging Face transformers. A layout is a table of names, and what the
-shapes in a file don't tell. Sizes are read from the shapes.
+The libraries are timm and Hugging Face transformers. A layout is a table of names, and those
+attributes that the shapes in a file don't tell. Sizes are read from the shapes.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from jaxprop.checkpoints.native import check_finite, variable_shapes
 from jaxprop.models import positions
 from jaxprop.models.vit import ViT
 
-# Our name of a layer or an array -> that of the file. Those of a block follow the block's own
-# name, 'blocks.0.'. Query, key and value that have one name in the file are thirds of its arrays,
-# gate and up are halves.
+# Our name of a layer or an array -> the file's name. Names in a block follow the block's own name,
+# 'blocks.0.'. Query, key and value with one name in the file are thirds of one array; gate and up
+# with one name are halves.
 _RELEASED = {
     'cls_token': 'cls_token',
     'positions': 'pos_embed',
@@ -107,11 +107,11 @@ _TRANSFORMERS_DINOV3 = {
 
 @dataclasses.dataclass(frozen=True)
 class _Family:
-    """What the shapes in a file don't tell of its network.
+    """The things about a network that the shapes in its file don't tell.
 
     Attributes:
       names: the table of names.
-      attributes: of `ViT`.
+      attributes: further attributes of the `ViT`.
       head_widths: channels of a head where they are not 64, by the width of the network.
       key_bias: whether keys have their bias, where the file has one for queries, keys and values.
     """
@@ -125,13 +125,13 @@ class _Family:
 def build(
     state: Mapping[str, np.ndarray], output: str | None, *, family: _Family
 ) -> tuple[ViT, dict[str, Any]]:
-    """Builds the network that a state dict is of, with its variables.
+    """Builds the network of a state dict, with its variables.
 
     Args:
-      state: array by name, without prefix, in PyTorch's layout. What the network doesn't need is
-        ignored: heads, decoders, mask tokens.
+      state: array by name, without prefix, in PyTorch's layout. Arrays that the network doesn't
+        need are ignored: heads, decoders, mask tokens.
       output: as `ViT` takes it.
-      family: what the shapes don't tell.
+      family: the things that the shapes don't tell.
 
     Returns:
       The network and `params`, float32.
@@ -162,7 +162,7 @@ def build(
 
 
 def _attributes(state: Mapping[str, np.ndarray], family: _Family) -> dict[str, Any]:
-    """Attributes of the `ViT` that a state dict is of, but for its output."""
+    """Finds the attributes of a state dict's `ViT`, but for its output."""
     names = family.names
     block = f'{names["block"]}0.'
 
@@ -177,6 +177,7 @@ def _attributes(state: Mapping[str, np.ndarray], family: _Family) -> dict[str, A
     def has(key: str, leaf: str = '') -> bool:
         return key in names and f'{block}{names[key]}{leaf}' in state
 
+    # Read sizes from the shapes, and parts that may be missing from the names.
     width, _, _, patch = shape(f'{names["patch_embed"]}.weight', 4)
     numbers = _block_numbers(state, names)
     swiglu = has('gate', '.weight')
@@ -198,7 +199,7 @@ def _attributes(state: Mapping[str, np.ndarray], family: _Family) -> dict[str, A
         attributes['registers'] = shape(names['registers'], 3)[1]
     if family.attributes.get('position') != 'rotary':
         _, count, _ = shape(names['positions'], 3)
-        attributes['grid'] = math.isqrt(count)  # With or without the class token's.
+        attributes['grid'] = math.isqrt(count)  # The same with or without the class token's one.
     if 'rope_embed.periods' in state:
         count = width // attributes['heads'] // 4
         attributes['periods'] = _periods(state['rope_embed.periods'], count)
@@ -206,10 +207,10 @@ def _attributes(state: Mapping[str, np.ndarray], family: _Family) -> dict[str, A
 
 
 def _block_numbers(state: Mapping[str, np.ndarray], names: Mapping[str, str]) -> set[str]:
-    """The numbers of the blocks, all of whose arrays must be such as our blocks have.
+    """Lists the numbers of the blocks; raises ValueError for arrays that our blocks don't have.
 
-    A norm of the queries, say, is none of these: without it the features would be others. So they
-    would be without the norm before the blocks that CLIP's networks have.
+    An example is a norm of the queries: without it the features would be different. Another is the
+    norm before the blocks of CLIP's networks.
     """
     numbers, unknown = set(), []
     for name in state:
@@ -226,7 +227,7 @@ def _block_numbers(state: Mapping[str, np.ndarray], names: Mapping[str, str]) ->
 
 
 def _periods(array: np.ndarray, count: int) -> tuple[float, ...] | None:
-    """The periods of a file; None where they are the `count` that `ViT` has without them."""
+    """Reads the periods of a file; None where they are those that `ViT` has by default."""
     array = np.asarray(array, np.float32)
     check_finite({'rope_embed.periods': array}, 'the state')
     usual = positions.rotary_periods(count)
@@ -236,12 +237,12 @@ def _periods(array: np.ndarray, count: int) -> tuple[float, ...] | None:
 
 
 def _source(path: str, names: Mapping[str, str]) -> tuple[str, int, int]:
-    """Where a variable is: the file's array, which of its parts, and how many parts it has."""
+    """Finds a variable in the file: the array, which of its parts, and how many parts it has."""
     _, *modules, leaf = path.split('/')
     start = ''
     if modules and modules[0].startswith('block'):
         start = f'{names["block"]}{modules.pop(0).removeprefix("block")}.'
-    if not modules:  # An array outside of layers.
+    if not modules:  # The array belongs to no layer.
         return start + names.get(leaf, leaf), 0, 1
     [layer] = modules
     part, parts = _parts(layer, names)
@@ -250,7 +251,7 @@ def _source(path: str, names: Mapping[str, str]) -> tuple[str, int, int]:
 
 
 def _parts(layer: str, names: Mapping[str, str]) -> tuple[int, int]:
-    """Which part of the file's arrays a layer is, and how many parts these have."""
+    """Says which part of the file's array a layer is, and how many parts the array has."""
     for group in (('query', 'key', 'value'), ('gate', 'up')):
         if layer in group and len({names[key] for key in group}) == 1:
             return group.index(layer), len(group)
@@ -258,7 +259,7 @@ def _parts(layer: str, names: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _to_flax(path: str, value: np.ndarray, part: int, parts: int) -> np.ndarray:
-    """A part of a PyTorch array in Flax's layout."""
+    """Takes a part of a PyTorch array, and brings it into Flax's layout."""
     if parts > 1 and value.ndim:
         size = len(value) // parts
         value = value[part * size : (part + 1) * size] if size * parts == len(value) else value
@@ -266,8 +267,8 @@ def _to_flax(path: str, value: np.ndarray, part: int, parts: int) -> np.ndarray:
         return value.transpose(*range(2, value.ndim), 1, 0) if value.ndim >= 2 else value
     if value.ndim == 3 and len(value) == 1:  # Tokens and positions [1, N, C].
         value = value[0]
-        # timm's networks with registers have positions of patches only: that of the class token is
-        # in the token.
+        # timm's networks with registers have positions of patches only; the class token includes
+        # its own.
         if path == 'params/positions' and math.isqrt(len(value)) ** 2 == len(value):
             value = np.concatenate([np.zeros_like(value[:1]), value])
     return value
@@ -281,7 +282,7 @@ _VIT = (
     'norm.bias',
 )
 _DINOV2_VIT = (*_VIT, 'blocks.0.ls1.gamma')
-# Without position embeddings, and still more names than it shares with any other family.
+# DINOv3 has no position embeddings, but with these it has more names than any other family shares.
 _DINOV3_VIT = (*(name for name in _DINOV2_VIT if name != 'pos_embed'), 'storage_tokens')
 _TRANSFORMERS_VIT = (
     'embeddings.cls_token',
@@ -295,9 +296,9 @@ _MAE_FAMILY = _Family(_RELEASED, {'offset': 0.0}, _HUGE)
 _REGISTERS = {'offset': 0.0, 'antialias': True}
 _ROTARY = {'position': 'rotary', 'epsilon': 1e-5}
 
-# Name, signature, family. The names of DINO's files and of MAE's encoder are the same. Files of the
-# two libraries that hold a release's network get that release's interpolation where its names show
-# which it is.
+# Name, signature, family. DINO's files and MAE's encoder have the same names. Where the names in a
+# file of the two libraries show of which release its network is, it gets that release's
+# interpolation.
 _TABLE = (
     ('dino', _VIT, _Family(_RELEASED)),
     ('mae', _VIT, _MAE_FAMILY),
@@ -338,7 +339,7 @@ _TABLE = (
 )
 # DINO's and MAE's encoders have the same names, in different places of their releases' files.
 _PREFIXES = {'dino': ('', 'backbone.'), 'mae': ('model.',)}
-# Networks of these layouts were trained with one mean and deviation or another.
+# Networks of these layouts were trained with different means and deviations; files don't say which.
 _COLORS = {'timm_vit': None, 'transformers_vit': None}
 LAYOUTS = tuple(
     Layout(

@@ -1,1 +1,1 @@
-"""The subcommands of `jaxprop`: a module each, with its help and `COMMAND`."""
+"""The subcommands of `jaxprop`: each is a module with its help and `COMMAND`."""

@@ -1,4 +1,4 @@
-"""What a subcommand of `jaxprop` is."""
+"""The parts that subcommands of `jaxprop` are made of, and what several of them share."""
 
 import contextlib
 import pathlib
@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 
 class Interrupted(Exception):
-    """The user stopped a command; the message says what is kept, and how to go on."""
+    """Raised when the user stops a command; the message says what is kept, and how to go on."""
 
     def __init__(self, message: str, code: int):
         super().__init__(message)
@@ -21,12 +21,13 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def interruptible(kept: Callable[[], str]) -> Iterator[None]:
-    """Ends with `Interrupted` when Ctrl-C or SIGTERM stops what is done in the block.
+    """Raises `Interrupted` when Ctrl-C or SIGTERM stops the block.
 
     Args:
-      kept: says what is kept, and how to go on; called when the block has been left.
+      kept: returns a text that says what is kept, and how to go on; called after the block has
+        been left.
     """
-    codes = [130]  # As shells have it: 128 and the number of the signal.
+    codes = [130]  # The exit code of shells: 128 and the number of the signal.
 
     def stop(number, _):
         codes[0] = 128 + number
@@ -48,10 +49,10 @@ class Option(NamedTuple):
 
     Attributes:
       name: without dashes.
-      example: a value, for the help.
-      help: what it is for.
+      example: a value that the help shows.
+      help: its purpose, for the help.
       define: the function of `absl.flags` that defines it.
-      default: its value where the command line has none.
+      default: its value where the command line gives none.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Option(NamedTuple):
 
 
 class Field(NamedTuple):
-    """A field of a config that the help shows: its name, a value as an example, what it is for."""
+    """A field of a config that the help shows: its name, a value as an example, its purpose."""
 
     name: str
     example: str
@@ -74,16 +75,16 @@ class Command(NamedTuple):
 
     Attributes:
       run: called with the flags' values, the arguments that are no flags, and the folder in which
-        output/ is.
+        output/ is made.
       usage: the help's first line, after the command's name.
-      summary: what it does, on one line.
-      about: what it does, with examples, as the help says it.
-      extra: the package's extra that installs the modules which it needs.
+      summary: a line about the command, for the list of commands.
+      about: the text of its help, with examples.
+      extra: the package's extra that installs the modules that the command needs.
       options: its flags.
       config: the name of its default config; '' if it takes none.
-      folders: those of `jaxprop.configs` that have its configs.
+      folders: the folders of `jaxprop.configs` that have its configs.
       section: a field that all of its configs have.
-      fields: the fields that matter most.
+      fields: the fields of its configs that matter most.
     """
 
     run: Callable[[Any, Sequence[str], pathlib.Path], None]
@@ -99,7 +100,7 @@ class Command(NamedTuple):
 
 
 def check_source(options: flags.FlagValues) -> None:
-    """Raises ValueError where flags set what the source of features has no use for."""
+    """Raises ValueError where a flag has no effect on the source of features that is named."""
     from jaxprop.evaluation import sources
 
     given = config_flags.get_override_values(options['config'])
@@ -107,7 +108,7 @@ def check_source(options: flags.FlagValues) -> None:
 
 
 def print_notes(warnings: Iterable[str], trained: bool) -> None:
-    """Prints what results say of the source of features, and that it is untrained."""
+    """Prints the warnings about a source of features, and a note if it is untrained."""
     for warning in warnings:
         print(f'note: {warning}')
     if not trained:

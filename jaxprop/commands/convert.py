@@ -1,7 +1,7 @@
 """Converts a published file of weights to a network of ours: NAME.safetensors and its card.
 
 The card, NAME.json, says how the network is built, where it is from and under which licence. The
-file holds all layers, also those behind the one that the release evaluates.
+file holds all layers, also those after the one that the release evaluates.
 
     jaxprop convert pretrained.pth --output=crw --licence=MIT
     jaxprop convert hf://OWNER/NAME --output=net
@@ -16,7 +16,7 @@ from absl import app
 from jaxprop.commands.command import Command, Option
 
 _MAX_SHOWN = 3
-_MAX_TEXT, _MAX_ERROR = 60, 300  # Characters.
+_MAX_TEXT, _MAX_ERROR = 60, 300  # Longer texts are cut to so many characters.
 
 
 def run(options, arguments, root):
@@ -29,6 +29,7 @@ def run(options, arguments, root):
 
     if options.dtype not in native.DTYPES:
         raise app.UsageError(f'--dtype is {options.dtype!r}; known: {", ".join(native.DTYPES)}')
+    # Find the file, and recognise its network.
     [name] = arguments
     if networks.has_card(name):
         raise ValueError(f'{name} is a network of jaxprop already: there is nothing to convert')
@@ -39,6 +40,7 @@ def run(options, arguments, root):
     output, notes = _last_layer(file, released)
     model, variables = file.build(output)
     notes += networks.alternatives(file, name, released)[1]
+    # Write it as a network of ours.
     description = {
         'source': options.source or located.origin.get('repository', ''),
         'licence': options.licence or '',
@@ -92,7 +94,7 @@ def _check_free(output):
 
 
 def _last_layer(file, released):
-    """The output with which the network has all layers that the file has, and notes on others."""
+    """Finds the output that keeps all layers of the file; returns notes on layers left out too."""
     from jaxprop.models.resnet import STAGES, ResNet
     from jaxprop.models.vgg import OUTPUTS, VGG16
 
@@ -109,7 +111,7 @@ def _last_layer(file, released):
 
 
 def layers(model):
-    """What `output` of a network with these variables may be, as short texts."""
+    """Lists, as short texts, the values that `output` of this network may have."""
     from jaxprop.models.resnet import STAGES, ResNet
     from jaxprop.models.vgg import OUTPUTS
 
@@ -123,7 +125,7 @@ def layers(model):
 
 
 def _left_out(file, output, model):
-    """A short text on what the file holds beside the network."""
+    """A short text about the things that the file holds beside the network."""
     found = [*_unneeded(file, output, model), *file.beside, *file.left_out]
     shown = [text if len(text) <= _MAX_TEXT else f'{text[:_MAX_TEXT]}...' for text in found]
     more = f' and {len(found) - _MAX_SHOWN} more' if len(found) > _MAX_SHOWN else ''
@@ -131,9 +133,9 @@ def _left_out(file, output, model):
 
 
 def _unneeded(file, output, model):
-    """First parts of the names of arrays that stand behind the prefix and are not needed."""
+    """Lists the first parts of names of arrays that have the prefix and are not needed."""
     starts = {name.split('.')[0] for name in file.state}
-    # Names that tell the layout may be of a head or a decoder.
+    # Arrays whose names tell the layout may belong to a head or a decoder.
     telling = starts & {name.split('.')[0] for name in file.layout.signature}
 
     def is_same_without(left_out):

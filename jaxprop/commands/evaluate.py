@@ -43,7 +43,7 @@ def run(options, arguments, root):
 
 
 def _kept(output):
-    """What a run that was stopped leaves."""
+    """Says what a stopped run keeps, and how to go on."""
     count = sum(1 for _ in output.glob('**/sequences/**/*.json'))
     return (
         f'{count} finished sequences are kept in {output}, and the same command goes on with the '
@@ -56,6 +56,7 @@ def _evaluate(config, output):
     from jaxprop.evaluation import run as runner
     from jaxprop.study import study, tuning
 
+    # A study, or settings to be chosen.
     if 'study' in config or 'tuning' in config:
         run = study.run if 'study' in config else tuning.run
         run(config, output)
@@ -63,6 +64,7 @@ def _evaluate(config, output):
             print((output / 'table.md').read_text())
             print(f'report: {output / "table.html"}')
         return
+    # One evaluation.
     metrics = runner.evaluate_config(config, output)
     if not parallel.is_writer():
         return

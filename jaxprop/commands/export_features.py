@@ -1,8 +1,8 @@
 """Writes the features of videos, or of a benchmark's sequences, to files.
 
-Writes DIR/NAME.npy or .safetensors, one array [T, H, W, C] a video, and jaxprop-features.json,
-which says what made them. Evaluations and propagate read them with network.name=features:DIR;
-masks are the same then. Started again, an interrupted run goes on.
+Writes DIR/NAME.npy or .safetensors, one array [T, H, W, C] for each video, and
+jaxprop-features.json, which says how they were made. With network.name=features:DIR, evaluate and
+propagate read them, and write the same masks. Started again, an interrupted run goes on.
 
     jaxprop export-features clip.mp4 frames/dog --output=DIR
     jaxprop export-features --config=davis_crw --config.dataset.root=DAVIS --output=DIR
@@ -56,7 +56,7 @@ def _sequences(config):
 
 
 def _named_videos(paths):
-    """As `_sequences`, of the user's own videos."""
+    """Names the user's own videos, with functions that open them."""
     from jaxprop.data.sequences import check_name
     from jaxprop.data.video_files import open_video
 
@@ -79,7 +79,7 @@ def _export(videos, source, output, suffix, dtype, skip_bad):
     from jaxprop.evaluation.features import frames_of
     from jaxprop.evaluation.folder_features import CARD, SUFFIXES, read_card
 
-    # Take the folder, or find what is there of an earlier run.
+    # Take the folder, which may hold the features of an earlier run.
     there = files.files_in(output, SUFFIXES)
     if not there:
         (output / CARD).unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def _export(videos, source, output, suffix, dtype, skip_bad):
             name, data = video.name, identity()
             path = output / f'{name}.{suffix}'
             known = card['videos'].get(name)
-            # Of a rendered video nothing tells whether it is the same.
+            # A rendered video has no identity, so it is always exported again.
             if known is not None and path.exists() and data:
                 if known['data'] != data:
                     raise ValueError(

@@ -1,6 +1,6 @@
-"""Lists networks that were published: where their files are, and which config is theirs.
+"""Lists networks that were published: where their files are, and which config evaluates them.
 
-Each file's path, or its hf:// address, can be given to any command as it is. A cell is empty where
+Any command takes such a file as it is, by its path or its hf:// address. A cell is empty where
 nothing is known.
 
     jaxprop networks
@@ -28,7 +28,7 @@ def run(options, arguments, root):
 
 
 def table(entries):
-    """The lines of a table: two for each network, of which the second says where its file is."""
+    """Makes the lines of a table: two for each network, the second says where its file is."""
     rows = [_HEADINGS]
     for entry in entries:
         size = '' if entry.size is None else f'{entry.size:g}'

@@ -22,7 +22,7 @@ from jaxprop.commands.command import (
     print_notes,
 )
 
-# What the results are called in the folder.
+# The names of the results in the folder.
 _OWNED = ('masks', 'overlay.mp4', 'finished.json')
 
 
@@ -37,7 +37,7 @@ def run(options, arguments, root):
     from jaxprop.evaluation import run as runner
 
     check_source(options)
-    # Read the first mask and what the frames are labelled by.
+    # Open the video, its first mask, and the network and method that label it.
     output = pathlib.Path(options.output)
     video = open_video(arguments[0])
     sequence = video_sequence(video, arguments[1])
@@ -53,7 +53,7 @@ def run(options, arguments, root):
         },
     }
 
-    # Take the folder, or find that all is done.
+    # Take the folder, and label the video unless that is done.
     with files.locked(output):
         files.claim(
             output / 'settings.json',
@@ -87,7 +87,8 @@ def _label(video, sequence, labeller, output):
     palette = davis_palette() if sequence.palette is None else sequence.palette
     masks, overlay = (output / name for name in _OWNED[:2])
     partial_masks, partial_overlay = map(files.partial_path, (masks, overlay))
-    # Labelling is a batch of frames ahead of the overlay; these are held, not decoded twice.
+    # Labelling is a batch of frames ahead of the overlay. `tee` keeps these frames for the overlay,
+    # so that none is decoded twice.
     frames, shown = itertools.tee(video.iterate())
     label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, video=video)
 
@@ -111,7 +112,7 @@ def _label(video, sequence, labeller, output):
 
 
 def _check_finished(output):
-    """Raises ValueError where masks or overlay are not as they were written: nothing is removed."""
+    """Raises ValueError where masks or overlay are no longer as they were written."""
     from jaxprop import files
 
     try:

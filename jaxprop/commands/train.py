@@ -28,7 +28,7 @@ def run(options, arguments, root):
 
     from jaxprop import parallel
 
-    logging.set_verbosity(logging.ERROR)  # Orbax tells every step of a checkpoint.
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every step of writing a checkpoint.
     parallel.initialize(options.coordinator, options.num_processes, options.process_id)
 
     from jaxprop.training.loop import train
@@ -45,7 +45,7 @@ def run(options, arguments, root):
 
 
 def _evaluate(config, workdir):
-    """The function that evaluates the network while it trains; None where the config wants none."""
+    """Makes the function that evaluates the network while it trains; None if none is asked for."""
     settings = config.get('evaluation')
     if settings is None or settings.every is None:
         return None

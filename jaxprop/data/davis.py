@@ -35,7 +35,7 @@ from jaxprop.data.sequences import (
 
 
 def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val') -> tuple[str, ...]:
-    """The sequence names of a split, in the order of its file ImageSets/{year}/{split}.txt.
+    """The sequence names of a split, in the order of `root`/ImageSets/{year}/{split}.txt.
 
     A line is a name, or (DAVIS-2016) the image and the mask of one frame, /JPEGImages/480p/NAME/...
 
@@ -62,6 +62,12 @@ def davis_sequence(
     test sets: their `read_label` gives None. To skip bad sequences rather than stop at the first,
     catch DataError around this call and around reading: damage inside an image's compressed data
     shows only when it is decoded.
+
+    Args:
+      root: the folder with JPEGImages and Annotations.
+      name: of the sequence, a folder in each of them.
+      year: '2016' or '2017'.
+      resolution: the folder of frames and masks of one size, '480p' or 'Full-Resolution'.
 
     Raises:
       DataError: naming the file: a name refused by `check_name`, a missing folder, no frames, a

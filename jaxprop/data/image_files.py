@@ -353,7 +353,7 @@ def check_ids(ids: np.ndarray, path: str | os.PathLike) -> None:
     """Checks that ids are from 0 to 255, which is what results hold.
 
     Raises:
-      DataError: they are not.
+      DataError: they are not; the message names `path`.
     """
     if ids.max() > _VOID:
         raise DataError(
@@ -404,8 +404,10 @@ def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
 
 
 def only_full(ids: np.ndarray) -> bool:
+    """Whether a mask has no ids but 0 and 255, as binary masks are saved."""
     return bool(np.isin(ids, (0, _VOID)).all())
 
 
 def resolve_full(ids: np.ndarray, full_is_object: bool) -> np.ndarray:
+    """Makes id 255 of a mask `ids` object 1 if `full_is_object`, else background: int32."""
     return np.where(ids == _VOID, int(full_is_object), ids).astype(np.int32)

@@ -125,6 +125,11 @@ class Source(Protocol):
 class BatchIterator:
     """Batches without end; built by `make_iterator`.
 
+    Args:
+      dataset: gives the batches.
+      num_files: how many files one epoch reads.
+      max_unreadable: the share of them that may be unreadable.
+
     Attributes:
       examples_per_epoch: of all processes together.
       unreadable: name to reason of what this process could not read so far.

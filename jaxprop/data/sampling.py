@@ -41,14 +41,14 @@ def make_sampling(name: str, num_frames: int, **settings: Any) -> Sampling:
 
 
 def one_frame(count: int, rate: float | None, rng: np.random.Generator) -> list[int]:
-    """Returns one index at random."""
+    """One index at random, drawn by `rng`, of a video of `count` frames; `rate` does not matter."""
     del rate
     return [int(rng.integers(count))]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two frames, 1 to `max_gap` apart, in either order of time."""
+    """Two frames (`num_frames` is 2), 1 to `max_gap` apart, in either order of time."""
 
     num_frames: int
     max_gap: int
@@ -105,7 +105,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class DrawnGap:
-    """A clip, see `Clip`, whose gap is one of `gaps`, drawn with the odds `gap_odds`.
+    """A clip of `num_frames`, see `Clip`; its gap is one of `gaps`, drawn with odds `gap_odds`.
 
     Source: the released code of MAST (Lai et al., CVPR 2020), which draws the gap once for a video
     and epoch; here it is drawn for each example.
@@ -132,7 +132,7 @@ class DrawnGap:
 
 @dataclasses.dataclass(frozen=True)
 class Offsets:
-    """The frames at these offsets from a start at random.
+    """The frames at these offsets, `num_frames` of them, from a start at random.
 
     In a video without room for the last offset all are scaled down, and truncated: a frame may then
     be there twice. A video of fewer frames than there are offsets is too short.

@@ -55,7 +55,7 @@ ANNOTATIONS = {'category': 'Category_ids', 'instance': 'Instance_ids'}
 
 
 def vip_names(root: str | os.PathLike, split: str = 'val') -> tuple[str, ...]:
-    """The videos of a split, in the order of lists/{split}_videos.txt: 50 in 'val'.
+    """The videos of a split, in the order of `root`/lists/{split}_videos.txt: 50 in 'val'.
 
     Raises:
       DataError: the list is missing or empty, or a name in it is refused by `check_name`.
@@ -103,7 +103,7 @@ def vip_sequence(
 
 
 def vip_instance_classes(root: str | os.PathLike, name: str) -> tuple[dict[int, int], ...]:
-    """For each frame of a video: id of an instance -> its class.
+    """For each frame of the video `name` in `root`: id of an instance -> its class.
 
     Raises:
       DataError: naming the file: it is missing, or a line of it is not 'ID CLASS' with a class

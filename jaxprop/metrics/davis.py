@@ -1,8 +1,9 @@
 """Region similarity J and boundary accuracy F, the measures of DAVIS, as officially evaluated.
 
-Semi-supervised protocol: the objects are those of the first true mask; the first frame is given and
-the last one is left out, so statistics run over frames 1 to T - 2; pixels that are void (255) in
-the truth count as background. Evaluate at native resolution: the tolerance of F grows with it.
+The protocol is the semi-supervised one. The objects are those of the first true mask. The first
+frame is given and the last one is left out, so statistics run over frames 1 to T - 2. Pixels that
+are void (255) in the truth count as background. Evaluate at native resolution: the tolerance of F
+grows with it.
 
 Source: Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675.
 """
@@ -19,7 +20,7 @@ _VOID = 255
 
 
 class Statistics(NamedTuple):
-    """How one measure does over the frames of one object."""
+    """The mean, recall and decay of one measure over the frames of one object."""
 
     mean: float
     recall: float
@@ -31,7 +32,7 @@ class SequenceResult(NamedTuple):
 
     Attributes:
       object_ids: the id of each object.
-      region: J, float64 `[O, T]`, of all frames: the first and the last too.
+      region: J, float64 `[O, T]`, of all frames, the first and the last too.
       boundary: F, likewise.
       region_statistics: of J for each object, over frames 1 to T - 2.
       boundary_statistics: of F, likewise.
@@ -47,7 +48,7 @@ class SequenceResult(NamedTuple):
 def region_similarity(
     prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None
 ) -> np.ndarray:
-    """J = |P & G| / |P | G|, the intersection over union of masks; 1 where both are empty.
+    """Computes J, the intersection over union of masks: |P & G| / |P | G|; 1 where both are empty.
 
     Args:
       prediction, truth: boolean `[T, H, W]`, or `[H, W]` for one frame.
@@ -70,13 +71,13 @@ def boundary_accuracy(
     void: np.ndarray | None = None,
     bound_threshold: float = 0.008,
 ) -> np.ndarray:
-    """F = 2 P R / (P + R) of the pixels on the boundaries of masks.
+    """Computes F, how well the boundaries of masks agree: F = 2 P R / (P + R).
 
-    Precision P is the fraction of the prediction's boundary pixels within a distance r of some
-    boundary pixel of the truth, recall R the reverse: r = ceil(bound_threshold * image diagonal),
-    8 pixels for 480 x 854. F is 1 where neither mask has a boundary and 0 where one alone has.
-    A mask's boundary pixels are those that differ from their right, lower or lower right neighbour
-    in the image, so the edge of the image itself is no boundary.
+    Precision P is the share of the prediction's boundary pixels that have a boundary pixel of the
+    truth within a distance r. Recall R is the reverse. r = ceil(bound_threshold * image diagonal),
+    8 pixels for 480 x 854. F is 1 where neither mask has a boundary, and 0 where only one has. A
+    mask's boundary pixels differ from their right, lower or lower right neighbour in the image, so
+    the edge of the image itself is no boundary.
 
     Args:
       prediction, truth: boolean `[T, H, W]`, or `[H, W]` for one frame.
@@ -103,13 +104,13 @@ def boundary_accuracy(
 
 
 def sequence_statistics(values: np.ndarray) -> Statistics:
-    """Mean, recall and decay of a measure over the evaluated frames of one object.
+    """Computes mean, recall and decay of a measure over the evaluated frames of one object.
 
-    Recall is the fraction of values above 0.5. Decay is the mean of the first quarter less that of
-    the last: the quarters run from i_0 to i_1 and from i_3 to i_4, ends included, where
+    Recall is the share of values above 0.5. Decay is the mean of the first quarter minus the mean
+    of the last. The quarters run from i_0 to i_1 and from i_3 to i_4, ends included, where
     i = round(linspace(1, n, 5)) - 1, halves upwards. The official evaluation keeps i in 8 bits, so
-    from n = 257 on it wraps around: such a decay means little, and is nan where it leaves a quarter
-    empty. It is kept, for numbers that agree; no sequence of DAVIS is that long.
+    from n = 257 on it wraps around: such a decay means little, and is NaN where a quarter is empty.
+    This function does the same, so that its numbers agree. No sequence of DAVIS is that long.
 
     Args:
       values: `[n]`, one a frame.
@@ -135,22 +136,23 @@ def evaluate_sequence(
     object_ids: Sequence[int] | None = None,
     bound_threshold: float = 0.008,
 ) -> SequenceResult:
-    """J and F of every object of a sequence in every frame, and their statistics without the ends.
+    """Computes J and F of every object in every frame of a sequence, and their statistics.
 
-    In the truth 255 is void, which counts as background, and so do ids that are not among the
-    objects, such as those that first appear later. A truth that holds nothing but 0 and 255 is the
-    exception: then it goes through `binary_to_ids`, and so does the prediction.
+    In the truth 255 is void and counts as background. So do ids that are not among the objects,
+    such as those of objects that appear later. The exception is a truth that holds only 0 and 255:
+    `binary_to_ids` then converts it and the prediction. Statistics leave out the first and the last
+    frame.
 
     Args:
       prediction, truth: integer ids `[T, H, W]`, 0 is background.
       object_ids: of the objects. None: the ids in the first true frame. The official evaluation
-        takes 1 to the largest of them; where an id below it is missing, which in DAVIS none is,
-        only `range(1, largest + 1)` here counts it too, as an object without a pixel.
-      bound_threshold: of `boundary_accuracy`.
+        takes 1 to the largest of these. Where an id in between is missing, as none is in DAVIS,
+        give `range(1, largest + 1)` to count it too, as an object without a pixel.
+      bound_threshold: see `boundary_accuracy`.
 
     Raises:
-      ValueError: an array is not like that or the two differ in shape; there are fewer than 3
-        frames, or no objects; the prediction of some frame holds an id that is no object; an object
+      ValueError: an array does not hold integers `[T, H, W]`, or the two differ in shape; there are
+        fewer than 3 frames, or no objects; the prediction holds an id that is no object; an object
         id is 0 or less, 255, or there twice.
 
     Source: Pont-Tuset et al., arXiv 1704.00675, section 4; Perazzi et al., CVPR 2016.
@@ -168,6 +170,7 @@ def evaluate_sequence(
         raise ValueError(
             f'there are {len(truth)} frames; with the first and the last left out, 3 are the least'
         )
+    # Choose the objects.
     if _is_binary(truth):
         prediction, truth = binary_to_ids(prediction), binary_to_ids(truth)
     given = np.setdiff1d(truth[0], (0, _VOID)) if object_ids is None else object_ids
@@ -177,6 +180,7 @@ def evaluate_sequence(
     if len(set(object_ids)) < len(object_ids) or min(object_ids) <= 0 or _VOID in object_ids:
         raise ValueError(f'object_ids is {object_ids}; they must be distinct, above 0 and not 255')
 
+    # Score one object after the other, and count the pixels that belong to any of them.
     region, boundary = [], []
     num_known = np.count_nonzero(prediction == 0)
     for object_id in object_ids:
@@ -202,18 +206,18 @@ def evaluate_sequence(
 
 
 def binary_to_ids(masks: np.ndarray) -> np.ndarray:
-    """Ids 0 and 1 from masks of 0 and 255, as DAVIS-2016 has them; all others stay as they are.
+    """Turns masks of 0 and 255, as DAVIS-2016 has them, into ids 0 and 1. Others stay as they are.
 
     Args:
-      masks: integers of any shape: all frames of a sequence together, as in some frame void may be
-        alone.
+      masks: integers of any shape. Give all frames of a sequence together: a single frame of ids
+        may hold only 0 and void.
     """
     masks = np.asarray(masks)
     return (masks == _VOID).astype(masks.dtype) if _is_binary(masks) else masks
 
 
 def summarize(results: Mapping[str, SequenceResult]) -> dict[str, float]:
-    """The global result: each statistic averaged over all objects of all sequences alike.
+    """Averages each statistic over all objects of all sequences: the global result of DAVIS.
 
     Args:
       results: of each sequence, by its name.
@@ -236,7 +240,7 @@ def summarize(results: Mapping[str, SequenceResult]) -> dict[str, float]:
 
 
 def sequence_table(results: Mapping[str, SequenceResult]) -> list[dict[str, str | int | float]]:
-    """One row for each object of each sequence, in order: what a table or a CSV file shows.
+    """Makes a row for each object of each sequence, for a table or a CSV file.
 
     Args:
       results: of each sequence, by its name.
@@ -262,7 +266,7 @@ def sequence_table(results: Mapping[str, SequenceResult]) -> list[dict[str, str 
 def _valid_masks(
     prediction: np.ndarray, truth: np.ndarray, void: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both masks after checks, without their void pixels."""
+    """Checks both masks, and sets void pixels to background."""
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     masks = {'truth': truth, 'prediction': prediction}
     if void is not None:
@@ -298,8 +302,8 @@ def _disk(radius: int) -> np.ndarray:
 
 def _boundary_measure(prediction: np.ndarray, truth: np.ndarray, disk: np.ndarray) -> float:
     """F of one frame: boolean `[H, W]` masks."""
-    # The smallest box with all pixels of both masks, and one pixel around, has every boundary pixel
-    # of both. Only at these are the dilated boundaries looked at, so the box is all that is needed.
+    # Work in the smallest box with all pixels of both masks, and one pixel around. It holds every
+    # boundary pixel of both, and dilated boundaries are read at boundary pixels alone.
     left, top, width, height = cv2.boundingRect((prediction | truth).view(np.uint8))
     box = np.s_[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1]
     predicted, true = _boundary(prediction[box]), _boundary(truth[box])
@@ -312,7 +316,7 @@ def _boundary_measure(prediction: np.ndarray, truth: np.ndarray, disk: np.ndarra
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:
-    """Where a mask differs from its right, lower or lower right neighbour inside the image."""
+    """Marks where a mask differs from its right, lower or lower right neighbour in the image."""
     boundary = np.zeros_like(mask)
     boundary[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
     boundary[:-1] |= mask[:-1] ^ mask[1:]

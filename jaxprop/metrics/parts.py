@@ -16,7 +16,7 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 def confusion_matrix(
     prediction: np.ndarray, truth: np.ndarray, num_classes: int = NUM_CLASSES
 ) -> np.ndarray:
-    """How many pixels of each true class are predicted as each class.
+    """Counts how many pixels of each true class are predicted as each class.
 
     Pixels whose true value is no class, such as 255, do not count.
 
@@ -47,14 +47,14 @@ def confusion_matrix(
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class: n_cc / (row_c + column_c - n_cc).
+    """Computes the intersection over union of each class: n_cc / (row_c + column_c - n_cc).
 
     Args:
       confusion: `[C, C]`, see `confusion_matrix`.
 
     Returns:
-      float64 `[C]`; NaN for a class that is neither there nor predicted, so that one predicted
-      alone has 0.
+      float64 `[C]`; NaN for a class that is neither in the truth nor predicted; 0 for a class that
+      is predicted and not in the truth.
     """
     correct = np.diagonal(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - correct
@@ -62,7 +62,7 @@ def class_iou(confusion: np.ndarray) -> np.ndarray:
 
 
 def frame_confusions(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The confusion matrix of every frame of a video.
+    """Computes the confusion matrix of every frame of a video.
 
     Args:
       prediction, truth: classes `[T, H, W]`.
@@ -79,10 +79,10 @@ def frame_confusions(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def summarize_parts(
     results: Mapping[str, np.ndarray], count_first: bool = True
 ) -> dict[str, float | list[float]]:
-    """Mean IoU over the classes of one confusion matrix of all pixels of all videos.
+    """Computes the mean IoU over classes, with the pixels of all videos counted together.
 
-    Classes that are neither there nor predicted anywhere are left out of the mean; the background
-    is a class.
+    Classes that are neither in any truth nor predicted are left out of the mean. The background is
+    a class.
 
     Args:
       results: of each video, by its name: `frame_confusions`, `[T, 20, 20]`.
@@ -104,9 +104,10 @@ def summarize_parts(
 def part_table(
     results: Mapping[str, np.ndarray], count_first: bool = True
 ) -> list[dict[str, str | float]]:
-    """One row for each video, 'video' and 'mIoU' of its own pixels; as `summarize_parts`.
+    """Makes a row for each video, 'video' and the 'mIoU' of its own pixels.
 
-    The mean of these is not the benchmark's number, which pools pixels first.
+    The mean of these rows is not the benchmark's number, which counts the pixels of all videos
+    together. Arguments as in `summarize_parts`.
     """
     return [
         {'video': video, 'mIoU': _mean_scored(class_iou(_total(confusions, count_first)))}
@@ -116,11 +117,11 @@ def part_table(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Matches:
-    """The predicted instances of some frames, each beside the true one it overlaps most.
+    """The predicted instances of some frames, and how well each overlaps with a true one.
 
     Attributes:
-      classes: int `[P]`, of each prediction.
-      scores: float `[P]`.
+      classes: int `[P]`, of each predicted instance.
+      scores: float `[P]`, how sure each is.
       overlaps: float `[P]`: the largest IoU with a true instance of the same class in that frame, 0
         where there is none.
       num_true: int `[C]`, the true instances of each class.
@@ -140,7 +141,7 @@ def match_instances(
     true_classes: Mapping[int, int],
     num_classes: int = NUM_CLASSES,
 ) -> Matches:
-    """Compares the instances of one frame.
+    """Finds how well each predicted instance of a frame overlaps with a true one.
 
     An instance is an id that has pixels and a class above 0; other ids are background. A true
     instance may be matched by several predictions, as in the released evaluation.
@@ -191,13 +192,14 @@ def match_instances(
 def average_precision(
     scores: np.ndarray, overlaps: np.ndarray, num_true: int, threshold: float
 ) -> float:
-    """The area under the envelope of precision over recall.
+    """Computes the average precision: the area under the envelope of precision over recall.
 
-    Predictions count in the order of their scores; a prediction is right where its overlap is above
-    the threshold. Recall = right ones / `num_true` (it can exceed 1, as a true instance is not used
-    up), precision = right ones / all so far, the envelope the largest precision at this recall or
-    more. Predictions of equal score count at once, so the result does not depend on the order they
-    are given in; in the released evaluation it does.
+    Predictions are taken in the order of their scores. A prediction is right where its overlap is
+    above the threshold. Precision is the share of right ones among those taken so far. Recall is
+    the number of right ones over `num_true`; it can exceed 1, since several predictions may match
+    one true instance. The envelope is the largest precision at this recall or more. Predictions of
+    equal score are taken together, so the order in which they are given does not matter; in the
+    released evaluation it does.
 
     Args:
       scores, overlaps: `[P]`.
@@ -223,10 +225,10 @@ def average_precision(
 def summarize_instances(
     results: Sequence[Matches], thresholds: Sequence[float] = THRESHOLDS
 ) -> dict[str, float | list[float]]:
-    """AP^r_vol: average precision, averaged over classes and over thresholds of the overlap.
+    """Computes AP^r_vol: average precision, averaged over classes and thresholds of the overlap.
 
-    Predictions of a class are pooled over all frames; each frame stands alone. Classes without any
-    true instance are left out.
+    Instances are matched within a frame; the predictions of a class in all frames are then ranked
+    together. Classes without any true instance are left out.
 
     Args:
       results: of every frame of every video.
@@ -271,10 +273,10 @@ def instance_scores(
     rows: np.ndarray,
     columns: np.ndarray,
 ) -> dict[int, float]:
-    """How sure propagation is of each instance: the mean share of its label over its pixels.
+    """Scores how sure propagation is of each instance: the mean share of its label over its pixels.
 
     The share is the upsampled soft label over the sum of all labels of the pixel. One label is
-    upsampled at a time, as there may be a hundred.
+    upsampled at a time, since there may be a hundred.
 
     Args:
       labels: soft labels `[H, W, L]`.
@@ -297,7 +299,7 @@ def instance_scores(
 
 
 def _instances(ids: np.ndarray, classes: Mapping[int, int]) -> dict[int, int]:
-    """Id -> number of pixels of each instance."""
+    """The number of pixels of each instance, by its id."""
     present, counts = np.unique(ids, return_counts=True)
     return {
         instance: count
@@ -307,7 +309,7 @@ def _instances(ids: np.ndarray, classes: Mapping[int, int]) -> dict[int, int]:
 
 
 def _mean_scored(values: np.ndarray) -> float:
-    """The mean of what is not NaN; NaN where there is nothing."""
+    """The mean of the values that are not NaN; NaN where there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float('nan')
 

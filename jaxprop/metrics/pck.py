@@ -19,10 +19,10 @@ THRESHOLDS = (0.1, 0.2)
 
 
 def box_scales(truth: np.ndarray, share: float = BOX_SHARE) -> np.ndarray:
-    """A person's size in each frame: share * the diagonal of the smallest box around the joints.
+    """Measures a person in each frame: share * the diagonal of the smallest box around the joints.
 
     Args:
-      truth: `[T, J, 2]` positions; NaN: does not count.
+      truth: `[T, J, 2]` positions; a joint that is NaN does not count.
       share: of the diagonal.
 
     Returns:
@@ -42,22 +42,23 @@ def normalized_distances(
     lost: str = 'skip',
     count_first: bool = False,
 ) -> np.ndarray:
-    """|prediction - truth| / scale of every joint that is scored.
+    """Computes |prediction - truth| / scale of every joint that is scored.
 
-    Not scored is a joint that is NaN in the truth, in that frame or in frame 0, which it was to be
-    carried from.
+    A joint is not scored where it is NaN in the truth of that frame, or of frame 0, from which it
+    would be carried.
 
     Args:
       prediction: `[T, J, 2]` positions, NaN for a joint that was lost.
-      truth: `[T, J, 2]` in the same unit; NaN: hidden, or the frame is not annotated.
+      truth: `[T, J, 2]` in the same unit; NaN where a joint is hidden or the frame not annotated.
       scales: `[T]` in that unit, above 0 where the frame is annotated. None: `box_scales`.
-      lost: 'skip': a lost joint is not scored, nor does it count for the box, as in the released
-        evaluations of JHMDB, where the true visibility is not used; 'wrong': it is infinitely far.
-      count_first: score frame 0 too, which was given. VFS does, others do not.
+      lost: 'skip': a joint that the prediction lost is not scored, and the box leaves it out, as in
+        the released evaluations of JHMDB, which do not use the true visibility; 'wrong': it is
+        infinitely far.
+      count_first: score frame 0 too, whose joints were given. VFS does, others do not.
 
     Returns:
-      float64 `[T, J]`: NaN where a joint is not scored, infinite where it is lost, and where the
-      scale is 0, which makes it wrong as in the released evaluation.
+      float64 `[T, J]`: NaN where a joint is not scored, infinite where it is lost. Also infinite
+      where the scale is 0: the released evaluation counts such a joint as wrong.
 
     Raises:
       ValueError: shapes that do not fit, another `lost`, or a scale that is missing or negative.
@@ -70,11 +71,13 @@ def normalized_distances(
         )
     if lost not in LOST:
         raise ValueError(f'lost is {lost!r}; it must be one of {LOST}')
+    # Which joints are scored.
     found = ~np.any(np.isnan(prediction), axis=2)
     scored = ~np.any(np.isnan(truth), axis=2)
     scored &= scored[:1]
     if lost == 'skip':
         scored &= found
+    # By which length of each frame.
     if scales is None:
         scales = box_scales(np.where(scored[..., None], truth, np.nan))
     scales = np.asarray(scales, np.float64)
@@ -88,6 +91,7 @@ def normalized_distances(
             f'the scale is {scales[bad][0]} in frame {np.flatnonzero(bad)[0]}; it must not be '
             'negative or missing where joints are scored'
         )
+    # Measure how far each is from the truth.
     distances = np.linalg.norm(prediction - truth, axis=2)
     distances = np.where(found, distances, np.inf)
     valid = (scales > 0)[:, None]
@@ -96,11 +100,10 @@ def normalized_distances(
 
 
 def pck(distances: np.ndarray, threshold: float) -> np.ndarray:
-    """The fraction of each joint's scored occurrences that lie within the threshold, itself too.
+    """Computes the share of each joint's scored distances that are at most the threshold.
 
     Args:
-      distances: `[..., J]` from `normalized_distances`: of one sequence, or several one after
-        another.
+      distances: `[..., J]` from `normalized_distances`, of one sequence or of several.
       threshold: alpha, such as 0.1.
 
     Returns:
@@ -117,7 +120,7 @@ def summarize(
     thresholds: Sequence[float] = THRESHOLDS,
     average: str = 'joints',
 ) -> dict[str, float]:
-    """PCK of a whole benchmark.
+    """Computes the PCK of a whole benchmark.
 
     Args:
       results: of each sequence, by its name: `normalized_distances`, `[T, J]`.
@@ -150,15 +153,15 @@ def summarize(
 def sequence_table(
     results: Mapping[str, np.ndarray], thresholds: Sequence[float] = THRESHOLDS
 ) -> list[dict[str, str | int | float]]:
-    """One row for each sequence: what a table or a CSV file shows.
+    """Makes a row for each sequence, for a table or a CSV file.
 
     Args:
       results: as for `summarize`.
       thresholds: likewise.
 
     Returns:
-      Rows with 'sequence', 'points', the number of joints scored in all frames, and 'PCK@0.1' and
-      so on, of all of them alike.
+      Rows with 'sequence', 'points' (the number of joints scored in all frames), and 'PCK@0.1' and
+      so on, the shares of these points.
     """
     return [
         {
@@ -178,7 +181,7 @@ def joint_table(
     joint_names: Sequence[str],
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> list[dict[str, str | float]]:
-    """One row for each joint that is scored somewhere, all sequences pooled.
+    """Makes a row for each joint that is scored anywhere, over all sequences together.
 
     Args:
       results: as for `summarize`.
@@ -204,6 +207,6 @@ def joint_table(
 
 
 def _mean_scored(values: np.ndarray) -> float:
-    """The mean of what is not NaN; NaN where there is nothing."""
+    """The mean of the values that are not NaN; NaN where there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float('nan')

@@ -1,7 +1,7 @@
 """Networks that turn images into feature maps.
 
-A backbone is one file here with a Flax module that nothing else names: `find_network` finds it by
-the name of its class, for evaluation, training and saved networks. The module must
+A backbone of your own is one new file here with a Flax module. No list names it: `find_network`
+finds it by the name of its class, for evaluation, training and saved networks. The module must
 
 - be built without arguments: each attribute has a default. JSON holds the attributes, so they are
   numbers, strings, booleans, None, dtypes, or tuples of numbers;
@@ -9,14 +9,14 @@ the name of its class, for evaluation, training and saved networks. The module m
   and on `train=True` in training, and give features `[B, H, W, C]`;
 - have `stride`, an attribute or a property: the pixels from one feature cell to the next.
 
-Its variables may be any collections. 'params' is what the optimiser changes. Training keeps the
-others from step to step and averages them over the devices; saved networks hold all of them. Where
-the network is not trained, an evaluation estimates 'batch_stats' on each video, see
+Its variables may be any collections. The optimiser changes 'params'. Training keeps the other
+collections from step to step and averages them over the devices. Saved networks hold all of them.
+For an untrained network an evaluation estimates 'batch_stats' on each video, see
 `estimate_batch_statistics`.
 
-These attributes have a meaning elsewhere, in the networks that have them: `norm_axis_name`
-(training sets it to the axis of devices), `frozen_until` and `dtype` (a saved network is without
-them), `norm_momentum` and `padding` (a residual head takes them over, see `heads`).
+Other parts of the package use these attributes of networks that have them: `norm_axis_name`
+(training sets it to the axis of devices), `frozen_until` and `dtype` (saved networks drop them),
+`norm_momentum` and `padding` (a residual head takes them over, see `heads`).
 """
 
 from jaxprop.models.color_autoencoder import ColorAutoencoder

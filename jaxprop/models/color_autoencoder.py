@@ -1,6 +1,6 @@
-"""The autoencoder of Lab colours whose feature map UVC copies from frame to frame.
+"""The autoencoder of Lab colours. UVC copies its feature map from frame to frame.
 
-Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS 2019.
+Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS 2019.
 """
 
 import flax.linen as nn
@@ -15,8 +15,8 @@ def _conv(x: jax.Array, channels: int, kernel: int, name: str) -> jax.Array:
     if kernel == 1:
         return nn.Conv(channels, (1, 1), name=name)(x)
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
-    # A needless row and column, cut off again: XLA's convolution without any padding is several
-    # times slower on CPU.
+    # Pad a needless row and column, which are cut off again: on CPU, XLA's convolution without any
+    # padding is several times slower.
     x = nn.Conv(channels, (3, 3), padding=((0, 1), (0, 1)), name=name)(x)
     return x[:, :height, :width]
 
@@ -30,7 +30,7 @@ def _upsample(x: jax.Array) -> jax.Array:
 
 
 class ColorEncoder(nn.Module):
-    """Scaled Lab `[B, H, W, 3]` to a feature map `[B, H // 8, W // 8, 256]`, with a last ReLU."""
+    """Encodes scaled Lab `[B, H, W, 3]` as features `[B, H // 8, W // 8, 256]`, after a ReLU."""
 
     @nn.compact
     def __call__(self, lab: jax.Array) -> jax.Array:
@@ -46,7 +46,7 @@ class ColorEncoder(nn.Module):
 
 
 class ColorDecoder(nn.Module):
-    """A feature map `[B, h, w, 256]` to scaled Lab `[B, 8 h, 8 w, 3]` in (-1, 1)."""
+    """Decodes a feature map `[B, h, w, 256]` to scaled Lab `[B, 8 h, 8 w, 3]` in (-1, 1)."""
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
@@ -61,13 +61,15 @@ class ColorDecoder(nn.Module):
 
 
 class ColorAutoencoder(nn.Module):
-    """Lab colours through a feature map of stride 8 and back.
+    """Encodes Lab colours as a feature map of stride 8, and decodes them again.
 
     Lab is scaled: (x - 128) / 128 of 8-bit values, `jaxprop.color.scale_lab`. Called on
-    `[B, H, W, 3]` it gives `[B, 8 (H // 8), 8 (W // 8), 3]`; `encode` and `decode` are the halves,
-    for `apply(..., method='encode')`. H and W are at least 8, as reflection needs two cells.
+    `[B, H, W, 3]` it gives `[B, 8 (H // 8), 8 (W // 8), 3]`. `apply(..., method='encode')` and
+    `method='decode'` compute one half. H and W must be at least 8, since padding by reflection
+    needs two cells.
 
-    VGG-like: 3x3 convolutions padded by reflection, max pooling, nearest upsampling.
+    The network is like VGG: 3x3 convolutions padded by reflection, max pooling, and upsampling by
+    nearest neighbour.
 
     Source: Li et al., NeurIPS 2019, as released.
     """

@@ -16,7 +16,7 @@ KINDS = ('linear', 'residual')
 class LinearHead(nn.Module):
     """Average pool and one dense layer: `[B, H, W, C]` -> float32 `[B, num_outputs]`.
 
-    Before that layer there may be `hidden_layers` others of C channels, each with a ReLU.
+    `hidden_layers` more dense layers of C channels, each with a ReLU, come before that layer.
     """
 
     num_outputs: int
@@ -35,7 +35,7 @@ class ResidualHead(nn.Module):
 
     The max pool is 3x3 with stride 2; the stage has two basic blocks of 512 channels, the first of
     stride 2. `[B, H, W, C]` -> float32 `[B, num_outputs]`. The attributes beside `num_outputs` are
-    those of `ResNet`.
+    those of `jaxprop.models.resnet.ResNet`.
 
     Source: the image head of UVC+: McKee et al., "Transfer of Representations to Video Label
     Propagation: Implementation Factors Matter", BMVC 2022.
@@ -67,7 +67,9 @@ class ResidualHead(nn.Module):
 class ProjectionHead(nn.Module):
     """Average pool and three dense layers with BatchNorm: SimSiam's projector.
 
-    A ReLU follows the first two norms. `[B, H, W, C]` -> float32 `[B, num_outputs]`.
+    A ReLU follows the first two norms. `[B, H, W, C]` -> float32 `[B, num_outputs]`. The layers
+    before the last have `hidden` channels; `norm_momentum` and `norm_axis_name` are
+    as in `jaxprop.models.resnet.ResNet`.
 
     Source: Chen, He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
     """
@@ -89,7 +91,8 @@ class ProjectionHead(nn.Module):
 class PredictionHead(nn.Module):
     """Two dense layers, BatchNorm and a ReLU between them: SimSiam's predictor.
 
-    `[B, D]` -> `[B, num_outputs]`.
+    `[B, D]` -> `[B, num_outputs]`, with `bottleneck` channels between the layers. `norm_momentum`
+    and `norm_axis_name` are as in `jaxprop.models.resnet.ResNet`.
 
     Source: Chen, He, "Exploring Simple Siamese Representation Learning", CVPR 2021.
     """
@@ -107,19 +110,20 @@ class PredictionHead(nn.Module):
 
 
 class TransformHead(nn.Module):
-    """Two convolutions and a dense layer from affinities to a shift and a rotation (TimeCycle).
+    """Computes a shift and a rotation from affinities, by two convolutions and a dense layer.
 
-    For each cell of a patch of n x n cells there are affinities with the cells of a frame:
-    `[N, n, n, H, W]` -> `[N, 3]`, a shift along x and y and an angle, near 0 at the start. The
-    affinities are the channels, in the order of columns; the dense layer takes the convolutions'
-    result channel by channel. So released weights fit.
+    Each cell of a patch of n x n cells has affinities with the cells of a frame. So the input is
+    `[N, n, n, H, W]`. The result `[N, 3]` is a shift along x and y and an angle, near 0 at the
+    start. The affinities are the channels, column by column, and the dense layer takes the
+    convolutions' result channel by channel, so that released weights fit.
 
     Attributes:
       hidden: channels of the convolutions; released: (128, 64).
-      kernel: their size; released: 4. There is no padding, so n must be at least 2 kernel - 1.
+      kernel: size of the convolutions; released: 4. There is no padding, so n must be at least
+        2 kernel - 1.
 
-    Source: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-Consistency of Time", CVPR
-    2019, as released.
+    Source: TimeCycle: Wang, Jabri, Efros, "Learning Correspondence from the Cycle-Consistency of
+    Time", CVPR 2019, as released.
     """
 
     hidden: tuple[int, int]
@@ -157,7 +161,7 @@ def _norm(head: nn.Module, train: bool, name: str) -> nn.BatchNorm:
 def shared_attributes(
     head: type[nn.Module], backbone: nn.Module, axis_name: str | None = None
 ) -> dict[str, Any]:
-    """The attributes that a head takes over from a backbone, where both have them.
+    """Lists the attributes that a head takes over from a backbone, where both have them.
 
     These are the padding, the norms' momentum and axis, and the dtype. The norms' axis is
     `axis_name` where the backbone has no `norm_axis_name`.
@@ -170,11 +174,11 @@ def shared_attributes(
 def make_head(
     kind: str, num_outputs: int, backbone: nn.Module, axis_name: str | None = None
 ) -> nn.Module:
-    """The head for a backbone, with its padding, norm and dtype where it has such attributes.
+    """Makes the head for a backbone, with the padding, norm and dtype of the backbone.
 
     Args:
-      kind: 'linear': `LinearHead`, for a whole network; 'residual': `ResidualHead`, for one that
-        ends at res3 or is shared with a video objective.
+      kind: 'linear': `LinearHead`, for a whole network; 'residual': `ResidualHead`, for a network
+        that ends at res3 or is shared with a video objective.
       num_outputs: length of the vector.
       backbone: whose features the head takes.
       axis_name: the mapped axis of devices over which the head's batch statistics are averaged, if

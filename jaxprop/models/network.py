@@ -1,4 +1,4 @@
-"""What the package does with a network whatever its class: find it, copy it, set its statistics."""
+"""Functions for networks of any class: find one by name, copy it, set its batch statistics."""
 
 import dataclasses
 import importlib
@@ -17,7 +17,7 @@ TRAINING_ALONE = ('frozen_until', 'norm_momentum', 'norm_axis_name', 'zero_init_
 
 
 def find_network(name: str) -> type[nn.Module]:
-    """Returns the network class of a name, in whichever module of `jaxprop.models` it is defined.
+    """Finds a network class by its name in the modules of `jaxprop.models`.
 
     A network is a Flax module that can be built without arguments, see `jaxprop.models`.
 
@@ -65,7 +65,7 @@ def attribute_names(network: nn.Module | type[nn.Module]) -> list[str]:
 
 
 def check_attributes(network: type[nn.Module], names: Iterable[str], of: str | None = None) -> None:
-    """Raises ValueError where a network lacks one of the attributes; `of` says whose these are."""
+    """Raises ValueError where a network lacks an attribute of `names`; `of` says whose they are."""
     known = attribute_names(network)
     if unnamed := sorted(set(names) - set(known)):
         start = f'{of}: ' if of else ''
@@ -90,7 +90,7 @@ def known_attributes() -> dict[str, type]:
 
 
 def replace_attributes(model: nn.Module, **attributes: Any) -> nn.Module:
-    """Returns a copy of a network with other values of those of the attributes that it has."""
+    """Returns a copy of a network with new values of those `attributes` that it has."""
     names = attribute_names(model)
     return model.clone(**{key: value for key, value in attributes.items() if key in names})
 
@@ -98,26 +98,36 @@ def replace_attributes(model: nn.Module, **attributes: Any) -> nn.Module:
 def estimate_batch_statistics(
     model: nn.Module, variables: Mapping[str, Any], images: jax.Array
 ) -> dict[str, Any]:
-    """Puts the batch statistics of exactly these images in place of the running ones.
+    """Replaces a network's running batch statistics by those of exactly these images.
 
-    An untrained network has running mean 0 and variance 1 everywhere, which its activations do
-    not: with the statistics of a batch, every norm's result has mean 0 and variance 1 on it, and
-    `model.apply(result, images)` equals what training computes from these images.
+    The running statistics of an untrained network are mean 0 and variance 1, which its activations
+    do not have. With the statistics of these images every norm's result has mean 0 and variance 1
+    on them, and `model.apply(result, images)` equals the features that training computes of them.
 
     Args:
       model: a network whose norms are `nn.BatchNorm`, or which has none. Its `frozen_until`, and
-        the norms' `momentum` and `axis_name`, are without effect.
-      variables: all of the network's.
-      images: `[B, H, W, 3]`, as the network gets them.
+        the norms' `momentum` and `axis_name`, have no effect.
+      variables: all variables of the network.
+      images: `[B, H, W, 3]`, normalised as the network takes them.
 
     Returns:
       `variables` with new `batch_stats`; unchanged where there are none.
+
+    >>> import jax
+    >>> import jaxprop
+    >>> model = jaxprop.ResNet(output='res1')
+    >>> images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    >>> variables = jax.jit(model.init)(jax.random.key(1), images)
+    >>> estimate = jax.jit(jaxprop.estimate_batch_statistics, static_argnames='model')
+    >>> sorted(estimate(model, variables, images))
+    ['batch_stats', 'params']
     """
     if 'batch_stats' not in variables:
         return dict(variables)
 
     def forget(method, args, kwargs, context):
-        # A module's attributes cannot be set in the usual way; the module lives for this call only.
+        # Flax forbids setting a module's attributes. This module lives for this call only, so
+        # setting them past Flax changes nothing else.
         if isinstance(context.module, nn.BatchNorm):
             object.__setattr__(context.module, 'momentum', 0.0)
             object.__setattr__(context.module, 'axis_name', None)

@@ -1,6 +1,6 @@
-"""Where a ViT's patches are: interpolated position embeddings, and rotary positions.
+"""Positions of a ViT's patches: interpolated embeddings, and rotary positions.
 
-Everything that depends on sizes alone is computed in float64 with NumPy, while JAX traces.
+NumPy computes everything that depends on sizes alone, in float64, while JAX traces.
 """
 
 import jax
@@ -40,18 +40,19 @@ def interpolate_positions(
 
 
 def resize_matrix(old: int, new: int, offset: float = 0.0, antialias: bool = False) -> np.ndarray:
-    """Weights `[new, old]` of PyTorch's bicubic resizing of one axis, corners not aligned.
+    """Computes the weights `[new, old]` of PyTorch's bicubic resizing of one axis.
 
-    On the old axis sample `i` lies at `(i + 1/2) s - 1/2`; the step is `s = old / (new + offset)`.
-    Without antialias it is a sum over the 4 nearest values, where the border's value is repeated
-    outside (Keys' kernel with a = -0.75). With it, the kernel (a = -0.5) is `max(s, 1)` times as
-    wide, is cut off at the border, and its weights are divided by their sum.
+    Corners are not aligned: on the old axis sample `i` lies at `(i + 1/2) s - 1/2`, with the step
+    `s = old / (new + offset)`. Without antialias a sample is a sum over the 4 nearest values (Keys'
+    kernel with a = -0.75); outside, the border's value is repeated. With antialias the kernel
+    (a = -0.5) is `max(s, 1)` times as wide and is cut off at the border, and its weights are then
+    divided by their sum.
 
     Args:
       old: number of values.
       new: number of samples.
-      offset: DINO and DINOv2 state the enlargement as `(new + 0.1) / old`, lest its rounding lose a
-        sample. The step then is that of an axis with `new + 0.1` samples.
+      offset: 0.1 in DINO and DINOv2. They give PyTorch the enlargement `(new + 0.1) / old`, so that
+        rounding cannot lose a sample, and PyTorch takes the step of `new + 0.1` samples.
       antialias: see above.
     """
     step = old / (new + offset)
@@ -78,12 +79,12 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
 
 
 def rotary_periods(count: int, base: float = 100.0) -> np.ndarray:
-    """Periods `[count]` of rotary positions, from 1 up to (not with) `base`, geometrically."""
+    """Computes periods `[count]` of rotary positions: geometric from 1 up to `base`, without it."""
     return base ** (np.arange(count) / count)
 
 
 def rotary_angles(rows: int, columns: int, periods: np.ndarray) -> np.ndarray:
-    """Angles by which the queries and keys of a grid of patches are rotated, in radians.
+    """Computes the angles, in radians, by which queries and keys of patches are rotated.
 
     A patch's center is `(y, x)`, each from -1 to 1 between the edges of the image. Its angles are
     `2 pi y / period` for each period, and then the same of x.

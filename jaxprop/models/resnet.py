@@ -1,8 +1,8 @@
 """ResNet encoders with the strides, the output and the padding that label propagation varies.
 
-He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, in torchvision's
-arrangement (its layerN is resN here; ResNet50 takes a stage's stride in the 3x3 convolution), so
-that weights carry over one to one.
+Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, in
+torchvision's arrangement, so that weights carry over one to one. Its layerN is resN here; ResNet50
+takes a stage's stride in the 3x3 convolution.
 """
 
 import functools
@@ -21,18 +21,18 @@ HE = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Convolution and norm by the padding, norm and dtype attributes of `module`."""
+    """Makes convolution and norm layers with the padding, norm and dtype attributes of `module`."""
 
     def conv(
         x: jax.Array, channels: int, kernel: int, stride: int = 1, *, name: str, **settings: Any
     ) -> jax.Array:
         height, width = (-(-size // stride) for size in x.shape[1:3])
-        # Explicit, as 'SAME' pads unevenly when the stride is 2 and the size is even.
+        # The padding is explicit: 'SAME' pads unevenly when the stride is 2 and the size is even.
         padding = (kernel // 2, kernel // 2)
         if module.padding == 'reflect' and kernel > 1:
             x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)), mode='reflect')
-            # A needless row and column, cut off again: XLA's convolution without any padding is
-            # several times slower on CPU.
+            # Pad a needless row and column, which are cut off again below: on CPU, XLA's
+            # convolution without any padding is several times slower.
             padding = (0, 1)
         layer = nn.Conv(
             channels,
@@ -57,7 +57,7 @@ def _layers(module: nn.Module, train: bool) -> tuple[Callable[..., Any], Callabl
 
 
 def _last_scale(block: nn.Module) -> nn.initializers.Initializer:
-    """Where the scale of a block's last norm starts."""
+    """The initial value of the scale of a block's last norm."""
     return nn.initializers.zeros if block.zero_init_residual else nn.initializers.ones
 
 
@@ -65,7 +65,8 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: relu(F(x) + S(x)), the block of ResNet18 and 34.
 
     S is a 1x1 convolution where the block changes the stride or the channels, else the identity.
-    The attributes beside `channels` (of the result) and `stride` are those of `ResNet`.
+    `channels` is the number of channels of the result. Beside it and `stride`, the attributes are
+    those of `ResNet`.
     `[B, H, W, any]` -> `[B, ceil(H / stride), ceil(W / stride), channels]`.
     """
 
@@ -91,9 +92,11 @@ class BasicBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut, the block of ResNet50; as `BasicBlock`.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, the block of ResNet50.
 
     The first two convolutions have a quarter of the channels; the 3x3 one takes the stride.
+    `channels` is the number of channels of the result. Beside it and `stride`, the attributes are
+    those of `ResNet`.
     """
 
     channels: int
@@ -119,7 +122,7 @@ class BottleneckBlock(nn.Module):
         return nn.relu(x + y)
 
 
-# Depth: (block, channels of res1, number of blocks in each stage).
+# By depth: the block, the channels of res1, the number of blocks in each stage.
 ARCHITECTURES = {
     18: (BasicBlock, 64, (2, 2, 2, 2)),
     34: (BasicBlock, 64, (3, 4, 6, 3)),
@@ -128,7 +131,7 @@ ARCHITECTURES = {
 
 
 class ResNet(nn.Module):
-    """A feature map of images: a ResNet up to and with one of its stages, after the last ReLU.
+    """Turns images into a feature map: a ResNet up to one of its stages, after the last ReLU.
 
     Called on `images` `[B, H, W, 3]`, floating point and already normalised, it gives features
     `[B, ceil(H / stride), ceil(W / stride), channels]`. With `train` BatchNorm uses the batch's
@@ -142,26 +145,27 @@ class ResNet(nn.Module):
       max_pool: the stem's 3x3 max pool of stride 2; without it everything has half the stride.
       padding: of convolutions: 'zero' or 'reflect'. The max pool is always padded with -inf.
       norm_momentum: share of the old running statistics that one training step keeps.
-      norm_axis_name: mapped axis (of devices) over which training's batch statistics are averaged.
-      frozen_until: a stage up to which, it not included, nothing learns: the stem and earlier
-        stages use running statistics in training too, and get no gradient. An optimiser with
-        weight decay still has to leave them out.
+      norm_axis_name: mapped axis (of devices) over which training averages batch statistics.
+      frozen_until: the first stage that learns. The stem and earlier stages use running statistics
+        in training too, and get no gradient. An optimiser with weight decay still has to leave them
+        out. None: everything learns.
       dtype: of computation and features; None: float32. Parameters and statistics are float32.
       widths: channels of res1 to res4; None: 64 to 512, in ResNet50 256 to 2048. CorrFlow's and
         MAST's are (64, 128, 256, 256).
       projection: channels of a convolution after the output stage, whose results are then the
-        features; None: there is none.
-      projection_kernel: its size in cells, an odd number.
-      projection_bias: whether it has a bias. Then it starts as PyTorch's convolutions do, uniform
-        in +-1 / sqrt(inputs of an output), as CorrFlow and MAST were trained; else as the others.
-      projection_relu: whether a ReLU follows it.
-      average_pool: whether the stem's pool gives the mean of its 3x3 values, zero outside, in place
-        of the largest. Spa-then-Temp's at stride 4 does.
+        features; None: no such convolution.
+      projection_kernel: the size of the projection in cells, an odd number.
+      projection_bias: whether the projection has a bias. With one it starts as PyTorch's
+        convolutions do, uniform in +-1 / sqrt(inputs of an output), as CorrFlow and MAST were
+        trained; without, as the other convolutions.
+      projection_relu: whether a ReLU follows the projection.
+      average_pool: whether the stem's pool takes the mean of its 3x3 values, zero outside, in place
+        of the largest, as Spa-then-Temp's network of stride 4 does.
       zero_init_residual: whether the scale of each block's last norm starts at 0, so that a block
         starts as its shortcut (VFS).
 
     Raises:
-      ValueError: when built with a value that is none of these, or called on other images.
+      ValueError: an attribute has a value that is none of these, or images have another form.
 
     Source: He et al., CVPR 2016; the strides for propagation: Jabri, Owens, Efros, "Space-Time
     Correspondence as a Contrastive Random Walk", NeurIPS 2020, appendix. Widths and projection:
@@ -260,12 +264,14 @@ class ResNet(nn.Module):
         )
         learns = self.frozen_until is None
 
+        # The stem.
         conv, norm = _layers(self, train and learns)
         x = conv(images, 64, 7, 2, name='stem_conv')
         x = nn.relu(norm(name='stem_norm')(x))
         if self.max_pool:
             x = average_pool(x) if self.average_pool else max_pool(x)
 
+        # The stages, up to the output.
         for stage, name in enumerate(self._stages):
             if name == self.frozen_until:
                 x = jax.lax.stop_gradient(x)
@@ -296,19 +302,19 @@ def _is_positive(value: Any) -> bool:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The stem's: 3x3 with stride 2, `[B, H, W, C]` -> `[B, ceil(H / 2), ceil(W / 2), C]`."""
+    """The stem's pool, 3x3, stride 2: `[B, H, W, C]` -> `[B, ceil(H / 2), ceil(W / 2), C]`."""
     padding: Any = ((1, 1), (1, 1))  # Flax says str, and takes pairs too.
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """As `max_pool`, but the mean of the 3x3 values, those outside being zero."""
+    """As `max_pool`, with the mean of the 3x3 values, zeros outside, in place of the largest."""
     padding: Any = ((1, 1), (1, 1))
     return nn.avg_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 def check_images(images: jax.Array) -> None:
-    """Refuses with a ValueError what is not `[B, H, W, 3]` of floating point values."""
+    """Raises ValueError for images that are not floating point `[B, H, W, 3]`."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f'images have shape {images.shape}; needed: [B, H, W, 3]')
     if not jnp.issubdtype(images.dtype, jnp.floating):

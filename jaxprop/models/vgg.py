@@ -1,8 +1,8 @@
-"""The VGG16 encoder of DeepCluster: edges for an input, BatchNorm after every convolution.
+"""The VGG16 encoder of DeepCluster: it sees edges, and has BatchNorm after every convolution.
 
-Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR
-2015, in the arrangement of torchvision's and DeepCluster's `features`, so that weights carry over
-one to one.
+Source: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition",
+ICLR 2015, in the arrangement of torchvision's and DeepCluster's `features`, so that weights carry
+over one to one.
 """
 
 import flax.linen as nn
@@ -22,7 +22,7 @@ _HORIZONTAL_EDGES = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]], np.float32)
 
 
 class VGG16(nn.Module):
-    """A feature map of images: VGG16 up to and with one of its convolutions, after norm and ReLU.
+    """Turns images into a feature map: VGG16 up to one of its convolutions, after norm and ReLU.
 
     Called on `images` `[B, H, W, 3]`, floating point and already normalised, it gives features
     `[B, H // stride, W // stride, channels]`. With `train` BatchNorm uses the batch's statistics,
@@ -32,13 +32,14 @@ class VGG16(nn.Module):
       sobel: the convolutions see two channels, the horizontal and the vertical Sobel derivative of
         the mean of red, green and blue, as in DeepCluster; else the three colours.
       output: 'conv1' to 'conv13', counting convolutions; later ones are not built.
-      pool4: the fourth 2x2 max pool, between conv10 and conv13. Without it conv13 too has stride 8.
+      pool4: whether there is the fourth 2x2 max pool, after conv10. Without it conv11 to conv13
+        have stride 8, too.
       norm_momentum: share of the old running statistics that one training step keeps.
-      norm_axis_name: mapped axis (of devices) over which training's batch statistics are averaged.
+      norm_axis_name: mapped axis (of devices) over which training averages batch statistics.
       dtype: of computation and features; None: float32. Parameters and statistics are float32.
 
     Raises:
-      ValueError: when built with another output, or called on other images.
+      ValueError: the output has another name, or images have another form.
 
     Source: Caron, Bojanowski, Joulin, Douze, "Deep clustering for unsupervised learning of visual
     features", ECCV 2018, as released.
@@ -108,7 +109,7 @@ class VGG16(nn.Module):
 
 
 def sobel_edges(images: jax.Array) -> jax.Array:
-    """The Sobel derivatives of the mean of the channels, with zeros around the image.
+    """Computes the Sobel derivatives of the mean of the channels, with zeros around the image.
 
     Args:
       images: `[B, H, W, C]`.

@@ -1,7 +1,8 @@
-"""Vision transformers: one module that is DINO, DINOv2, DINOv3 and MAE's encoder by its attributes.
+"""Vision transformers: one module for DINO, DINOv2, DINOv3 and MAE's encoder.
 
-Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, in the arrangement of the releases:
-norms before attention and MLP, a class token, a final norm.
+Its attributes make it one or the other. Source: Dosovitskiy et al., "An Image is Worth 16x16
+Words", ICLR 2021, in the arrangement of the releases: norms before attention and MLP, a class
+token, a final norm.
 """
 
 import re
@@ -19,9 +20,9 @@ from jaxprop.models import positions
 from jaxprop.models.resnet import check_images
 
 PARTS = ('queries', 'keys', 'values')
-# Logits of attention that are held at once: 128 MiB in float32.
+# At most so many logits of attention are in memory at once: 128 MiB in float32.
 MAX_LOGITS = 2**25
-# Queries of one head whose logits are held at once where heads come one after the other.
+# Where heads are computed one after the other, the logits of so many queries are in memory at once.
 CHUNK = 512
 _small = nn.initializers.truncated_normal(0.02)
 
@@ -29,9 +30,9 @@ _small = nn.initializers.truncated_normal(0.02)
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Computes softmax(q k' / sqrt(D)) v in each head, the softmax in float32.
 
-    Many tokens are computed in chunks of queries, one after the other: memory then grows with the
-    number of tokens, not with its square. On the CPU so are the heads: products of two matrices are
-    two to four times as fast there as one of all heads.
+    Many queries are computed in chunks, one after the other: memory then grows with the number of
+    tokens, not with its square. On the CPU heads, too, are computed one after the other: a product
+    of two matrices there is two to four times as fast as one product of all heads.
 
     Args:
       q: queries `[B, N, heads, D]`.
@@ -45,14 +46,14 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def attention_of_all(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`attention`, of all heads at once."""
+    """Computes attention in all heads at once. Arguments as in `attention`."""
     batch, tokens, heads, _ = q.shape
     chunk = max(1, MAX_LOGITS // (batch * heads * tokens))
     return _by_chunks(lambda queries: jax.nn.dot_product_attention(queries, k, v), q, chunk)
 
 
 def attention_by_head(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`attention`, of one head after the other."""
+    """Computes attention in one head after the other. Arguments as in `attention`."""
     batch, _, _, channels = q.shape
 
     def attend(head):
@@ -76,7 +77,7 @@ def attention_by_head(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _by_chunks(function: Callable[[jax.Array], jax.Array], q: jax.Array, chunk: int) -> jax.Array:
-    """Applies a function to so many queries of `[B, N, ...]` at a time."""
+    """Applies a function to `chunk` of the queries `[B, N, ...]` at a time."""
     tokens = q.shape[1]
     if chunk >= tokens:
         return function(q)
@@ -90,10 +91,10 @@ def _by_chunks(function: Callable[[jax.Array], jax.Array], q: jax.Array, chunk: 
 class TransformerBlock(nn.Module):
     """Attention among all tokens, then an MLP on each: x + A(norm(x)), then x + M(norm(x)).
 
-    Tokens `[B, N, C]` -> `[B, N, C]`. With `part`, one of `PARTS`, the block instead gives its
-    queries, keys or values `[B, N, C]`, the heads one after the other, before any rotation. The
-    attributes are those of `ViT`. `angles` `[N, C / heads / 2]` rotate queries and keys, see
-    `positions.rotate`.
+    Tokens are `[B, N, C]`, before and after. `angles [N, C / heads / 2]` rotate queries and keys,
+    see `positions.rotate`. With `part`, one of `PARTS`, the block returns its queries, keys or
+    values `[B, N, C]` instead, head after head, before any rotation. The attributes are those of
+    `ViT`.
     """
 
     heads: int
@@ -144,14 +145,14 @@ class TransformerBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """A feature map of images: the patch tokens of a vision transformer.
+    """Turns images into a feature map: the patch tokens of a vision transformer.
 
     Called on `images` `[B, h, w, 3]`, floating point and already normalised, it gives features
-    `[B, H, W, width]`, one for each patch that lies in the image whole: H = floor(h / patch). Rows
-    and columns beyond the last whole patch are not seen, unless `pad` is set. `train` changes
-    nothing: there is neither dropout nor a batch statistic.
+    `[B, H, W, width]`, one for each whole patch of the image: H = floor(h / patch). Without `pad`
+    the network does not see rows and columns beyond the last whole patch. `train` changes nothing:
+    there is neither dropout nor a batch statistic.
 
-    The defaults are DINO's ViT-S/16. The other releases differ from it so:
+    The defaults are DINO's ViT-S/16. The other releases differ from it:
     DINOv2: patch 14, grid 37, layer_scale; with registers, 4 of them, offset 0 and antialias.
     DINOv3: position 'rotary', registers 4, layer_scale, biases 'qv', epsilon 1e-5.
     MAE: offset 0. The largest DINOv2 and some DINOv3 have the MLP 'swiglu'.
@@ -160,27 +161,27 @@ class ViT(nn.Module):
       patch: side of a patch in pixels.
       width: channels of a token.
       depth: number of blocks.
-      heads: of the attention, `width / heads` channels each.
+      heads: number of attention heads, of `width / heads` channels each.
       mlp: 'gelu': two layers around a GELU; 'swiglu': down(silu(gate(x)) * up(x)).
       hidden: channels inside the MLP; None: 4 * width.
       registers: number of tokens beside the class token that stand for no patch.
       position: 'learned' embeddings, added to the class token and the patches; or 'rotary' angles,
         by which the patches' queries and keys are rotated.
-      grid: 'learned': rows and columns of patches that there are embeddings for. They are
-        interpolated for other grids, and where the image isn't square.
-      offset: 'learned': of that interpolation, see `positions.resize_matrix`.
-      antialias: likewise.
-      periods: 'rotary': of the angles, `width / heads / 4` numbers; None: from 1 to 100, see
-        `positions.rotary_periods`.
-      layer_scale: initial factor of each block's additions, which is learned for each channel;
-        None: there is none.
+      grid: with 'learned', the number of rows and of columns of patches that have embeddings. They
+        are interpolated for other grids, and for images that are not square.
+      offset: with 'learned', the offset of that interpolation, see `positions.resize_matrix`.
+      antialias: with 'learned', whether that interpolation is antialiased, see the same.
+      periods: with 'rotary', the periods of the angles, `width / heads / 4` numbers; None: from 1
+        to 100, see `positions.rotary_periods`.
+      layer_scale: initial value of a learned factor for each channel of a block's additions; None:
+        no such factor.
       biases: which of queries, keys and values have a bias: some of the letters of 'qkv'. DINOv3
-        masks the bias of its keys: it has none.
+        masks the bias of its keys, so its keys have none.
       epsilon: of the norms.
       output: None or 'last': patch tokens of the last block. 'blockN': of block N, the first is
-        'block0'. 'blockN.queries', '.keys' or '.values': what this block's attention computes of
-        the patch tokens, the heads one after the other, before any rotation. 'cls': the class
-        token `[B, width]`, which is no feature map. What follows the output is not built.
+        'block0'. 'blockN.queries', '.keys' or '.values': the queries, keys or values of the patch
+        tokens in this block, head after head, before any rotation. 'cls': the class token
+        `[B, width]`, which is no feature map. Layers after the output are not built.
       pad: whether images are filled with zeros, at the bottom and on the right, to whole patches:
         H = ceil(h / patch).
       norm: whether tokens (not queries, keys and values) pass the final norm.
@@ -188,8 +189,8 @@ class ViT(nn.Module):
         attention's softmax and the sums over the blocks are float32.
 
     Raises:
-      ValueError: when built with a value that is none of these, or called on other images or such
-        that are smaller than a patch.
+      ValueError: an attribute has a value that is none of these, or images have another form or
+        are smaller than a patch.
 
     Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021;
     Oquab et al., "DINOv2", TMLR 2024; Darcet et al., "Vision Transformers Need Registers", ICLR
@@ -245,7 +246,7 @@ class ViT(nn.Module):
         super().__post_init__()
 
     def _last_block(self) -> tuple[int, str | None]:
-        """Index of the block that the output is of, and which of `PARTS` it is."""
+        """The index of the block that gives the output, and which of its `PARTS` it is, if any."""
         if self.output in (None, 'last', 'cls'):
             return self.depth - 1, None
         match = re.fullmatch(rf'block(\d+)(?:\.({"|".join(PARTS)}))?', str(self.output))
@@ -275,6 +276,7 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         check_images(images)
+        # Cut or fill the images to whole patches.
         batch, height, width, _ = images.shape
         rows, columns = self.grid_size(height, width)
         if self.pad:
@@ -288,7 +290,7 @@ class ViT(nn.Module):
         prefix = 1 + self.registers
         last, part = self._last_block()
 
-        # Patches -> tokens [B, prefix + H W, C], the class token first, then the registers.
+        # Turn patches into tokens [B, prefix + H W, C], after the class token and the registers.
         size = (self.patch, self.patch)
         x = nn.Conv(
             self.width, size, strides=size, padding='VALID', dtype=self.dtype, name='patch_embed'
@@ -305,6 +307,7 @@ class ViT(nn.Module):
         first = jnp.broadcast_to(first, (batch, prefix, self.width))
         x = jnp.concatenate([first, x], axis=1)
 
+        # Apply the blocks, up to the output.
         angles = self._angles(rows, columns, prefix) if self.position == 'rotary' else None
         for index in range(last + 1):
             block = TransformerBlock(
@@ -326,9 +329,9 @@ class ViT(nn.Module):
         return x[:, prefix:].reshape(batch, rows, columns, self.width)
 
     def _positions(self, embeddings: jax.Array, height: int, width: int) -> Any:
-        """The embeddings `[H W, C]` of an image's patches, of those `[grid^2, C]` of the training.
+        """Position embeddings `[H W, C]` of an image's patches, from the learned `[grid^2, C]`.
 
-        As in the releases, they are left alone only for square images of the same grid.
+        As in the releases, only square images of the same grid take them without interpolation.
         """
         rows, columns = self.grid_size(height, width)
         if rows == columns == self.grid and height == width:
@@ -339,7 +342,7 @@ class ViT(nn.Module):
         ).reshape(rows * columns, self.width)
 
     def _angles(self, rows: int, columns: int, prefix: int) -> np.ndarray:
-        """Angles of all tokens; those that stand for no patch are not rotated."""
+        """Angles of all tokens; they are 0 for tokens that stand for no patch."""
         periods = self.periods
         if periods is None:
             periods = positions.rotary_periods(self.width // self.heads // 4)

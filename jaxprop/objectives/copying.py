@@ -17,7 +17,14 @@ STRIDE = 4
 
 
 def check_sizes(backbone: nn.Module, size: int, reach: int, temperature: float) -> None:
-    """Raises ValueError for settings that a copying objective cannot have."""
+    """Raises ValueError for settings that a copying objective cannot have.
+
+    Args:
+      backbone: of stride 4.
+      size: of the frames, in pixels.
+      reach: of the window, in cells.
+      temperature: of the softmax over the window.
+    """
     if backbone.stride != STRIDE:
         raise ValueError(
             f'the backbone has stride {backbone.stride}; needed: {STRIDE}, as of a ResNet without '
@@ -33,7 +40,10 @@ def check_sizes(backbone: nn.Module, size: int, reach: int, temperature: float) 
 
 
 def stretch(frames: jax.Array, size: int) -> jax.Array:
-    """Frames `[B, T, h, w, 3]` as squares, floating point in [0, 1]: the aspect is not kept."""
+    """Resizes `frames [B, T, h, w, 3]` to squares of `size` pixels, floating point in [0, 1].
+
+    The aspect ratio is not kept.
+    """
     shape = (*frames.shape[:2], size, size, 3)
     return jax.image.resize(frames.astype(jnp.float32) / 255, shape, 'linear')
 

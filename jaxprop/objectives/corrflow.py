@@ -238,13 +238,16 @@ def prepare(classes: jax.Array, num_classes: int, average_class_numbers: bool = 
 
 
 def class_error(prediction: jax.Array, classes: jax.Array) -> jax.Array:
-    """The mean of -log(prediction[class] + 1e-8): `[..., L]` and integers `[...]`."""
+    """The mean of -log(prediction[class] + 1e-8): `[..., L]` and integer `classes [...]`."""
     chosen = jnp.take_along_axis(prediction, classes[..., None].astype(jnp.int32), axis=-1)
     return -jnp.mean(jnp.log(chosen + 1e-8))
 
 
 def nearest_color(ab: jax.Array, palette: tuple[tuple[float, float], ...] = PALETTE) -> jax.Array:
-    """Numbers of the palette's nearest colours, the first of equal ones: `[..., 2]` -> `[...]`."""
+    """Numbers of the colours of `palette` nearest to `ab`: `[..., 2]` -> `[...]`.
+
+    Of equally near colours the first is taken.
+    """
     difference = ab[..., None, :] - np.asarray(palette, np.float32)
     return jnp.argmin(jnp.sum(jnp.square(difference), axis=-1), axis=-1)
 

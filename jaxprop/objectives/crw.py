@@ -157,7 +157,10 @@ def objective(
 
 
 def windows(images: jax.Array, size: int, stride: int) -> jax.Array:
-    """All windows of images, row by row: `[B, h, w, 3]` -> `[B, N, size, size, 3]`."""
+    """All windows of images, `stride` pixels apart: `[B, h, w, 3]` -> `[B, N, size, size, 3]`.
+
+    Windows are numbered row by row.
+    """
     height, width = images.shape[1:3]
     return jnp.stack(
         [
@@ -177,6 +180,12 @@ def cut_edges(
     Steps forward lose each edge with probability `rate`. Steps back lose the same edges, and of all
     edges again a share of `rate`: 19 % for 10 %. So the released code does it, which masks the
     affinities in place before it transposes them.
+
+    Args:
+      key: of this draw.
+      num_steps: steps forward, T - 1.
+      num_nodes: N, of each frame.
+      rate: from 0 to 1.
 
     Returns:
       Masks of the edges of F_t and of G_t: `[num_steps, N, N]` each, rows where a step starts.

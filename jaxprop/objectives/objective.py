@@ -68,7 +68,7 @@ def example_keys(rng: jax.Array, batch_size: int, axis_name: str | None = None) 
 
 
 def numbered_keys(keys: jax.Array, num: int) -> jax.Array:
-    """A key for each of `num` parts of an example, `fold_in(key, i)`: `[...]` -> `[..., num]`."""
+    """Makes `num` keys of each of `keys [...]`: `[..., num]`, key i is `fold_in(key, i)`."""
     flat = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num)))(
         keys.reshape(-1)
     )

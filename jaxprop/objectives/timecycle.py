@@ -279,14 +279,19 @@ def cycle_terms(
 
 
 def theta_of(outputs: jax.Array, scale: float) -> jax.Array:
-    """Shift and angle `[N, 3]` as affine maps `[N, 2, 3]` of a given scale, x before y."""
+    """Makes affine maps `[N, 2, 3]` of a head's `outputs [N, 3]`: shift (x, y) and angle.
+
+    All maps have the same `scale`.
+    """
     sine, cosine = scale * jnp.sin(outputs[:, 2]), scale * jnp.cos(outputs[:, 2])
     rows = [cosine, -sine, outputs[:, 0]], [sine, cosine, outputs[:, 1]]
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=1)
 
 
 def point_distance(theta: jax.Array, other: jax.Array) -> jax.Array:
-    """The mean squared distance of a point's images under two affine maps, `[N, 2, 3]` -> `[N]`.
+    """The mean squared distance of a point's images under affine maps `theta` and `other`.
+
+    Both are `[N, 2, 3]`, the distance `[N]`.
 
     The points are a grid of 20 x 20 from -1 to 1, whose mean square along an axis is 21 / 57:
     D = 21 / 57 |M - M'|^2 + |t - t'|^2.

@@ -360,7 +360,11 @@ def pair_terms(
 
 
 def color_error(prediction: jax.Array, truth: jax.Array) -> jax.Array:
-    """Mean |L - L'| + 10 mean |a - a'| + 10 mean |b - b'| of scaled Lab `[B, H, W, 3]` -> `[B]`."""
+    """The mean distance of two images' colours, that of a and b weighted ten times.
+
+    mean |L - L'| + 10 mean |a - a'| + 10 mean |b - b'| of `prediction` and `truth`, both scaled Lab
+    `[B, H, W, 3]`: `[B]`.
+    """
     error = jnp.mean(jnp.abs(prediction - truth), axis=(1, 2))
     return error[:, 0] + 10 * error[:, 1] + 10 * error[:, 2]
 

@@ -1,11 +1,11 @@
-"""Labels copied from nearest neighbours, or by attention over all cells of a region.
+"""Rules that copy labels from nearest neighbours, or by attention over all cells of a region.
 
 For a target cell j with features g_j, and context cells i with features f_i and soft labels y_i,
 
     z_j = sum_{i in K(j)} exp(a_ij / T - Z_j) y_i,        a_ij = <f_i, g_j>,
 
-K(j) the k context cells of largest affinity among those that the region allows (`TopK`), or all of
-these (`Attention`), Z_j the logarithm of the softmax's denominator.
+where K(j) are the k context cells of largest affinity among those that the region allows (`TopK`),
+or all that it allows (`Attention`), and Z_j is the logarithm of the softmax's denominator.
 
 Source: McKee et al., "Transfer of Representations to Video Label Propagation: Implementation
 Factors Matter", BMVC 2022, Algorithm 1 and section 3.
@@ -38,7 +38,7 @@ AGGREGATIONS = ('overall', 'per_frame')
 
 @dataclasses.dataclass(frozen=True)
 class Everywhere:
-    """Every cell of a context frame is allowed."""
+    """The region of all cells of a context frame."""
 
     bind_first = False
     reach = None
@@ -49,7 +49,7 @@ class Everywhere:
 
 @dataclasses.dataclass(frozen=True)
 class Disk:
-    """Cells at a Euclidean distance below the radius from the target cell.
+    """The region of cells at a Euclidean distance below the radius from the target cell.
 
     Attributes:
       radius: in feature cells.
@@ -76,7 +76,7 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-    """Cells whose row and column are both less than the radius away from the target cell.
+    """The region of cells whose row and column are both less than the radius away.
 
     Attributes:
       radius: in feature cells.
@@ -111,7 +111,7 @@ def check_radius(radius: float) -> None:
 
 
 def check_k(k: int) -> None:
-    """Raises ValueError for what is no number of neighbours."""
+    """Raises ValueError where `k` is no number of neighbours."""
     if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
         raise ValueError(
             f'k (num_neighbors) is {k!r}; it must be a whole number of at least 1; for all cells '
@@ -126,7 +126,7 @@ def check_temperature(temperature: float) -> None:
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Raises ValueError for a value that is not among the known ones."""
+    """Raises ValueError where the `value` of the setting `name` is not one of the `known` ones."""
     if value not in known:
         raise ValueError(f'{name} is {value!r}; it must be one of {", ".join(known)}')
 
@@ -144,13 +144,18 @@ class TopK(Rule):
       region: which context cells are allowed: `Everywhere`, `Disk`, `Square`, or one of your own.
       aggregation: 'overall': one selection of k cells over all context frames together;
         'per_frame': one selection in each context frame, the resulting labels averaged.
-      softmax: where the softmax's denominator is taken. 'neighbors': over the k selected cells;
-        'frame': over all cells of the context frame (of all context frames with 'overall'), before
-        restriction and selection, the selected weights not renormalised; 'region': over the
-        allowed cells, before selection.
+      softmax: which cells the softmax's denominator sums. 'neighbors': the k selected ones;
+        'region': all allowed ones; 'frame': all cells of the context frame (of all context frames
+        with 'overall'), allowed or not. With 'region' and 'frame' the weights of the selected cells
+        sum to less than 1.
 
     Raises:
       ValueError: a value out of its range.
+
+    >>> import jaxprop
+    >>> rule = jaxprop.TopK(k=5, temperature=0.1, region=jaxprop.Square(13))
+    >>> jaxprop.Propagation(rule=rule).rule.k
+    5
     """
 
     k: int = 10
@@ -184,7 +189,7 @@ class TopK(Rule):
     def matches(
         self, context: ContextFrames, features: jax.Array, execution: Execution = Execution()
     ) -> tuple[jax.Array, jax.Array]:
-        """The context cells that each target cell is labelled from, and their weights.
+        """Finds the context cells from which each target cell is labelled, and their weights.
 
         Args:
           context: the context frames.
@@ -193,10 +198,11 @@ class TopK(Rule):
 
         Returns:
           The cells' numbers, slot * N + cell, and their weights in the sum, `[N, K]` each: K is k,
-          or M k where each frame is searched for itself.
+          or M k with `aggregation` 'per_frame'.
         """
         per_frame = self.aggregation == 'per_frame'
-        # A slot that is not valid can't be selected; in an average over frames it gets no share.
+        # 'overall' must not select from slots that are not valid. 'per_frame' searches these too,
+        # and gives them no share of the average.
         searched = context.valid | per_frame
         parts = []
         for slots, is_bound in _bound_and_free(context, self.region):
@@ -223,7 +229,7 @@ class TopK(Rule):
         return (_per_frame if per_frame else _overall)(parts, self.k, context.valid)
 
     def _search_frame(self, frames, features, valid, is_bound, execution, slot):
-        """`Neighbors` `[1, N, k]` of all target cells in one slot, by dense affinities."""
+        """Finds the `Neighbors [1, N, k]` of all target cells in one slot, by dense affinities."""
         grid = features.shape[:2]
         frame = rearrange(frames[slot], 'h w c -> (h w) c')
 
@@ -239,7 +245,7 @@ class TopK(Rule):
         return jax.tree.map(lambda x: x[None], found)
 
     def _num_candidates(self, grid, memory):
-        """How many context cells the cell with most of them can choose from."""
+        """The number of context cells from which the cell with most of them can choose."""
         num_cells = math.prod(grid)
         in_region = _largest_region(grid, self.region)
         num_free = _num_free(memory.keep_first, memory.num_slots, self.region)
@@ -261,6 +267,11 @@ class Attention(Rule):
 
     Raises:
       ValueError: a value out of its range.
+
+    >>> import jaxprop
+    >>> rule = jaxprop.Attention(region=jaxprop.Square(7))  # 13 x 13 cells
+    >>> rule.region.reach
+    (6, 6)
     """
 
     temperature: float = 0.05
@@ -309,11 +320,11 @@ class Attention(Rule):
 def combine_slots(
     log_sums: jax.Array, labels: jax.Array, valid: jax.Array, aggregation: str
 ) -> jax.Array:
-    """One label of those that attention copied from each context slot.
+    """Combines the labels that attention copied from each context slot to one label.
 
     Args:
       log_sums: `[M, N]`, the logarithms of each slot's denominators.
-      labels: `[M, N, L]`, what was copied from each slot.
+      labels: `[M, N, L]`, the labels copied from each slot.
       valid: `[M]`; the other slots get no share.
       aggregation: 'overall' or 'per_frame'.
 
@@ -328,7 +339,7 @@ def combine_slots(
 
 
 def _num_free(keep_first, num_slots, region):
-    """How many leading slots the region does not bind: 0, 1 or all of them."""
+    """The number of leading slots that the region does not bind: 0, 1 or all of them."""
     if region.reach is None:
         return num_slots
     return int(keep_first and not region.bind_first)
@@ -343,7 +354,7 @@ def _bound_and_free(context, region):
 
 
 def _restrict(logits, index, grid, region):
-    """Logits `[Q, N]` of the targets with these numbers, with -inf where the region forbids."""
+    """Sets logits `[Q, N]` of the targets numbered `index` to -inf where the region forbids."""
     targets = jnp.stack([index // grid[1], index % grid[1]], axis=-1)
     cells = jnp.asarray(np.indices(grid).reshape(2, -1).T)
     return jnp.where(region.allows(targets[:, None] - cells[None]), logits, -jnp.inf)
@@ -354,12 +365,13 @@ def _largest_region(grid, region):
     """How many context cells the region allows at most to a target cell of a grid."""
     if region.reach is None:
         return math.prod(grid)
-    # Is a context cell allowed, by its offset from the target cell?
+    # Ask the region about every offset that two cells of the grid can have.
     offsets = np.stack(np.meshgrid(*(np.arange(1 - n, n) for n in grid), indexing='ij'), axis=-1)
     with jax.ensure_compile_time_eval():
         allowed = np.asarray(region.allows(jnp.asarray(offsets)))
     allowed = allowed & np.all(np.abs(offsets) <= region.reach, axis=-1)
-    # Seen from one target cell the grid is a window over the offsets: count in all windows.
+    # The cells of the grid, seen from one target cell, are a window over these offsets. Count the
+    # allowed ones in every window.
     sums = np.pad(allowed.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     h, w = grid
     counts = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
@@ -367,14 +379,15 @@ def _largest_region(grid, region):
 
 
 def _search_slots(search, slots, size, context, features, valid):
-    """`Neighbors` from `search(first slot)` of groups of slots, their lists one after another.
+    """Searches groups of slots one after another: `Neighbors` from `search(first slot)` of each.
 
     Early in a video most slots are copies of frame 0. If this group and the previous one hold only
-    such copies, the previous group's result is reused, its cell numbers shifted. Groups are scanned
-    one at a time, so peak memory is that of one group plus the result lists.
+    such copies, the previous group's result is reused, its cell numbers shifted. One group is
+    searched at a time, so peak memory is that of one group plus the result lists.
     """
     groups = slots.reshape(-1, size)
-    # Which groups hold the same frames as the one before?
+
+    # Mark the groups that repeat the one before: only copies of frame 0, with equal validity.
     is_first = jnp.all(context.numbers[groups] == 0, axis=-1)
     is_searched = valid[groups]
     same_validity = jnp.all(is_searched[1:] == is_searched[:-1], axis=-1)
@@ -382,6 +395,7 @@ def _search_slots(search, slots, size, context, features, valid):
     is_repeat = jnp.concatenate([jnp.zeros(1, bool), is_repeat])
     shift = size * math.prod(context.grid)
 
+    # Search each group, or shift the result of the one before.
     def step(before, group):
         first, is_repeat = group
         found = jax.lax.cond(
@@ -400,7 +414,7 @@ def _search_slots(search, slots, size, context, features, valid):
 
 
 def _overall(parts, k, valid):
-    """The k best cells `[N, k]` of all lists together, and their weights.
+    """Selects the k best cells `[N, k]` of all lists together, and computes their weights.
 
     Args:
       parts: `Neighbors` `[m, N, k]`, cells numbered through all slots.
@@ -421,12 +435,12 @@ def _overall(parts, k, valid):
 
 
 def _per_frame(parts, k, valid):
-    """The k best cells of each slot, `[N, M k]`, and their weights; valid slots share equally.
+    """Lists the k best cells of each slot, `[N, M k]`, and their weights, averaged over the slots.
 
     Args:
       parts: `Neighbors` `[m, N, k]`, together M lists, one for each slot.
       k: not used: each list has k cells.
-      valid: `[M]`.
+      valid: `[M]`; the other slots get no weight.
     """
     del k
     found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)

@@ -1,8 +1,8 @@
-"""Labels copied by attention to a window around the place that a coarser window predicts: MAST.
+"""A rule that copies labels by attention to a window around a predicted place: MAST.
 
-In context frames further away than 15 frames a coarse search, in steps of several cells, predicts
-where a target cell comes from. The label then comes by attention from the window around that place,
-which may lie between cells.
+In context frames more than 15 frames away, a coarse search in steps of several cells predicts where
+a target cell comes from. The label then comes by attention from the window around that place, which
+may lie between cells.
 
 Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, section 3.3,
 and its released code.
@@ -29,7 +29,7 @@ from jaxprop.rules.neighbors import (
 )
 from jaxprop.rules.rule import Execution, Rule
 
-SEARCH_GAP = 15  # Context frames further away than this, in frames, are searched coarsely,
+SEARCH_GAP = 15  # Context frames more than so many frames away are searched coarsely,
 _LARGEST_STEP = 4  # in steps of at most so many cells.
 
 
@@ -44,11 +44,11 @@ class PredictedWindow(Rule):
       temperature: T in softmax(A / T).
       aggregation: 'overall': one softmax over the windows of all context frames; 'per_frame': one
         for each frame, the resulting labels averaged.
-      outside: what places outside the frame do. 'nothing': no part in the softmax; 'zero': they
-        compete with affinity 0, as in the released code.
+      outside: how places outside the frame count. 'nothing': they have no part in the softmax;
+        'zero': they compete with affinity 0, as in the released code.
       label_offset: where labels are read. 'own': at the place predicted for each context frame;
-        'latest': at the one predicted for the latest frame far away, for all frames far away, an
-        error of the released code that published numbers have in them.
+        'latest': for all frames far away at the place predicted for the latest of them. The
+        released code has this error, and published numbers contain it.
 
     Raises:
       ValueError: a value out of its range.
@@ -117,9 +117,10 @@ class PredictedWindow(Rule):
 
 
 def search_steps(gaps: jax.Array) -> jax.Array:
-    """How coarsely a context frame so many frames away is searched, in cells; 0: not at all.
+    """The step, in cells, with which context frames `gaps` frames away are searched.
 
-    min(4, gap // 15 + 1) for gaps above 15. Source: Lai et al., CVPR 2020, as released.
+    It is min(4, gap // 15 + 1) for gaps above 15, else 0: no search. Source: Lai et al., CVPR 2020,
+    as released.
     """
     return jnp.where(gaps > SEARCH_GAP, jnp.minimum(_LARGEST_STEP, gaps // SEARCH_GAP + 1), 0)
 
@@ -131,19 +132,19 @@ def predict_offsets(
     step: jax.Array,
     rule: PredictedWindow,
 ) -> jax.Array:
-    """Where cells come from, roughly: the mean offset under a softmax over a coarse window.
+    """Predicts where cells come from: the mean offset under a softmax over a coarse window.
 
-    o = q sum_d softmax_d(<g_j, f_{j + q d}> / T) d, d in the square of `rule.radius`.
+    o = q sum_d softmax_d(<g_j, f_{j + q d}> / T) d, with d in the square of `rule.radius`.
 
     Args:
       queries: features `[Q, C]` of target cells.
       cells: `[Q, 2]`, where these are.
       frame: features `[H, W, C]` of the context frame.
       step: q, in cells.
-      rule: its radius, temperature and what is outside.
+      rule: its radius, temperature and `outside` count.
 
     Returns:
-      `[Q, 2]`, in cells, fractions too.
+      `[Q, 2]`, in cells and fractions of cells.
 
     Source: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020,
     section 3.3.
@@ -165,9 +166,9 @@ def attend_predicted(
     label_offset: jax.Array,
     rule: PredictedWindow,
 ) -> tuple[jax.Array, jax.Array]:
-    """Attention of target cells to windows of a context frame around places between its cells.
+    """Copies labels by attention to windows of a context frame, which may lie between its cells.
 
-    Features and labels there are interpolated bilinearly. Outside the frame there is nothing.
+    Features and labels between cells are interpolated bilinearly.
 
     Args:
       queries: features `[Q, C]` of target cells.
@@ -176,7 +177,7 @@ def attend_predicted(
       label: its labels `[H, W, L]`.
       offset: `[Q, 2]`, from each target cell to the middle of its window, in cells.
       label_offset: `[Q, 2]`, the same for the labels.
-      rule: its radius, temperature and what is outside.
+      rule: its radius, temperature and `outside` count.
 
     Returns:
       The logarithms of the softmax's denominators, `[Q]`, and the labels, `[Q, L]`.
@@ -187,7 +188,8 @@ def attend_predicted(
     offsets = _square(rule.radius)
     side = math.isqrt(len(offsets))
     corners, fraction = _corners(cells, offset, rule.radius)
-    # Affinities are linear in features: interpolated they are those of interpolated features.
+    # Affinities at the places of the window. They are linear in the features, so affinities of
+    # cells are interpolated in place of features.
     values = _affinities(queries, frame, corners)
     if as_zeros:
         values = jnp.where(_is_inside(corners, frame), values, 0)
@@ -200,7 +202,8 @@ def attend_predicted(
     weights = jnp.exp(logits - log_sums[:, None])
 
     corners, fraction = _corners(cells, label_offset, rule.radius)
-    # The transpose of interpolation: what each cell gives to the places around it.
+    # Copy the labels. The transpose of interpolation turns weights of places into weights of cells,
+    # so that labels are read at cells alone.
     weights = jax.linear_transpose(
         lambda x: _interpolate(x, fraction), values.reshape(-1, side + 1, side + 1)
     )(weights.reshape(-1, side, side))[0].reshape(len(queries), -1)
@@ -217,7 +220,7 @@ def _square(radius):
 
 
 def _corners(cells, offset, radius):
-    """The cells `[Q, P, 2]` around all places of a window, and where between them, `[Q, 2]`."""
+    """The cells `[Q, P, 2]` around all places of a window, and the fractions between, `[Q, 2]`."""
     whole = jnp.floor(offset)
     reach = math.ceil(radius) - 1
     around = np.mgrid[-reach : reach + 2, -reach : reach + 2].reshape(2, -1).T
@@ -225,19 +228,19 @@ def _corners(cells, offset, radius):
 
 
 def _interpolate(values, fraction):
-    """Between neighbouring rows and columns: `[Q, h + 1, w + 1]` -> `[Q, h, w]`."""
+    """Interpolates between neighbouring rows and columns: `[Q, h + 1, w + 1]` -> `[Q, h, w]`."""
     row, column = rearrange(fraction, 'q side -> side q 1 1')
     values = (1 - row) * values[:, :-1] + row * values[:, 1:]
     return (1 - column) * values[:, :, :-1] + column * values[:, :, 1:]
 
 
 def _affinities(queries, frame, places):
-    """`[Q, P]`: <g, f> of queries `[Q, C]` with the cells at `[Q, P, 2]`."""
+    """Affinities `[Q, P]` of queries `[Q, C]` with the cells at `places [Q, P, 2]`."""
     return affinity.affinity(queries[:, None], _take(frame, places))[:, 0]
 
 
 def _take(frame, places):
-    """What a frame `[H, W, any]` has at cells `[..., 2]`; of those outside it, the nearest one."""
+    """Reads a frame `[H, W, any]` at cells `[..., 2]`; outside it, at the nearest cell."""
     row, column = (jnp.clip(places[..., axis], 0, frame.shape[axis] - 1) for axis in (0, 1))
     return frame[row, column]
 

@@ -1,7 +1,8 @@
-"""What a rule is: how a target frame's cells get their labels from the context frames.
+"""The interfaces of rules and of spatial regions, and how a rule is computed.
 
-A rule is a frozen dataclass with its own parameters, in a file of its own in this folder. What a
-rule must have is in `Rule`, what a spatial restriction must have in `Region`.
+A rule is a frozen dataclass with its own parameters, in a file of its own in this folder. It says
+how the cells of a target frame get their labels from the context frames. `Rule` lists the methods
+that a rule must have, `Region` those of a spatial restriction.
 
 Shapes: H, W feature cells, N = H W, C channels, L labels, M context slots.
 """
@@ -21,11 +22,11 @@ IMPLEMENTATIONS = ('auto', 'dense', 'windowed')
 class Execution:
     """How a rule is computed. It changes the result by no more than rounding.
 
-    A run may be resumed with another `Execution`; it is no factor of an experiment.
+    An experiment does not depend on it: a run may be resumed with another `Execution`.
 
     Attributes:
-      implementation: 'dense': target cells against whole context frames; 'windowed': only against
-        the cells that a region can allow; 'auto': whichever is less work.
+      implementation: 'dense' compares target cells with whole context frames; 'windowed' only with
+        the cells that a region can allow; 'auto' takes whichever is less work.
       query_chunk: how many target cells are compared with a whole context frame at once. It bounds
         memory: about 12 * query_chunk * N bytes.
 
@@ -64,41 +65,40 @@ class Region(Protocol):
     def reach(self) -> tuple[int, int] | None: ...
 
     def allows(self, offsets: jax.Array) -> jax.Array:
-        """Whether a context cell is allowed: offsets `[..., 2]` -> `[...]` boolean.
+        """Says which context cells are allowed: offsets `[..., 2]` -> `[...]` boolean.
 
-        Offsets are rows and columns of the target cell less those of the context cell, integers in
-        JAX arrays. They may exceed `reach`; there the answer must be False.
+        An offset is the target cell's row and column minus the context cell's, integers in JAX
+        arrays. Offsets may exceed `reach`; there the answer must be False.
         """
         ...
 
 
 class Rule:
-    """How a target frame gets its label; the base of all rules.
+    """The base of all rules: says how a target frame gets its label.
 
-    A rule must have `label`. One that follows something through the video, as boxes, keeps data of
-    its own for each remembered frame, an entry: any arrays, which the memory stores beside the
-    frame's features and label. One that selects neighbours for a cell, the same for all classes,
-    has `matches` too:
-    `matches(context, features, execution) -> (cells, weights)`, arrays `[N, K]`: the numbers of the
-    context cells, slot * N + cell, and what each contributes to the label.
+    A rule must have `label`. A rule that follows something through the video, such as boxes, also
+    keeps an entry for each remembered frame: any arrays, which the memory stores beside the frame's
+    features and label. A rule that selects the same neighbours of a cell for all classes has a
+    method `matches(context, features, execution) -> (cells, weights)` too. Both are arrays
+    `[N, K]`: the numbers of the context cells, slot * N + cell, and their shares of the label.
     """
 
     def check(self, memory: Memory) -> None:
         """Raises ValueError where the rule cannot work with such a memory."""
 
     def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
-        """Raises ValueError where the rule cannot work on a grid (H, W), or not in this way."""
+        """Raises ValueError where the rule can't work on a grid (H, W) with such an `execution`."""
         if execution.implementation == 'windowed':
             raise ValueError(
                 f"implementation='windowed' is not for {type(self).__name__}; use 'auto' or 'dense'"
             )
 
     def init(self, features: jax.Array, label: jax.Array) -> Any:
-        """The entry of frame 0, from its features `[H, W, C]` and label `[H, W, L]`."""
+        """Makes the entry of frame 0 from its features `[H, W, C]` and label `[H, W, L]`."""
         return ()
 
     def init_from_ids(self, ids: Any, values: Any, grid: tuple[int, int], num_labels: int) -> Any:
-        """The entry of frame 0 from its label map, or None where `init` knows as much.
+        """Makes the entry of frame 0 from its label map; None where `init` makes the same.
 
         Args:
           ids: the label map `[h, w]` in pixels.
@@ -109,9 +109,9 @@ class Rule:
         return None
 
     def label(self, context: ContextFrames, features: jax.Array, execution: Execution) -> jax.Array:
-        """The label `[H, W, L]` of the target frame with features `[H, W, C]`."""
+        """Computes the label `[H, W, L]` of the target frame with features `[H, W, C]`."""
         raise NotImplementedError
 
     def entry(self, context: ContextFrames, features: jax.Array, label: jax.Array) -> Any:
-        """The entry of the target frame, now that it has its label `[H, W, L]`."""
+        """Makes the entry of the target frame, now that it has its label `[H, W, L]`."""
         return ()

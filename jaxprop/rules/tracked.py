@@ -1,11 +1,12 @@
-"""Labels copied within boxes that follow each class through the video, as UVC releases it.
+"""A rule that copies labels within boxes, which follow each class through the video: UVC.
 
-Each class has a box in each frame. In a context frame a class is copied from the cells of its box
-there alone, and only to the target cells of its box in the target frame, which is predicted from
-the frame before. After a frame has been labelled its boxes are found anew in its label map.
+Each class has a box in each frame. A class is copied only from the cells of its box in a context
+frame, and only to the cells of its box in the target frame. That box is predicted from the frame
+before. When the target frame has its label, its boxes are found anew in its label map.
 
-Coordinates are (row, column). A box is (top, left, bottom, right), whole numbers of cells, half
-open; a class without a box has an empty one of zeros. The background's box is the whole grid.
+Coordinates are (row, column). A box is (top, left, bottom, right) in whole cells, without the
+bottom row and the right column. A class without a box has a box of zeros. The background's box is
+the whole grid.
 
 Source: Li et al., "Joint-task Self-supervised Learning for Temporal Correspondence", NeurIPS 2019,
 as released.
@@ -27,31 +28,34 @@ from jaxprop.rules.rule import Execution, Rule
 
 STRIDE = 8  # Pixels to a cell.
 _SIGMA = 4.0  # The width of mean shift's kernel, in pixels or cells.
-_SMALLEST_MOVE = 0.1  # Mean shift is over with a smaller move.
-_SHIFTS = 200  # The number of shifts that are made at most.
+_SMALLEST_MOVE = 0.1  # Mean shift ends with a move smaller than this.
+_SHIFTS = 200  # Mean shift makes at most so many moves.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackedBoxes(Rule):
     """Copies each class from its box in each context frame into its box in the target frame.
 
-    One selection of k cells in each context frame; the labels of the frames are averaged. Where a
-    class of the video is lost in a context frame, that frame is searched without boxes, but for
-    frame 0; see `is_lost`. The memory must keep frame 0.
+    k cells are selected in each context frame, and the labels of the frames are averaged. A context
+    frame in which a class is lost is searched without boxes, see `is_lost`; frame 0 always has its
+    boxes. The memory must keep frame 0.
+
+    The released code has four errors, which published numbers contain. `stop`, `cells`, `limit` and
+    `lost` each choose between the error and a corrected version.
 
     Attributes:
       k: how many neighbours a target cell has in a context frame.
       temperature: T in softmax(A / T).
-      softmax: where the softmax's denominator is taken, see `jaxprop.TopK`; 'region' is the box.
-      stop: when mean shift ends. 'absolute': with a small sum of the absolute components of a
-        move; 'signed': with a small sum of the components, thus with any move up or to the left,
-        an error of the released code that published numbers have in them.
-      cells: where cell i of n lies. 'center': i + 1/2; 'corner': i n / (n - 1), another one.
-      limit: where boxes of a labelled frame end. 'grid': at the grid's edges; 'pixels': at as many
-        cells as the frame has pixels, so that boxes hang over the lower and the right edge and are
-        remembered too large, another one.
-      lost: what becomes of a class that has no pixel in a labelled frame. 'sought': it gets a box
-        again when it has pixels again; 'gone': never, another one.
+      softmax: which cells the softmax's denominator sums, see `jaxprop.TopK`; 'region' is the box.
+      stop: when mean shift ends. 'absolute': when the absolute components of a move have a small
+        sum; 'signed' (the error): when the components have a small sum, as they have with any move
+        up or to the left.
+      cells: where cell i of n lies. 'center': at i + 1/2; 'corner' (the error): at i n / (n - 1).
+      limit: where boxes of a labelled frame end. 'grid': at the grid's edges; 'pixels' (the error):
+        at as many cells as the frame has pixels, so that boxes stick out at the bottom and at the
+        right, and are remembered too large.
+      lost: whether a class without a pixel in a labelled frame can come back. 'sought': it gets a
+        box again when it has pixels again; 'gone' (the error): it never does.
 
     Raises:
       ValueError: a value out of its range.
@@ -95,7 +99,7 @@ class TrackedBoxes(Rule):
     def init_from_ids(
         self, ids: np.ndarray, values: np.ndarray, grid: tuple[int, int], num_labels: int
     ) -> jax.Array:
-        # The nearest pixels, at the size of a network's input that has such a grid.
+        # Resize the ids to the size of a network's input that has such a grid, by nearest pixels.
         rows, columns = (
             labels.resize_matrix(side, STRIDE * cells, 'nearest').argmax(axis=1)
             for side, cells in zip(ids.shape, grid)
@@ -114,7 +118,7 @@ class TrackedBoxes(Rule):
         frames = rearrange(context.features, 'm h w c -> m (h w) c')
         soft = rearrange(context.labels, 'm h w l -> m (h w) l')
 
-        # Where does each cell of the frame before go to?
+        # Find where each cell of the frame before goes to in the target frame.
         before = _latest(context)
         coordinates = jnp.asarray(_CELL_COORDINATES[self.cells](grid))
 
@@ -123,9 +127,9 @@ class TrackedBoxes(Rule):
             return affinity.expected_coordinates(weights, coordinates)
 
         goes_to = affinity.map_queries(follow, frames[before], execution.query_chunk)
-        # The boxes of the target frame.
+        # Predict the boxes of the target frame from these places.
         target = target_boxes(goes_to, labels.harden(soft[before]), boxes[before], grid, self.stop)
-        # Where boxes are of no use, classes come from everywhere; but from frame 0 they never do.
+        # Search context frames without boxes where a class was lost, but never frame 0.
         is_free = is_lost(soft, boxes, target).at[0].set(False)
 
         def copy_slot(slot):
@@ -133,7 +137,8 @@ class TrackedBoxes(Rule):
             sources = inside(boxes[slot], grid) | is_free[slot]
             has_source = jnp.any(sources, axis=-1, keepdims=True)
             targets = (inside(target, grid) | is_free[slot]) & has_source
-            # A softmax over nothing would be NaN, in gradients too.
+            # A class without a source cell is copied to no target. Its sources are still set to all
+            # cells: a softmax over nothing would be NaN, in gradients too.
             sources |= ~has_source
 
             def copy(query, index):
@@ -151,7 +156,8 @@ class TrackedBoxes(Rule):
 
             return affinity.map_queries(copy, queries, execution.query_chunk)
 
-        # Each class from its box in each context frame into its box in the target frame.
+        # Copy each class from its box in each context frame into its box in the target frame, and
+        # average over the valid frames.
         copied = jax.lax.map(copy_slot, jnp.arange(context.num_slots))
         shares = context.valid / jnp.sum(context.valid)
         label = jnp.einsum('m,mnl->nl', shares, copied)
@@ -164,9 +170,9 @@ def _latest(context):
 
 
 def _pixel_classes(label):
-    """The class of each pixel, `[8 H, 8 W]`, of a soft label `[H, W, L]`, as UVC decides it."""
+    """Decides the class of each pixel, `[8 H, 8 W]`, of a soft label `[H, W, L]`, as UVC does."""
     height, width, num_labels = label.shape
-    # Rounding while upsampling would make a constant class vary, see `labels.decode`.
+    # Upsampling rounds, so a constant class would vary a little, see `labels.decode`.
     label = jnp.where(jnp.ptp(label, axis=(0, 1)) == 0, 0, label)
     size = height * STRIDE, width * STRIDE, num_labels
     label = jax.image.resize(label, size, 'linear')
@@ -174,10 +180,13 @@ def _pixel_classes(label):
 
 
 def first_boxes(classes: jax.Array, num_labels: int) -> jax.Array:
-    """The box of each class in the first frame: of all its pixels, 0.3 times larger on each side.
+    """Finds the box of each class in the first frame.
+
+    It is the smallest box around all pixels of the class, enlarged by 0.3 of its size on each side.
 
     Args:
-      classes: `[8 H, 8 W]`, the number of each pixel's class; others than these are left out.
+      classes: `[8 H, 8 W]`, the number of each pixel's class. Pixels of a class that is not from 0
+        to L - 1 are left out.
       num_labels: L.
 
     Returns:
@@ -195,13 +204,14 @@ def first_boxes(classes: jax.Array, num_labels: int) -> jax.Array:
             f'classes are {list(classes.shape)}; they must be [{STRIDE} H, {STRIDE} W], '
             f'{STRIDE} pixels to a cell of the features'
         )
+    # Find the first and the last row and column of each class.
     low, high, present = [], [], None
     for axis in (0, 1):
         is_there = jnp.any(classes[..., None] == jnp.arange(num_labels), axis=1 - axis)
         present = jnp.any(is_there, axis=0)
         low.append(jnp.argmax(is_there, axis=0))
         high.append(size[axis] - 1 - jnp.argmax(is_there[::-1], axis=0))
-    # The last pixel counts as the end, as released.
+    # As in the released code, the last pixel itself is taken as the end of the box.
     boxes = jnp.stack(low + high, axis=-1).astype(jnp.int32)
     return _complete(_expand(boxes, 3, size) // STRIDE, present, size // STRIDE)
 
@@ -213,10 +223,11 @@ def next_boxes(
     limit: str = 'grid',
     lost: str = 'sought',
 ) -> jax.Array:
-    """The box of each class in a frame that has been labelled, see `_box_around`.
+    """Finds the box of each class in a frame that has been labelled.
 
-    Its middle is found by mean shift within 20 pixels over the class's pixels, it is 0.3 times
-    larger on each side, and its size is a tenth of this and nine tenths of the one before.
+    Mean shift within 20 pixels over the class's pixels finds the middle of the box. The box reaches
+    twice the pixels' mean distance from there to each side, and is enlarged by 0.3 of its size on
+    each side. Its final size is a tenth of this and nine tenths of the one in the frame before.
 
     Args:
       classes: `[8 H, 8 W]`, the number of each pixel's class.
@@ -234,6 +245,7 @@ def next_boxes(
     rows, columns = (jnp.arange(length, dtype=jnp.float32) for length in size)
 
     def box(label):
+        # Start at the pixel of the class that is nearest to their mean.
         is_label = classes == label
         row_counts, column_counts = (jnp.sum(is_label, axis=axis) for axis in (1, 0))
         total = jnp.maximum(jnp.sum(row_counts), 1)
@@ -242,8 +254,9 @@ def next_boxes(
         nearest = _nearest(distances.reshape(-1), is_label.reshape(-1))
         start = jnp.stack(jnp.divmod(nearest, size[1])).astype(jnp.float32)
 
+        # Shift from there to where the pixels are dense.
         def neighbors(center):
-            # All pixels that are near enough lie in this window.
+            # All pixels within the bandwidth lie in this window.
             corner = jnp.clip(
                 jnp.floor(center).astype(jnp.int32) - bandwidth, 0, size - np.array(side)
             )
@@ -251,6 +264,7 @@ def next_boxes(
             return points, jax.lax.dynamic_slice(is_label, corner, side).reshape(-1)
 
         center = _mean_shift(start, neighbors, bandwidth, stop)
+        # Measure the mean distance of the pixels from there, and make the box.
         spread = (
             jnp.stack(
                 [
@@ -262,6 +276,7 @@ def next_boxes(
         )
         return _box_around(center, spread, size), jnp.any(is_label)
 
+    # Bring the boxes of all classes from pixels to cells, and smooth their sizes over time.
     boxes, present = jax.vmap(box)(jnp.arange(len(before)))
     boxes, grid = _expand(boxes, 3, size) // STRIDE, size // STRIDE
     if lost == 'gone':
@@ -276,11 +291,12 @@ def target_boxes(
     size: tuple[int, int],
     stop: str = 'absolute',
 ) -> jax.Array:
-    """The box of each class in a frame that has not been labelled yet, from the frame before.
+    """Predicts the box of each class in a frame that has not been labelled yet.
 
-    Its middle is found by mean shift within 5 cells over the places to which the class's cells go,
-    see `_box_around`, it is half its size larger on each side, and its size is a tenth of this and
-    nine tenths of the one before. Classes of less than 2 cells, or without a box, have none.
+    Mean shift within 5 cells over the places to which the class's cells go finds the middle of the
+    box. The box reaches twice these places' mean distance from there to each side, and is enlarged
+    by half of its size on each side. Its final size is a tenth of this and nine tenths of the one
+    in the frame before. A class of less than 2 cells, or without a box before, gets no box.
 
     Args:
       coordinates: `[N, 2]`, where each cell of the frame before goes to.
@@ -311,12 +327,13 @@ def target_boxes(
 
 
 def is_lost(labels: jax.Array, sources: jax.Array, target: jax.Array) -> jax.Array:
-    """Marks the context frames for which boxes are of no use, since a class was lost.
+    """Marks the context frames in which a class was lost, so that boxes are of no use.
 
     A class is lost where its soft labels sum to less than 3, or where its box in the context frame
-    or in the target frame has a side below 3 cells. A class too small for a cell of frame 0, which
-    has a box there alone, is thus lost in every frame. Classes absent from frame 0 are ignored, and
-    so are, as released, those too small that come after the last class with a cell.
+    or in the target frame has a side below 3 cells. So a class that is too small for any
+    cell of frame 0, and has only a box there, is lost in every frame. Classes absent from frame 0
+    are ignored. As in the released code, such small classes are also ignored if they come after the
+    last class that has a cell.
 
     Args:
       labels: `[M, N, L]`; `labels[0]` must be frame 0's.
@@ -333,37 +350,37 @@ def is_lost(labels: jax.Array, sources: jax.Array, target: jax.Array) -> jax.Arr
     mass = jnp.sum(labels, axis=1)
     vanished = (mass < 3) | is_small(sources) | is_small(target)
     has_cell = mass[0] > 0
-    # Is this class, or one after it, on the grid of frame 0?
+    # A class counts if it, or one after it, has a cell of frame 0.
     is_counted = jnp.flip(jax.lax.cummax(jnp.flip(has_cell.astype(jnp.int32)))) > 0
     exists = is_counted & (has_cell | ~_is_empty(sources[0]))
     return jnp.any(vanished & exists, axis=-1)
 
 
 def inside(boxes: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Which cells of a grid lie in boxes `[..., 4]`: `[..., N]` boolean."""
+    """Marks the cells of a grid of `size` (H, W) that lie in boxes `[..., 4]`: `[..., N]`."""
     cells = np.indices(size).reshape(2, -1).T
     boxes = boxes[..., None, :]
     return jnp.all((boxes[..., :2] <= cells) & (cells < boxes[..., 2:]), axis=-1)
 
 
 def corner_cells(size: tuple[int, int]) -> np.ndarray:
-    """Coordinates `[N, 2]` of cells whose first and last are at the grid's edges: i H / (H - 1)."""
+    """Places of cells `[N, 2]`, the first and the last at the grid's edges: i H / (H - 1)."""
     scale = [side / max(side - 1, 1) for side in size]
     return (np.indices(size).reshape(2, -1).T * scale).astype(np.float32)
 
 
 def center_cells(size: tuple[int, int]) -> np.ndarray:
-    """Coordinates `[N, 2]` of cells' centres: i + 1/2."""
+    """Places of cells `[N, 2]` at their centres: i + 1/2."""
     return geometry.cell_centers(*size).reshape(-1, 2)
 
 
-# How long a move of mean shift counts as.
+# The length of a move of mean shift, for each `stop`.
 _MOVE_LENGTH = {'absolute': lambda step: jnp.sum(jnp.abs(step)), 'signed': jnp.sum}
 _CELL_COORDINATES = {'center': center_cells, 'corner': corner_cells}
 
 
 def _nearest(squared, counts):
-    """The number of the nearest of the points that count; the first one of those equally near.
+    """The number of the nearest point among those that count, the first one of equally near ones.
 
     Two points are always equally far from their mean. The tolerance makes the first one win, so
     that rounding does not decide.
@@ -373,15 +390,16 @@ def _nearest(squared, counts):
 
 
 def _mean_shift(start, neighbors, bandwidth, stop):
-    """A place of high density: from `start` on, again and again, the weighted mean of neighbours.
+    """Moves from `start` to the weighted mean of the points around, again and again.
 
-    Weights are exp(-d^2 / (2 4^2)) for distances d up to the bandwidth. It ends with a move of
-    less than 0.1; the steps after that are masked, so that their number is fixed.
+    So it finds a place of high density. Weights are exp(-d^2 / (2 4^2)) for distances d up to the
+    bandwidth. The search ends with a move of less than 0.1. The steps after that are computed and
+    masked, so that the number of steps is fixed.
 
     Args:
       start: `[2]`.
-      neighbors: a function of a place that gives points `[P, 2]`, and which of them count, `[P]`;
-        all within the bandwidth among them.
+      neighbors: a function of a place that returns points `[P, 2]`, all those within the bandwidth
+        among them, and a mask `[P]` of the points that count.
     """
 
     def move(_, state):
@@ -405,13 +423,13 @@ def _mean_shift(start, neighbors, bandwidth, stop):
 
 
 def _box_around(center, spread, size):
-    """The box that reaches twice the mean distance from its middle each way, cut to the grid."""
+    """Makes the box that reaches twice `spread` from its middle each way, cut to the grid."""
     low, high = jnp.maximum(center - 2 * spread, 0), jnp.minimum(center + 2 * spread, size)
     return jnp.concatenate([low, high]).astype(jnp.int32)
 
 
 def _expand(boxes, tenths, size):
-    """Boxes larger by tenths of their size on each side, cut to the grid; in whole numbers."""
+    """Enlarges boxes by `tenths` of their size on each side, in whole numbers, cut to the grid."""
     low, high = boxes[..., :2], boxes[..., 2:]
     margin = tenths * (high - low)
     low, high = (10 * low - margin) // 10, (10 * high + margin) // 10
@@ -419,10 +437,10 @@ def _expand(boxes, tenths, size):
 
 
 def _smooth(boxes, before, size):
-    """Boxes around their middles with a tenth of their sizes and nine tenths of those before.
+    """Changes the sizes of boxes to a tenth of their own and nine tenths of those before.
 
-    In whole numbers: a size that stays the same must not grow by rounding. Where there was no box
-    before it stays as it is.
+    Middles stay. The arithmetic is in whole numbers, so that a size that stays the same does not
+    grow by rounding. A box stays as it is where there was none before.
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     total, ten_sides = low + high, high - low + 9 * (before[..., 2:] - before[..., :2])
@@ -432,7 +450,7 @@ def _smooth(boxes, before, size):
 
 
 def _complete(boxes, present, size):
-    """Boxes of zeros for classes that are not present, the whole grid for the background."""
+    """Gives classes that are not present a box of zeros, and the background the whole grid."""
     boxes = jnp.where(present[:, None], boxes, 0)
     return boxes.at[0].set(jnp.array([0, 0, *size], boxes.dtype)).astype(jnp.int32)
 

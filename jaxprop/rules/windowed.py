@@ -1,10 +1,10 @@
-"""Neighbours in a region, without computing the affinities that the region forbids.
+"""Finds neighbours in a region without computing the affinities that the region forbids.
 
 The grid of target cells is cut into tiles. The targets of a tile can only reach the cells within
-the region's reach around it: a window, which is cut out of every context frame. One matrix product
-of the tile with its window replaces the product of the tile with the whole frame, and the selection
-sees as many values fewer. Windows that would stick out are moved inside the frame, so nothing is
-padded, and the region's mask is exact in every place.
+the region's reach around it. These cells are a window, which is cut out of every context frame. One
+matrix product of the tile with its window replaces the product of the tile with the whole frame,
+and there are fewer values to select from. A window that would stick out of the frame is moved
+inside, so nothing is padded. The region's mask is computed for each tile, so it is always exact.
 """
 
 import math
@@ -22,7 +22,7 @@ _TILE = 10
 
 
 def is_possible(region: Region, softmax: str) -> bool:
-    """Whether everything that a rule needs lies in windows around the target cells."""
+    """Whether a rule needs no more than the cells of windows around the target cells."""
     return region.reach is not None and softmax != 'frame'
 
 
@@ -47,9 +47,9 @@ def is_used(grid: tuple[int, int], region: Region, softmax: str, execution: Exec
 
 
 def group_size(num_frames: int) -> int:
-    """How many frames are best searched at once.
+    """Chooses how many frames are searched at once.
 
-    With fewer the matrix products are small, with more the lists to select from are long.
+    With fewer frames the matrix products are small, with more the lists to select from are long.
     """
     return next((size for size in (4, 5, 3, 2) if num_frames % size == 0), num_frames)
 
@@ -67,12 +67,12 @@ def search(
     temperature: float,
     softmax: str,
 ) -> affinity.Neighbors:
-    """`affinity.select_neighbors` among the cells that a region allows.
+    """Selects each target cell's neighbours among the cells that a region allows.
 
     Args:
       features: `[H, W, C]` of the targets.
       frames: `[M, H, W, C]` of the context.
-      valid: `[M]`, which of them may be selected from.
+      valid: `[M]`, the frames from which cells may be selected.
       first: the number of the first frame to search.
       num_frames: how many to search from there on.
       per_frame: one list for each frame, instead of one for all of them.
@@ -89,16 +89,16 @@ def search(
         keys = jax.lax.dynamic_slice(
             frames, (first, *corner, 0), (num_frames, *window, frames.shape[-1])
         )
-        # Affinities of the tile with the windows of all frames, in one product.
+        # Compute the affinities of the tile with the windows of all frames, in one product.
         keys = rearrange(keys, 'm h w c -> (m h w) c')
         logits = affinity.affinity(queries, keys) / temperature
         logits = rearrange(logits, 'q (m k) -> q m k', m=num_frames)
         allowed = jnp.where(inside[:, None] & valid[:, None], logits, -jnp.inf)
-        # One list for each group of frames among which is selected.
+        # Select k cells from the windows of all frames together, or of each frame.
         if not per_frame:
             logits, allowed = (rearrange(x, 'q m k -> q (m k)')[:, None] for x in (logits, allowed))
         found = affinity.select_neighbors(logits, allowed, k, softmax)
-        # From places in the windows to numbers of cells.
+        # Turn places in the windows into numbers of cells.
         candidates = found.cells + allowed.shape[-1] * jnp.arange(allowed.shape[1])[:, None]
         frame, row, column = jnp.unravel_index(candidates, (num_frames, *window))
         cells = ((first + frame) * height + corner[0] + row) * width + corner[1] + column
@@ -116,7 +116,7 @@ def attend(
     region: Region,
     temperature: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Attention over all cells that a region allows.
+    """Copies labels by attention over all cells of a context frame that a region allows.
 
     Args:
       features: `[H, W, C]` of the targets.
@@ -144,10 +144,10 @@ def attend(
 
 
 def _map_tiles(function, features, region):
-    """`function` of every tile, its results' leaves `[q, ...]` put together to `[N, ...]`.
+    """Calls `function` for every tile, and puts its results `[q, ...]` together to `[N, ...]`.
 
-    Its arguments are the tile's features `[q, C]`, which cells of its window the region allows
-    `[q, w]`, the window's upper left corner and its size.
+    The arguments of `function` are the tile's features `[q, C]`, a mask `[q, w]` of the cells of
+    its window that the region allows, and the window's upper left corner and size.
     """
     *grid, channels = features.shape
     tile, window = _tile_and_window(grid, region.reach)
@@ -174,9 +174,9 @@ def _tile_and_window(grid, reach):
 
 
 def _tiles(grid, tile):
-    """Upper left cells of the tiles `[t, 2]`, and where in all tiles' cells each grid cell is.
+    """The tiles' upper left cells `[t, 2]`, and the place of each grid cell among all tiles' cells.
 
-    The last tile of a row or column is moved inside the grid, overlapping the one before it.
+    The last tile of a row or column is moved inside the grid, so it overlaps the one before it.
     """
     rows, columns = (
         np.minimum(np.arange(0, side, size), side - size) for side, size in zip(grid, tile)

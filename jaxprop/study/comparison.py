@@ -1,6 +1,6 @@
-"""Finished runs of one benchmark beside each other: settings, scores and predictions.
+"""Compares finished runs of one benchmark: their settings, scores and predictions.
 
-What `runner.evaluate` has written is read; nothing is labelled again.
+It reads the folders that `runner.evaluate` has written, and labels nothing again.
 """
 
 import dataclasses
@@ -18,21 +18,21 @@ from jaxprop.evaluation import run as runner
 from jaxprop.report import page, pictures
 from jaxprop.tasks.task import Record
 
-# Settings of a dataset that say where it is and which of its sequences are taken. With others of
-# them different, sequences of the same name are not the same.
+# Settings of a dataset that say where it is and which of its sequences are taken. Runs may differ
+# in these. If another setting of the dataset differs, sequences of one name are not the same.
 _CHOICES = ('root', 'folder', 'names', 'split', 'list', 'num_sequences')
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What is left of a finished run.
+    """A finished run, as it is read from its folder.
 
     Attributes:
       name: of the run in the comparison.
-      output: its folder.
-      metrics: its metrics.json.
-      records: by the names of its sequences.
-      dataset: how its sequences are opened.
+      output: the run's folder.
+      metrics: the content of its metrics.json.
+      records: the record of each sequence, by the sequence's name.
+      dataset: the settings by which its sequences are opened.
     """
 
     name: str
@@ -52,12 +52,12 @@ def compare(
     *,
     report_frames: int = 40,
 ) -> dict[str, Any]:
-    """Compares runs on the sequences that all of them have, and writes what differs.
+    """Compares runs on the sequences that all of them have, and writes how they differ.
 
-    All are scored as the first run is, from what was recorded of each sequence.
+    All runs are scored by the measure of the first one, from the records of their sequences.
 
     Args:
-      folders: what `runner.evaluate` has written, of two runs or more.
+      folders: of two runs or more, as `runner.evaluate` has written them.
       output: the folder for `comparison.html` and `comparison.csv`. A row of the latter is one
         measure of one subject (an object, a class, the whole): its value in each run, and the
         differences to the first run.
@@ -65,19 +65,20 @@ def compare(
         compared without pictures.
 
     Returns:
-      'runs': of each 'name' and what is known of it; 'settings': rows of those that differ,
-      'setting' and 'values', '' where a run has none; 'tables': by their names, those of
-      `Task.results` and 'summary', lists of rows with the subject, 'measure', 'values' and
-      'differences' (None where a value is missing); 'measures': those that matter most;
-      'per_sequence': that table of each run; 'warnings'.
+      'runs': a dict for each run, with its 'name', network, date and times; 'settings': a row for
+      each setting that differs, with 'setting' and 'values', '' where a run has none; 'tables': by
+      name, those of `Task.results` and 'summary', lists of rows with the subject, 'measure',
+      'values' and 'differences' (None where a value is missing); 'measures': the names of those
+      that matter most; 'per_sequence': that table of each run; 'warnings'.
 
     Raises:
-      ValueError: fewer than two folders, or one twice, or more than the letters A to Z can name; a
-        folder without a finished run; runs of different benchmarks, or of no sequence in common, or
-        where one of the same name has other frames.
+      ValueError: there are fewer than two folders, more than 26, or one twice; a folder holds no
+        finished run; the runs are of different benchmarks, have no sequence in common, or have
+        sequences of one name with different frames.
     """
     if report_frames < 1:
         raise ValueError(f'report_frames is {report_frames}; it must be at least 1')
+    # Read the runs, and check that they can be compared.
     runs = [_read_run(folder, name) for folder, name in _named(folders).items()]
     settings = _differing(runs)
     _check_same_benchmark(runs, settings)
@@ -95,6 +96,7 @@ def compare(
         if not run.metrics['network']['trained']
     ]
 
+    # Score all of them alike.
     task = tasks.open_task(runs[0].dataset, runs[0].settings.get('measure'))
     scored = [name for name in names if all(task.is_scored(run.records[name]) for run in runs)]
     tables = [
@@ -103,6 +105,7 @@ def compare(
         else {'summary': {}, 'per_sequence': []}
         for run in runs
     ]
+    # Draw what they predicted, and write the comparison.
     try:
         views, missing = _views(runs, names, dict(task.sequences()), task, report_frames)
     except DataError as error:
@@ -124,7 +127,7 @@ def compare(
 
 
 def _named(folders):
-    """The folders by the ends of their paths that tell them apart."""
+    """Names each folder by the end of its path that tells it from the others."""
     paths = [pathlib.Path(folder).resolve() for folder in folders]
     if len(set(paths)) < max(2, len(paths)):
         raise ValueError(
@@ -179,7 +182,7 @@ def _check_same_sequence(runs, name):
 
 
 def _left_out(runs, names):
-    """What to say of sequences that only some runs have."""
+    """Makes the warning about sequences that only some runs have."""
     if not names:
         raise ValueError(f'{" and ".join(run.name for run in runs)} have no sequence in common')
     own = {run.name: [name for name in run.records if name not in names] for run in runs}
@@ -195,7 +198,7 @@ def _left_out(runs, names):
 
 
 def _differing(runs):
-    """Rows of the settings that are not the same in all runs."""
+    """Makes a row for each setting that is not the same in all runs."""
     flat = [traverse_util.flatten_dict(run.settings, sep='.') for run in runs]
     rows = [
         {'setting': name, 'values': [settings.get(name, '') for settings in flat]}
@@ -217,7 +220,7 @@ def _described(run):
 
 
 def _tables(results, layout):
-    """The runs' tables as rows of one measure each."""
+    """Turns the runs' tables into rows of one measure each."""
     tables = {'summary': _rows([[result['summary']] for result in results], ())}
     for table in results[0]:
         if table.startswith('per_'):
@@ -230,7 +233,7 @@ def _tables(results, layout):
 
 
 def _subject(table, results):
-    """The columns of a table that say what a row is about: of most tables the first one."""
+    """The columns that name the subject of a row: in most tables the first column."""
     if table == 'per_sequence':
         return 'sequence', 'object'
     return tuple(next(iter(row)) for result in results for row in result.get(table, [])[:1])[:1]
@@ -261,7 +264,7 @@ def _rows(of_runs, subject):
 
 
 def _views(runs, names, sequences, task, report_frames):
-    """Of each sequence the views of the runs, and what to say of those that can't be read."""
+    """Draws the views of each sequence in all runs; returns warnings about unreadable ones too."""
     views, missing = [], []
     for name in names:
         chosen = runner.evenly(runs[0].records[name]['num_frames'], report_frames)

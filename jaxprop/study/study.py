@@ -1,8 +1,8 @@
-"""A study: a grid of evaluations, one table or figure of them, and settings chosen by them.
+"""Runs a study: a grid of evaluations, and one table or figure of their scores.
 
-A cell is an evaluation's config with some changes, see configs/study. Cells of the same settings
-are one run. Those that see the same features share them: a sequence's are computed once, and the
-cells are spread over the devices.
+A cell is an evaluation's config with some changes, see configs/study. Cells with the same settings
+are one run. Cells that use the same features share them: the features of a sequence are computed
+once, and the cells are spread over the devices.
 """
 
 import concurrent.futures
@@ -27,7 +27,7 @@ from jaxprop.evaluation.sources import short_name, source_digest
 from jaxprop.report import tables
 from jaxprop.tasks.task import Task
 
-# What an evaluation's features depend on.
+# Features depend on these settings of an evaluation alone.
 _FEATURES = ('dataset', 'network', 'input', 'feature_batch')
 _FACTORS = (*_FEATURES, 'propagation', 'labels', 'keypoints', 'measure')
 
@@ -48,11 +48,11 @@ class Cell:
     """One evaluation of a study.
 
     Attributes:
-      labels: what it is in the table, by column.
+      labels: the cell's place in the table: a value for each column.
       config: of the evaluation, as configs/eval has them, in dicts.
-      published: percent, by the names of the evaluation's summary.
-      chosen_on: the dataset and split that its settings were chosen on, 'davis/val'; '' if none.
-      missing: why it can't be run; '' if it can.
+      published: published scores in percent, by their names in the evaluation's summary.
+      chosen_on: the dataset and split on which its settings were chosen, 'davis/val'; '' if none.
+      missing: why the cell can't be run; '' if it can.
     """
 
     labels: Mapping[str, Any]
@@ -63,9 +63,9 @@ class Cell:
 
     @functools.cached_property
     def folder(self) -> str:
-        """Of its results; the same for cells of the same settings and the same weights."""
+        """The folder of its results: one for all cells of the same settings and weights."""
         factors = {name: self.config[name] for name in _FACTORS if name in self.config}
-        # The same for the same method, whatever names there are that it does not use.
+        # Settings that the method does not use must not change the folder.
         factors['propagation'] = methods.settings(methods.from_settings(**factors['propagation']))
         factors['weights'] = source_digest(self.config['network']['name'])
         digest = hashlib.sha256(json.dumps(factors, sort_keys=True).encode()).hexdigest()
@@ -81,12 +81,13 @@ class Cell:
 def run(config: ConfigDict, output: pathlib.Path) -> list[Row]:
     """Runs a study's cells, and writes its table or figure.
 
-    A cell's results are in a folder of its own; a later call with the same output goes on with what
-    is not finished.
+    Each cell has a folder of its own for its results. A later call with the same output goes on
+    with the cells that are not finished.
 
     Args:
       config: of the study, see configs/study.
-      output: `table.md`, `table.csv`, `table.html`, `figure.png` if it is one, and `cells/`.
+      output: the folder for `table.md`, `table.csv`, `table.html`, `figure.png` if the study is a
+        figure, and `cells/`.
 
     Returns:
       A row for each cell, see `report_row`.
@@ -104,7 +105,7 @@ def run(config: ConfigDict, output: pathlib.Path) -> list[Row]:
 
 
 def resolve(config: ConfigDict) -> list[Cell]:
-    """The cells of a study: the published ones, then those of the user's own networks.
+    """Lists the cells of a study: the published ones, then those of the user's own networks.
 
     Raises:
       ValueError: changes of settings that the config does not have.
@@ -145,15 +146,15 @@ def resolve(config: ConfigDict) -> list[Cell]:
 def with_changes(
     base: Mapping[str, Any], changes: Mapping[str, Any], network: str | None = None
 ) -> dict[str, Any]:
-    """A copy of a config in dicts with some settings, 'section.name', changed.
+    """Copies a config in dicts, and changes some of its settings.
 
     Args:
       base: the config.
-      changes: new values; a dict replaces a whole section.
-      network: in place of the config's own; None to keep it.
+      changes: new values by 'section.name'; a dict replaces a whole section.
+      network: the name of a network to take; None keeps the config's own.
 
     Raises:
-      ValueError: a change of what the config does not have.
+      ValueError: the config has no setting of such a name.
     """
     changed = copy.deepcopy(dict(base))
     for name, value in changes.items():
@@ -171,7 +172,7 @@ def with_changes(
 
 def run_cells(cells: Iterable[Cell], output: pathlib.Path) -> None:
     """Evaluates the cells that are not finished, each into its folder in `output`."""
-    # Cells with the same features are labelled together.
+    # Group the cells that use the same features: they are labelled together.
     groups = {}
     for cell in {cell.folder: cell for cell in cells}.values():
         key = json.dumps({name: cell.config[name] for name in _FEATURES}, sort_keys=True)
@@ -182,12 +183,13 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path) -> None:
             dataset = group[0].config['dataset']
             runs = _runs(group, output)
             if str(dataset) not in datasets:
-                # Opened once for all: opening checks every file.
+                # Open sequences once for all cells, since opening checks every file.
                 datasets[str(dataset)] = [
                     (name, runner.opened_once(open_sequence))
                     for name, open_sequence in runs[0].task.sequences()
                 ]
             sequences = datasets[str(dataset)]
+            # Label each sequence by all cells that are not finished, then score and report each.
             unfinished = [one for one in runs if not _is_finished(one, sequences)]
             bar.update(len(runs) - len(unfinished))
             if not unfinished:
@@ -211,7 +213,7 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path) -> None:
 
 
 def report_row(cell: Cell, output: pathlib.Path) -> Row:
-    """What a study's table shows of a cell; without numbers if it is not finished."""
+    """Makes a cell's row of the study's table; without numbers if the cell is not finished."""
     row = {
         'labels': dict(cell.labels),
         'published': dict(cell.published),
@@ -238,19 +240,19 @@ def report_row(cell: Cell, output: pathlib.Path) -> Row:
 
 
 def split_name(dataset: Mapping[str, Any]) -> str:
-    """'davis/val'; without the split where a dataset has none."""
+    """Names a dataset and its split, 'davis/val', or the dataset alone if it has no split."""
     return '/'.join(filter(None, (dataset['kind'], str(dataset.get('split', '')))))
 
 
 def notes(config: ConfigDict) -> list[str]:
-    """What a report says of all cells: data and input of the config that they change."""
+    """Makes the notes of a report that hold for all cells: which data, and how large the frames."""
     dataset = config.dataset
     names = ', '.join(dataset.get('names', ())) or 'all sequences'
     return [f'Reported on {split_name(dataset)} ({names}); {input_note(config)}']
 
 
 def input_note(config: ConfigDict) -> str:
-    """What a report says of the frames' size."""
+    """Makes the note of a report about the frames' size."""
     size = config.input
     shown = {'native': 'their own size', 'short_side': f'short side {size.size}'}.get(
         size.resize, f'{size.resize} {size.size}'
@@ -260,7 +262,7 @@ def input_note(config: ConfigDict) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """A cell with what it needs to be evaluated."""
+    """A cell and everything that evaluates it."""
 
     labeller: runner.Labeller
     task: Task
@@ -271,7 +273,7 @@ class _Run:
 
 
 def _runs(group, output):
-    """Of cells with the same features: their source is opened once."""
+    """Makes the runs of cells that use the same features; opens their source once."""
     runs, source = [], None
     for cell in group:
         labeller = runner.Labeller.from_config(cell.config, source)
@@ -300,11 +302,11 @@ def _is_finished(one, sequences):
 
 
 def _label_by_all(runs, name, open_sequence):
-    """Labels a sequence by each run, all devices at work, its features computed once."""
+    """Labels a sequence by each run, on all devices; computes its features once."""
     features = KeptFeatures(runs[0].labeller.source)
 
     def label(device):
-        # A run stays with its device: each compiles its own programs.
+        # A run always takes the same device, since each device compiles its own programs.
         for one in runs[device :: jax.local_device_count()]:
             labelling.label_sequences(
                 [(name, open_sequence)],

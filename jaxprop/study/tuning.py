@@ -1,7 +1,7 @@
-"""Settings chosen on one split, frozen, and reported on another.
+"""Chooses settings of propagation on one split, and reports them on another.
 
-Factor by factor, as the study's Figure 4 does: of a factor's values the best one on the tuning
-split is kept, the others being what was best so far; then the next factor.
+It takes one factor after the other, as the study's Figure 4 does: all values of a factor are tried
+on the tuning split, with the best values so far of the other factors, and the best one is kept.
 """
 
 import pathlib
@@ -19,25 +19,26 @@ from jaxprop.study.study import Cell
 
 
 def run(config: ConfigDict, output: pathlib.Path) -> dict[str, Any]:
-    """Chooses settings of propagation, and writes what they give.
+    """Chooses settings of propagation, and writes their scores on both splits.
 
     Args:
       config: of an evaluation, with `tuning`, see configs/study/tune.py.
       output: `table.*`, the scores of both splits; `search/`, every value tried; `chosen.json`;
-        `cells/`. A later call goes on with what is not finished.
+        `cells/`. A later call goes on with the evaluations that are not finished.
 
     Returns:
-      What `chosen.json` holds: 'chosen' and 'start', the factors' values; 'flags', the former for
-      a command line; 'scores', of both by split.
+      The content of `chosen.json`: 'chosen' and 'start', the factors' values; 'flags', the chosen
+      ones for a command line; 'scores' of both, by split.
 
     Raises:
-      ValueError: the two splits share sequences; a factor's values are none.
+      ValueError: the two splits share sequences, or a factor has no values.
     """
     with runner.writing_to(output):
         return _run(config, output)
 
 
 def _run(config, output):
+    # Check the two splits, and take the folder.
     tuning = config.tuning.to_dict()
     base = {name: value for name, value in config.to_dict().items() if name != 'tuning'}
     splits = {
@@ -65,12 +66,13 @@ def _run(config, output):
     def row(one):
         return study.report_row(one, output)
 
+    # Choose one factor after the other on the tuning split.
     chosen, tried = dict(start), []
     panels = dict(zip(tuning['order'], string.ascii_lowercase))
     tuned_on = study.split_name(splits['on']['dataset'])
     for number in range(1, tuning['rounds'] + 1):
         for name in tuning['order']:
-            # What is best so far comes first: of equal scores it stays.
+            # The best value so far comes first, so that it stays where another has the same score.
             values = list(dict.fromkeys((chosen[name], *tuning['candidates'][name])))
             cells = [
                 cell(
@@ -87,6 +89,7 @@ def _run(config, output):
             chosen[name] = values[scores.index(max(scores))]
             tried += sorted(rows, key=lambda one: one['labels']['x'])
 
+    # Evaluate the settings before and after on both splits.
     final = [
         cell(
             split,

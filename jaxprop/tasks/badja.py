@@ -8,7 +8,7 @@ from jaxprop.tasks.task import check_folders, named_sequences
 
 
 def open_task(measure, *, root, folder, resolution='480p', names=()):
-    """The annotated sequences, or those of these names; see `jaxprop.data.badja`."""
+    """Opens BADJA: the annotated sequences, or `names`; see `jaxprop.data.badja`."""
     check_folders(
         root=(root, 'JPEGImages and Annotations of DAVIS'),
         folder=(folder, 'the annotations NAME.json'),

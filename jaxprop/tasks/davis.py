@@ -8,7 +8,7 @@ from jaxprop.tasks.task import check_folders, named_sequences
 
 
 def open_task(measure, *, root, year='2017', split='val', resolution='480p', names=()):
-    """The sequences of a split, or those of these names; see `jaxprop.data.davis`."""
+    """Opens DAVIS: the sequences of a split, or `names`; see `jaxprop.data.davis`."""
     check_folders(root=(root, 'JPEGImages, Annotations and ImageSets'))
     opened = functools.partial(davis_sequence, root, year=year, resolution=resolution)
 

@@ -8,7 +8,7 @@ from jaxprop.tasks.task import check_folders, named_sequences
 
 
 def open_task(measure, *, root, split=1, list='', names=()):
-    """The test clips of a split, of a list, or of these names; see `jaxprop.data.jhmdb`."""
+    """Opens JHMDB: the test clips of a split or a list, or `names`; see `jaxprop.data.jhmdb`."""
     check_folders(root=(root, 'Rename_Images, joint_positions and splits'))
     opened = functools.partial(jhmdb_sequence, root)
 

@@ -23,7 +23,7 @@ class Joints(Task):
     """PCK of joints. Predictions are one JSON file for each sequence.
 
     Attributes:
-      lost: 'skip' or 'wrong': what becomes of joints that are lost. Both are reported.
+      lost: how lost joints count: 'skip', not at all, or 'wrong'. Reports show the other one, too.
       count_first: score frame 0, whose joints were given.
       average: over 'joints' (JHMDB) or 'sequences' (BADJA), see `pck.summarize`.
     """
@@ -135,12 +135,12 @@ class Joints(Task):
 
 
 def _share(distances, threshold):
-    """Of a frame: the share of its scored joints that lie within the threshold."""
+    """The share of a frame's scored joints that lie within the threshold."""
     return float(pck.pck(distances[:, None], threshold)[0])
 
 
 def _joined(values):
-    """One value a frame, with straight lines between those frames that are scored."""
+    """Fills frames that are not scored by straight lines between those that are."""
     values = np.array(values)
     scored = np.flatnonzero(~np.isnan(values))
     if not scored.size:

@@ -96,7 +96,7 @@ def view(
     frames: Iterable[MaskPicture] | list[bytes],
     frame_numbers: list[int],
 ) -> SequenceView:
-    """J and F of objects over time, and frames to play.
+    """Describes a sequence for a report: J and F of objects over time, and frames to play.
 
     Args:
       name: of the sequence.
@@ -124,7 +124,7 @@ def view(
 
 
 def _result(record):
-    """A `SequenceResult` from what was written of it."""
+    """Makes a `SequenceResult` of a record."""
     region, boundary = np.array(record['J']), np.array(record['F'])
 
     def statistics(values):

@@ -5,7 +5,7 @@ from jaxprop.tasks.objects import Objects
 
 
 def open_task(measure, **settings):
-    """The sequences that `jaxprop.data.synthetic.synthetic_sequences` makes of these settings."""
+    """Opens the rendered videos that `jaxprop.data.synthetic.synthetic_sequences` makes."""
 
     def sequences():
         made = synthetic_sequences(**settings)

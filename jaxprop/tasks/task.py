@@ -1,8 +1,8 @@
-"""What a benchmark is to the rest of the package: a `Task`, and what it shows, as plain data.
+"""The interface of benchmarks, `Task`, and the plain data by which a task describes its report.
 
-A task knows its sequences, what their first frames are labelled with, how a frame is written and
-scored, and what a report shows. It knows no network and draws nothing: `jaxprop.report` draws the
-views that it describes.
+A task opens its sequences, gives the labels of their first frames, writes and scores each frame,
+and describes what a report shows. It knows no network and draws nothing: `jaxprop.report` draws
+the views that it describes.
 """
 
 import colorsys
@@ -26,7 +26,7 @@ ACCENT = (42, 98, 201)
 
 
 class SettingsError(ValueError):
-    """A config asks for a task that there can't be; the message says what to write."""
+    """Raised where a config asks for a task that can't exist; the message says what to write."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Measure:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskPicture:
-    """A frame, uint8 RGB `[H, W, 3]`, its ids `[H, W]`, and their colours, uint8 `[256, 3]`."""
+    """A frame, uint8 RGB `[H, W, 3]`, its ids `[H, W]`, and their `palette`, uint8 `[256, 3]`."""
 
     frame: np.ndarray
     ids: np.ndarray
@@ -140,16 +140,16 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a report shows the results of a task, where that is not as they are.
+    """Says how a report shows the results of a task, where it does not show them as they are.
 
     Attributes:
       tiles: at the head of the report; without any, each number of the summary has one.
-      means: columns that are put in front of each row of 'per_sequence': by name the columns that
-        each one averages.
-      title: a name and a column: the column's mean over a sequence's rows is shown beside its name.
-        None: all fractions of its row are shown.
+      means: new columns in front of each row of 'per_sequence', by name; each is the mean of the
+        columns that are listed.
+      title: a name and a column. The column's mean over a sequence's rows is shown beside the
+        sequence's name. None: all fractions of its row are shown.
       plain: columns without a bar.
-      notes: what to say of a column where it is shown.
+      notes: a text about a column, for each column that needs one.
     """
 
     tiles: tuple[Tile, ...] = ()
@@ -161,11 +161,11 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Start:
-    """A sequence about to be labelled, and what was read for it.
+    """A sequence about to be labelled, with the label of its first frame.
 
     Attributes:
       sequence: as the task's reader gives it: name, num_frames, size, read_frame and more.
-      first: what the first frame is labelled with: ids `[H, W]` of the smallest integer type that
+      first: the given label of the first frame: ids `[H, W]` of the smallest integer type that
         holds them, or joints `[J, 2]`.
       objects: the ids to score, if objects are scored one by one.
     """
@@ -175,19 +175,20 @@ class Start:
     objects: tuple[int, ...] = ()
 
     def label(self, index: int) -> np.ndarray | None:
-        """The true ids of a frame, None where it is not annotated. Raises DataError."""
+        """Reads the true ids of a frame; None where it is not annotated. Raises DataError."""
         return self.first if index == 0 else self.sequence.read_label(index)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """A benchmark. A subclass is a frozen dataclass whose other fields are settings of its scores.
+    """A benchmark. A subclass is a frozen dataclass; its other fields are settings of its scores.
 
-    What `record` returns is written by `jaxprop.files.write_json`, and `unscored`, `results` and
-    `shown` work on what was read from there again: None for NaN, 'Infinity' for infinity.
+    `jaxprop.files.write_json` writes the record that `record` returns. `unscored`, `results` and
+    `shown` get it as it is read again: None for NaN, 'Infinity' for infinity.
 
     Attributes:
-      sequences: lists their names, each with a function that opens it. Both raise DataError.
+      sequences: lists the names of the sequences, each with a function that opens it. Both raise
+        DataError.
       folder, suffix: a sequence's predictions are at FOLDER/NAME + SUFFIX in the output.
       printed: the measures of a row that a terminal shows.
       layout: how a report shows the results.
@@ -205,11 +206,11 @@ class Task:
         return {'measure': {name: getattr(self, name) for name in names}} if names else {}
 
     def target(self, target: Any) -> Any:
-        """What labels stand for here: the config's target (`evaluation.targets`), or a variant."""
+        """Chooses the meaning of labels: the target of the config, or a variant of it."""
         return target
 
     def start(self, sequence: Any) -> Start:
-        """Reads what the first frame is labelled with. Raises DataError."""
+        """Reads the given label of the first frame. Raises DataError."""
         return Start(sequence, compact(sequence.read_label(0)))
 
     def take(self, path: pathlib.Path, start: Start, index: int, prediction: Any) -> Any:
@@ -221,12 +222,12 @@ class Task:
           path: of the sequence's predictions while they are not complete.
           start: of the sequence.
           index: of the frame, from 0.
-          prediction: what the target makes of soft labels; for frame 0 what was given.
+          prediction: the target's decoding of soft labels; for frame 0 the given label.
         """
         raise NotImplementedError
 
     def record(self, path: pathlib.Path, start: Start, taken: list[Any]) -> Record:
-        """Combines what `take` gave for each frame to the sequence's record.
+        """Combines the results of `take` for all frames to the sequence's record.
 
         It writes the files that need all frames. The names 'name', 'num_frames', 'size', 'seconds'
         and 'made_from' are added to the record afterwards.
@@ -234,19 +235,18 @@ class Task:
         raise NotImplementedError
 
     def unscored(self, record: Record) -> str:
-        """Why the sequence counts in no number ('for lack of annotations'); '' where it does."""
+        """Says why a sequence is not scored ('for lack of annotations'); '' where it is scored."""
         return ''
 
     def is_scored(self, record: Record) -> bool:
-        """False: the sequence counts in no number, see `unscored`."""
+        """Whether the sequence is scored, see `unscored`."""
         return not self.unscored(record)
 
     def results(self, records: Mapping[str, Record]) -> dict[str, Any]:
-        """'summary', the benchmark's numbers; 'per_sequence' and further tables, lists of rows.
+        """Computes 'summary', the benchmark's numbers, and tables: 'per_sequence' and others.
 
-        A row of 'per_sequence' names its sequence as 'sequence'.
-
-        The first column of a further table, 'per_joint', names what its rows are about.
+        A table is a list of rows. A row of 'per_sequence' names its sequence as 'sequence'. In
+        another table, such as 'per_joint', the first column names the subject of the row.
 
         Args:
           records: by the sequences' names, one or more.
@@ -256,7 +256,7 @@ class Task:
     def shown(
         self, path: pathlib.Path, sequence: Any, record: Record, chosen: list[int]
     ) -> SequenceView:
-        """What a report shows of a sequence, with pictures of the chosen frames.
+        """Describes what a report shows of a sequence, with pictures of the chosen frames.
 
         Args:
           path: of the sequence's predictions.
@@ -305,7 +305,7 @@ def check_names(names: Sequence[str]) -> None:
 def named_sequences(
     names: Iterable[str], open_sequence: Callable[[str], Any]
 ) -> list[tuple[str, Callable[[], Any]]]:
-    """Sequences by their names, for a task's `sequences`.
+    """Sequences by their names, each with a call of `open_sequence`, for a task's `sequences`.
 
     Raises:
       DataError: `jaxprop.data.sequences.check_name` refuses a name, or `check_names` refuses them.
@@ -316,7 +316,7 @@ def named_sequences(
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """RGB colours of different hues, those of neighbours far apart."""
+    """Makes RGB colours of different hues; neighbours in the list differ much."""
     return tuple(
         tuple(
             round(255 * channel)

@@ -14,7 +14,7 @@ from jaxprop.tasks.task import Measure, SequenceView, Task, check_folders, named
 
 
 def open_task(measure, *, root, split='val', annotation='category', names=()):
-    """The videos of a split, or those of these names; see `jaxprop.data.vip`."""
+    """Opens VIP: the videos of a split, or `names`; see `jaxprop.data.vip`."""
     check_folders(root=(root, 'Images, Annotations and lists: VIP_Fine'))
     opened = functools.partial(vip_sequence, root, annotation=annotation)
 
@@ -36,7 +36,7 @@ class Parts(Task):
     printed = ('mIoU',)
 
     def take(self, path, start, index, prediction):
-        # Values that are no class, 255, may be in the first frame.
+        # The first frame may hold 255, which is no class.
         prediction = np.where(prediction < parts.NUM_CLASSES, prediction, 0)
         masks.write(path, start.sequence, index, prediction)
         return parts.confusion_matrix(prediction, start.label(index)).tolist()
@@ -73,8 +73,8 @@ class Parts(Task):
 class Instances(Task):
     """VIP's instances, one part of one person each: AP^r_vol.
 
-    Each has the class of its id in the first frame, and for its score the mean share of its label
-    over its pixels; 1 in the first frame, where it was given.
+    An instance has the class of its id in the first frame. Its score is the mean share of its label
+    over its pixels, and 1 in the first frame, whose labels were given.
 
     Attributes:
       count_first: count frame 0. Both are reported.
@@ -92,7 +92,7 @@ class Instances(Task):
         if soft is None:
             scores = dict.fromkeys(np.unique(ids).tolist(), 1.0)
         else:
-            count = 1 + np.count_nonzero(values)  # Without the labels that fill up.
+            count = 1 + np.count_nonzero(values)  # Leave out the labels of padding.
             resizes = [
                 labels.resize_matrix(*sides, 'bilinear') for sides in zip(soft.shape[:2], ids.shape)
             ]
@@ -144,7 +144,7 @@ class Instances(Task):
 
 
 def _view(path, sequence, values, meaning, chosen):
-    """Values `[C, T]` of the classes over time, beside the masks."""
+    """Describes a sequence for a report: values `[C, T]` of classes over time, and masks."""
     seen = [index for index in range(1, len(values)) if not np.isnan(values[index]).all()]
     palette = davis_palette()
     legend = tuple((CLASS_NAMES[index], tuple(palette[index].tolist())) for index in seen)

@@ -127,7 +127,7 @@ def is_kernel(params: Any) -> Any:
 
 
 def is_frozen(params: Any, frozen_until: str) -> Any:
-    """True for each of the backbone's arrays before a stage, False for all others."""
+    """True for each of `params` of the backbone before stage `frozen_until`, else False."""
     learning = (*STAGES[STAGES.index(frozen_until) :], 'projection')
 
     def frozen(path, _):
