@@ -15,6 +15,8 @@ from jaxprop.report.page import document, is_number
 
 Row = Mapping[str, Any]
 
+_STYLE = (pathlib.Path(__file__).parent / 'templates' / 'table.css').read_text(encoding='utf-8')
+
 
 def write_table(
     output: pathlib.Path,
@@ -315,45 +317,3 @@ def _escape_markdown(text: str) -> str:
     # Underscores inside words, as in names of files, are plain.
     text = re.sub(r'([\\`*<>\[\]|~]|&(?=#?\w+;)|(?<!\w)_|_(?!\w))', r'\\\1', text)
     return ' '.join(text.split())
-
-
-_STYLE = """
-:root {
-  color-scheme: light dark; --text: #1b1f27; --page: #fff; --muted: #636b79; --rule: #dcdfe5;
-}
-@media screen and (prefers-color-scheme: dark) {
-  :root { --text: #e5e8ee; --page: #12151b; --muted: #98a1b1; --rule: #2d333f; }
-}
-body {
-  max-width: 1280px; margin: 0 auto; padding: 36px 20px 64px; background: var(--page);
-  color: var(--text);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-h1 { margin: 0 0 20px; font-size: 24px; line-height: 1.25; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; border-bottom: 2px solid var(--text); }
-thead { border-top: 2px solid var(--text); }
-th, td { padding: 4px 10px; text-align: left; vertical-align: top; }
-th { font-weight: 600; }
-tr { break-inside: avoid; }
-tbody tr { border-top: 1px solid var(--rule); }
-tbody tr.first { border-top-color: var(--muted); }
-.value { text-align: right; font-variant-numeric: tabular-nums; }
-td.value { white-space: nowrap; }
-.note, .published, figcaption, ul { color: var(--muted); }
-.note { display: inline-block; width: max-content; max-width: 16em; white-space: normal; }
-.published { display: inline-block; min-width: 3.2em; }
-a { color: inherit; text-decoration: underline dotted var(--muted); text-underline-offset: 3px; }
-ul { margin: 14px 0; padding-left: 18px; font-size: 14px; }
-figure { margin: 0 0 28px; }
-img { display: block; max-width: 100%; background: #fff; }
-figcaption { margin-top: 8px; }
-@media print {
-  body { padding: 0; font-size: 8pt; }
-  ul { font-size: 8pt; }
-  th, td { padding: 2px 4px; }
-  .scroll { overflow: visible; }
-  .note { width: auto; }
-  a { text-decoration: none; }
-}
-"""
