@@ -1,9 +1,11 @@
 import base64
 import dataclasses
+import hashlib
 import html.parser
 import io
 import json
 import math
+import pathlib
 import re
 
 import numpy as np
@@ -14,6 +16,7 @@ from jaxprop.data.image_files import read_image, read_mask
 from jaxprop.data.sequences import davis_palette
 from jaxprop.metrics import davis
 from jaxprop.report import page as pages
+from jaxprop.report import render
 from jaxprop.report.pictures import draw_joints, draw_view, encode_picture, overlay
 from jaxprop.tasks import objects
 from jaxprop.tasks.task import (
@@ -116,6 +119,18 @@ def test_page_is_one_file_without_external_references(tmp_path):
     )
     (policy,) = [meta['content'] for meta in page.find('meta') if 'http-equiv' in meta]
     assert policy.startswith("default-src 'none'")
+
+
+def test_no_script_but_the_pages_own_runs(tmp_path):
+    """The browser runs a script only if its hash is the one that the page's policy names."""
+    write_report(tmp_path / 'report.html', {}, [make_report()])
+    page = Page(tmp_path / 'report.html')
+    (policy,) = [meta['content'] for meta in page.find('meta') if 'http-equiv' in meta]
+    (digest,) = re.findall("script-src 'sha256-([^']*)'$", policy)
+    (script,) = [
+        text for tag, text in page.texts if tag == 'script' and text.startswith("'use strict'")
+    ]
+    assert base64.urlsafe_b64decode(digest) == hashlib.sha256(script.encode()).digest()
 
 
 def test_every_frame_is_inside_and_the_first_needs_no_script(tmp_path):
@@ -255,6 +270,18 @@ def test_nothing_from_any_field_is_markup(tmp_path):
 
 # Keys that a page looks for in what it is given.
 _FORM = ('name', 'trained', 'date', 'reason', 'setting')
+
+
+def test_templates_mark_nothing_as_safe_but_texts_of_their_own():
+    templates = list(pathlib.Path(render.__file__).parent.glob('templates/*.html'))
+    assert {template.name for template in templates} >= {'report.html', 'parts.html'}
+    for template in templates:
+        text = template.read_text()
+        marked = re.findall(r"('[^']*')? \| safe\b", text)
+        assert all(marked) and len(marked) == len(re.findall(r'\bsafe\b', text)), template
+        assert 'autoescape' not in text, template
+    for module in pathlib.Path(render.__file__).parent.glob('*.py'):
+        assert not re.search(r'html\.escape|Markup|[\'">]</', module.read_text()), module
 
 
 def test_name_that_is_no_text(tmp_path):
