@@ -29,7 +29,7 @@ def write_report(
 
     It shows the global numbers in percent, what was skipped and why, a table to sort, for each
     sequence its measures over time beside its frames, and every setting. Browsers show it without
-    a network, and without scripts too, then with the first frames.
+    a network, and without scripts too, then with one frame of each.
 
     Args:
       path: of the HTML file; its folder is made where missing.

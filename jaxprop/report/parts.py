@@ -171,11 +171,16 @@ def _table(
 
 
 def card(view: SequenceView, scores: Sequence[tuple[str, float]], strips: list[Strip]) -> Card:
-    """The card of a view: `strips` are its pictures, or those of several runs."""
+    """The card of a view: `strips` are its pictures, or those of several runs.
+
+    The player opens in the middle: the first frame shows what was given, and nothing predicted.
+    """
     player, opening = None, None
     if view.frame_numbers:
         numbers = [int(number) for number in view.frame_numbers]
-        player = Player(view.name, numbers, float(view.frames_per_second), 0, strips)
+        player = Player(
+            view.name, numbers, float(view.frames_per_second), len(numbers) // 2, strips
+        )
         opening = numbers[player.opening]
     return Card(view.name, scores, view.heading, view.legend, player, curves.chart(view, opening))
 

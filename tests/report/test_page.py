@@ -133,7 +133,7 @@ def test_no_script_but_the_pages_own_runs(tmp_path):
     assert base64.urlsafe_b64decode(digest) == hashlib.sha256(script.encode()).digest()
 
 
-def test_every_frame_is_inside_and_the_first_needs_no_script(tmp_path):
+def test_every_frame_is_inside_and_one_in_the_middle_needs_no_script(tmp_path):
     report = make_report()
     write_report(tmp_path / 'report.html', {}, [report])
     page = Page(tmp_path / 'report.html')
@@ -142,11 +142,16 @@ def test_every_frame_is_inside_and_the_first_needs_no_script(tmp_path):
         assert uri.startswith('data:image/webp;base64,')
         return base64.b64decode(uri.split(',')[1])
 
-    assert [decode(image['src']) for image in page.find('img')] == report.frames[:1]
+    assert [decode(image['src']) for image in page.find('img')] == report.frames[1:2]
     (uris,) = [json.loads(data) for tag, data in page.texts if tag == 'script' and data[0] == '[']
     assert [decode(uri) for uri in uris] == report.frames
     (player,) = page.find('div', 'player')
     assert json.loads(player['data-numbers']) == report.frame_numbers
+    # Slider, number and the line in the chart are at this frame too.
+    assert page.find('input')[0]['value'] == '1' and 'frame 2' in page.text()
+    (chart,), (cursor,) = page.find('svg', 'chart'), page.find('path', 'cursor')
+    place = float(chart['data-left']) + 2 * float(chart['data-step'])
+    assert cursor['transform'] == f'translate({place:.2f})'
 
 
 def test_names_are_escaped(tmp_path):

@@ -191,7 +191,7 @@ def test_same_frames_with_the_masks_of_each_run(sequences, runs, compared_on, tm
     assert [json.loads(player['data-numbers']) for player in page.find('div', 'player')] == [
         [0, 2, 5]
     ] * 2
-    assert len(page.find('img')) == 2 * 2  # The first frames, without a script.
+    assert len(page.find('img')) == 2 * 2  # A frame of each, without a script.
     for sequence, shown in zip(sequences[1:], pictures_of(tmp_path), strict=True):
         assert shown == [
             pictures.encode_picture(

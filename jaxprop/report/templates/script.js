@@ -44,7 +44,7 @@ for (const player of document.querySelectorAll('.player')) {
   chart.classList.add('active');
   player.querySelector('.controls').hidden = false;
   play(false);
-  show(0);
+  show(Number(slider.value));
 }
 
 for (const results of document.querySelectorAll('table.sortable')) {
