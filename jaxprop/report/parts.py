@@ -72,6 +72,8 @@ class Player(NamedTuple):
       rate: frames per second.
       opening: the index of the frame that it opens at.
       strips: the pictures, one for each number.
+      truth: of the true objects 'colours', and 'paths', for each number the outlines in these
+        colours, or None where the frame is not annotated; {} without a truth.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Player(NamedTuple):
     rate: float
     opening: int
     strips: list[Strip]
+    truth: dict[str, Any]
 
 
 class Card(NamedTuple):
@@ -90,6 +93,10 @@ class Card(NamedTuple):
     legend: Sequence[tuple[str, Colour]]
     player: Player | None
     chart: curves.Chart
+
+    @property
+    def has_truth(self) -> bool:
+        return self.player is not None and bool(self.player.truth)
 
 
 def results(
@@ -178,11 +185,20 @@ def card(view: SequenceView, scores: Sequence[tuple[str, float]], strips: list[S
     player, opening = None, None
     if view.frame_numbers:
         numbers = [int(number) for number in view.frame_numbers]
-        player = Player(
-            view.name, numbers, float(view.frames_per_second), len(numbers) // 2, strips
-        )
+        rate, middle = float(view.frames_per_second), len(numbers) // 2
+        player = Player(view.name, numbers, rate, middle, strips, _truth(view))
         opening = numbers[player.opening]
     return Card(view.name, scores, view.heading, view.legend, player, curves.chart(view, opening))
+
+
+def _truth(view: SequenceView) -> dict[str, Any]:
+    """See `Player`."""
+    colours = list(dict.fromkeys(colour for own in view.outlines for colour in own or ()))
+    paths = [
+        None if own is None else [own.get(colour, '') for colour in colours]
+        for own in view.outlines
+    ]
+    return {'colours': colours, 'paths': paths} if colours else {}
 
 
 def scores_of(view: SequenceView, rows: Rows, layout: Layout) -> list[tuple[str, float]]:

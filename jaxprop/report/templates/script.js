@@ -1,22 +1,31 @@
 'use strict';
 
 for (const player of document.querySelectorAll('.player')) {
-  const sources = JSON.parse(player.querySelector('script').textContent);
+  const sources = JSON.parse(player.querySelector('.sources').textContent);
   const numbers = JSON.parse(player.dataset.numbers);
   const pictures = player.querySelectorAll('img');
-  const button = player.querySelector('button');
+  const button = player.querySelector('.play');
   const slider = player.querySelector('input');
   const output = player.querySelector('output');
   const chart = player.parentElement.querySelector('.chart');
   const cursor = chart.querySelector('.cursor');
   const left = Number(chart.dataset.left);
   const step = Number(chart.dataset.step);
+  // Of each frame a path for each colour of the truth, null where it is not annotated.
+  const toggle = player.querySelector('.toggle');
+  const truth = toggle && JSON.parse(player.querySelector('.outlines').textContent).paths;
+  const edges = player.querySelectorAll('.truth path');
   let timer = null;
 
   const show = index => {
+    const outlined = toggle !== null && toggle.getAttribute('aria-pressed') === 'true';
+    const paths = outlined && truth[index];
+    const name = 'frame ' + numbers[index] + (outlined && !paths ? ', not annotated' : '');
     slider.value = index;
+    slider.setAttribute('aria-valuetext', name);
+    output.textContent = name;
     pictures.forEach((picture, run) => picture.src = sources[run * numbers.length + index]);
-    output.textContent = 'frame ' + numbers[index];
+    edges.forEach(edge => edge.setAttribute('d', paths ? paths[edge.dataset.colour] : ''));
     cursor.setAttribute('transform', `translate(${left + numbers[index] * step})`);
   };
   const play = on => {
@@ -39,6 +48,10 @@ for (const player of document.querySelectorAll('.player')) {
 
   button.addEventListener('click', () => play(timer === null));
   slider.addEventListener('input', () => { play(false); show(Number(slider.value)); });
+  if (toggle) toggle.addEventListener('click', () => {
+    toggle.setAttribute('aria-pressed', toggle.getAttribute('aria-pressed') === 'false');
+    show(Number(slider.value));
+  });
   chart.addEventListener('pointerdown', seek);
   chart.addEventListener('pointermove', event => { if (event.buttons) seek(event); });
   chart.classList.add('active');
@@ -46,6 +59,14 @@ for (const player of document.querySelectorAll('.player')) {
   play(false);
   show(Number(slider.value));
 }
+
+// The key T outlines the truth in all players, or in none if it is outlined in all.
+document.addEventListener('keydown', event => {
+  if (event.key.toLowerCase() !== 't' || event.ctrlKey || event.metaKey || event.altKey) return;
+  const toggles = [...document.querySelectorAll('.toggle')];
+  const off = toggles.filter(toggle => toggle.getAttribute('aria-pressed') === 'false');
+  (off.length ? off : toggles).forEach(toggle => toggle.click());
+});
 
 for (const results of document.querySelectorAll('table.sortable')) {
   const headings = [...results.tHead.rows[0].cells];
