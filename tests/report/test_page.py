@@ -377,6 +377,15 @@ def test_report_without_frames_or_time(tmp_path):
     assert len(page.find('path', 'line')) == 4
 
 
+def test_each_table_scrolls_in_a_box_that_the_keyboard_reaches(tmp_path):
+    metrics = make_metrics([make_report()]) | {'per_joint': [{'joint': 'knee', 'PCK': 0.5}]}
+    write_report(tmp_path / 'report.html', metrics, [])
+    page = Page(tmp_path / 'report.html')
+    boxes = [attributes for attributes in page.find('div') if attributes.get('role') == 'region']
+    assert [box['aria-label'] for box in boxes] == ['By sequence and object', 'By joint']
+    assert all(box['tabindex'] == '0' for box in boxes) and len(page.find('table')) == 2
+
+
 def test_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
     path = tmp_path / 'report.html'
     write_report(path, {'title': 'old'}, [])
