@@ -83,6 +83,15 @@ class Player(NamedTuple):
     strips: list[Strip]
     truth: dict[str, Any]
 
+    @property
+    def sources(self) -> list[str | None]:
+        """The pictures of all strips; None for those that the page shows when it opens."""
+        return [
+            None if index == self.opening else picture
+            for strip in self.strips
+            for index, picture in enumerate(strip.pictures)
+        ]
+
 
 class Card(NamedTuple):
     """What a page shows of a sequence: scores beside its name, a legend, frames and curves."""

@@ -91,9 +91,9 @@ class SequenceView:
       frame_numbers: for each picture which frame it is, from 0 to T - 1, ascending.
       frames_per_second: how fast the pictures are played.
       heading: what the legend's names are, if they don't say it.
-      outlines: of the true objects in each picture, SVG paths by colour, in thousandths of the
-        picture's width and height; None where a frame is not annotated. `draw_view` makes them; ()
-        without a truth to outline.
+      outlines: of the true objects in each picture, SVG paths by colour, in units of 1/500 of
+        the picture's width and height; None where a frame is not annotated. `draw_view` makes
+        them; () without a truth to outline.
 
     Raises:
       ValueError: the attributes don't fit each other.

@@ -31,7 +31,7 @@ def filled(path, size):
     for x, y, steps in lines:
         moves = np.array(re.findall(r'-?\d+', steps), int).reshape(-1, 2)
         points = np.cumsum([[int(x), int(y)], *moves], axis=0)
-        pixels = np.rint(points * (width / 1000, height / 1000) - 0.5).astype(np.int32)
+        pixels = np.rint(points * (width / 500, height / 500) - 0.5).astype(np.int32)
         inside = cv2.fillPoly(np.zeros(size, np.uint8), [pixels], 1)
         mask ^= inside  # A line inside another one is a hole.
     return mask.astype(bool)

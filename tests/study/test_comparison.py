@@ -101,10 +101,15 @@ def rows_of(path):
 
 
 def pictures_of(path):
-    """Of each sequence the pictures, those of one run after those of another."""
+    """Of each sequence the pictures, those of one run after those of another.
+
+    Those that the page opens with are not in the players' lists.
+    """
+    page = Page(path / 'comparison.html')
+    opening = (image['src'] for image in page.find('img'))
     return [
-        [base64.b64decode(uri.split(',')[1]) for uri in json.loads(data)]
-        for tag, data in Page(path / 'comparison.html').texts
+        [base64.b64decode((uri or next(opening)).split(',')[1]) for uri in json.loads(data)]
+        for tag, data in page.texts
         if tag == 'script' and data[0] == '['
     ]
 

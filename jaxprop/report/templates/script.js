@@ -17,6 +17,10 @@ for (const player of document.querySelectorAll('.player')) {
   const edges = player.querySelectorAll('.truth path');
   let timer = null;
 
+  // The pictures that the page opens with are in it once.
+  const opening = Number(slider.getAttribute('value'));
+  pictures.forEach((picture, run) => sources[run * numbers.length + opening] = picture.src);
+
   const show = index => {
     const outlined = toggle !== null && toggle.getAttribute('aria-pressed') === 'true';
     const paths = outlined && truth[index];
@@ -57,7 +61,7 @@ for (const player of document.querySelectorAll('.player')) {
   chart.classList.add('active');
   player.querySelector('.controls').hidden = false;
   play(false);
-  show(Number(slider.value));
+  show(opening);
 }
 
 // The key T outlines the truth in all players, or in none if it is outlined in all.
