@@ -107,10 +107,24 @@ def test_the_wheel_holds_all(wheel):
         return {str(path.relative_to(root)) for p in patterns for path in root.rglob(p)}
 
     code = files(ROOT / 'jaxprop', '*.py', '*.safetensors', '*.json', '*.html', '*.css', '*.js')
+    assert {
+        f'report/templates/{name}' for name in ('report.html', 'style.css', 'script.js')
+    } <= code
     configs = {f'configs/{path}' for path in files(ROOT / 'configs', '*.py')}
     assert code | configs == files(
         wheel / 'jaxprop', '*.py', '*.safetensors', '*.json', '*.html', '*.css', '*.js'
     )
+
+
+@pytest.mark.slow
+def test_installed_it_writes_a_report(wheel, tmp_path):
+    code = (
+        'from jaxprop.report import page\n'
+        "page.write_report('report.html', {'title': '<script>'}, [])"
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(wheel)}
+    subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, check=True)
+    assert '<h1>&lt;script&gt;</h1>' in (tmp_path / 'report.html').read_text()
 
 
 @pytest.mark.slow

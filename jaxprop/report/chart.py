@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxprop.report.page import is_number
+from jaxprop.report.render import is_number
 
 if typing.TYPE_CHECKING:  # Who writes only tables need not load it.
     from matplotlib.figure import Figure

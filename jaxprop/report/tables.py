@@ -2,7 +2,6 @@
 
 import base64
 import collections
-import html
 import pathlib
 import re
 import urllib.parse
@@ -11,7 +10,7 @@ from typing import Any
 
 from jaxprop.files import replacing, write_csv, write_text
 from jaxprop.report.chart import check_labels, curve_of, draw_figure, join, value_of
-from jaxprop.report.page import document, is_number
+from jaxprop.report.render import is_number, write_page
 
 Row = Mapping[str, Any]
 
@@ -125,21 +124,10 @@ def _write(output, study, rows, title, notes, caption=''):
         *(['† settings were chosen on the split that is reported here.'] if marks else []),
         *notes,
     ]
-    for suffix, text in (
-        ('md', _markdown(study, rows, title, notes, caption)),
-        (
-            'html',
-            _page(
-                study,
-                rows,
-                title,
-                notes,
-                caption,
-                (output / 'figure.svg').read_bytes() if caption else b'',
-            ),
-        ),
-    ):
-        write_text(output / f'table.{suffix}', text)
+    picture = (output / 'figure.svg').read_bytes() if caption else b''
+    write_text(output / 'table.md', _markdown(study, rows, title, notes, caption))
+    page = _page(study, rows, title, notes, caption, picture)
+    write_page(output / 'table.html', 'table.html', **page)
     write_csv(output / 'table.csv', _rows_of_csv(study, rows))
 
 
@@ -195,56 +183,32 @@ def _markdown(study, rows, title, notes, caption) -> str:
     )
 
 
-def _page(study, rows, title, notes, caption, picture) -> str:
+def _page(study, rows, title, notes, caption, picture) -> dict[str, Any]:
+    """What the page shows, see `templates/table.html`."""
     names, headings, lines = _grid(study, rows)
-    head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
-    head += ''.join(f'<th scope="col" class="value">{html.escape(name)}</th>' for name in headings)
-    body, previous = '', None
-    for labels, cells in lines:
-        # A stronger rule where the first label changes.
-        body += '<tr>' if labels[:1] == previous else '<tr class="first">'
-        previous = labels[:1]
-        body += ''.join(f'<td>{html.escape(label)}</td>' for label in labels)
-        body += ''.join(_html_cells(study, *cell) for cell in cells) + '</tr>\n'
     if any(row['report'] for row in rows):
         notes = [*notes, 'Measured numbers lead to the reports of their cells.']
-    figure = (
-        (
-            f'<figure><img src="data:image/svg+xml;base64,{base64.b64encode(picture).decode()}" '
-            f'alt="{html.escape(title)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-        )
-        if caption
-        else ''
-    )
-    return document(
-        title,
-        f"""<h1>{html.escape(title)}</h1>
-{figure}
-<div class="scroll"><table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{body}</tbody>
-</table></div>
-<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>
-""",
-        _STYLE,
-    )
+    return {
+        'title': title,
+        'figure': f'data:image/svg+xml;base64,{base64.b64encode(picture).decode()}',
+        'caption': caption,
+        'names': names,
+        'headings': headings,
+        'lines': [
+            (labels, [cell for row, texts in groups for cell in _cells(study, row, texts)])
+            for labels, groups in lines
+        ],
+        'notes': notes,
+    }
 
 
-def _html_cells(study: Mapping[str, Any], row: Row | None, texts: Sequence[tuple[str, str]]) -> str:
-    cells = ''
+def _cells(study, row, texts) -> Iterator[dict[str, str]]:
+    """The texts of a row's measures, and an address where one leads to the row's own report."""
     for (key, _), (measured, published) in zip(study['measures'], texts):
-        text = html.escape(measured)
-        if row and row['report'] and value_of(row, key) is not None:
-            # Names of folders may hold what means something in an address.
-            address = urllib.parse.quote(row['report'], errors='surrogateescape')
-            text = f'<a href="{address}">{text}</a>'
-        elif measured != '-':
-            text = f'<span class="note">{text}</span>'
-        if published:
-            text += f' <span class="published">{published}</span>'
-        cells += f'<td class="value">{text}</td>'
-    return cells
+        leads = row and row['report'] and value_of(row, key) is not None
+        # Names of folders may hold what means something in an address.
+        link = urllib.parse.quote(row['report'], errors='surrogateescape') if leads else ''
+        yield {'measured': measured, 'published': published, 'link': link}
 
 
 def _grid(
@@ -315,45 +279,3 @@ def _escape_markdown(text: str) -> str:
     # Underscores inside words, as in names of files, are plain.
     text = re.sub(r'([\\`*<>\[\]|~]|&(?=#?\w+;)|(?<!\w)_|_(?!\w))', r'\\\1', text)
     return ' '.join(text.split())
-
-
-_STYLE = """
-:root {
-  color-scheme: light dark; --text: #1b1f27; --page: #fff; --muted: #636b79; --rule: #dcdfe5;
-}
-@media screen and (prefers-color-scheme: dark) {
-  :root { --text: #e5e8ee; --page: #12151b; --muted: #98a1b1; --rule: #2d333f; }
-}
-body {
-  max-width: 1280px; margin: 0 auto; padding: 36px 20px 64px; background: var(--page);
-  color: var(--text);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-h1 { margin: 0 0 20px; font-size: 24px; line-height: 1.25; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; border-bottom: 2px solid var(--text); }
-thead { border-top: 2px solid var(--text); }
-th, td { padding: 4px 10px; text-align: left; vertical-align: top; }
-th { font-weight: 600; }
-tr { break-inside: avoid; }
-tbody tr { border-top: 1px solid var(--rule); }
-tbody tr.first { border-top-color: var(--muted); }
-.value { text-align: right; font-variant-numeric: tabular-nums; }
-td.value { white-space: nowrap; }
-.note, .published, figcaption, ul { color: var(--muted); }
-.note { display: inline-block; width: max-content; max-width: 16em; white-space: normal; }
-.published { display: inline-block; min-width: 3.2em; }
-a { color: inherit; text-decoration: underline dotted var(--muted); text-underline-offset: 3px; }
-ul { margin: 14px 0; padding-left: 18px; font-size: 14px; }
-figure { margin: 0 0 28px; }
-img { display: block; max-width: 100%; background: #fff; }
-figcaption { margin-top: 8px; }
-@media print {
-  body { padding: 0; font-size: 8pt; }
-  ul { font-size: 8pt; }
-  th, td { padding: 2px 4px; }
-  .scroll { overflow: visible; }
-  .note { width: auto; }
-  a { text-decoration: none; }
-}
-"""

@@ -15,7 +15,7 @@ from jaxprop import files, tasks
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import results
 from jaxprop.evaluation import run as runner
-from jaxprop.report import page, pictures
+from jaxprop.report import page, parts, pictures
 from jaxprop.tasks.task import Record
 
 # Settings of a dataset that say where it is and which of its sequences are taken. Runs may differ
@@ -225,7 +225,7 @@ def _tables(results, layout):
     for table in results[0]:
         if table.startswith('per_'):
             of_runs = [
-                [page.with_means(row, layout) for row in result.get(table, [])]
+                [parts.with_means(row, layout) for row in result.get(table, [])]
                 for result in results
             ]
             tables[table] = _rows(of_runs, _subject(table, results))

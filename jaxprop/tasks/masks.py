@@ -22,7 +22,9 @@ def palette(sequence: Any) -> np.ndarray:
 
 
 def pictures(path: pathlib.Path, sequence: Any, chosen: list[int]) -> Iterator[MaskPicture]:
-    """The chosen frames with what was written for them. Raises DataError."""
+    """The chosen frames with what was written for them, and their truth. Raises DataError."""
     for t in chosen:
         ids = image_files.read_mask(path / f'{sequence.frame_names[t]}.png')
-        yield MaskPicture(sequence.read_frame(t), ids, palette(sequence))
+        # What was written for the first frame is what was given.
+        truth = sequence.read_label(t) if t else ids
+        yield MaskPicture(sequence.read_frame(t), ids, palette(sequence), truth)

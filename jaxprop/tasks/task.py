@@ -47,11 +47,18 @@ class Measure:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskPicture:
-    """A frame, uint8 RGB `[H, W, 3]`, its ids `[H, W]`, and their `palette`, uint8 `[256, 3]`."""
+    """A frame, uint8 RGB `[H, W, 3]`, and the ids of its pixels.
+
+    Attributes:
+      ids: predicted, `[H, W]`.
+      palette: the colours of ids, uint8 `[256, 3]`.
+      truth: the true ids, `[H, W]`; None where the frame is not annotated.
+    """
 
     frame: np.ndarray
     ids: np.ndarray
     palette: np.ndarray
+    truth: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,6 +91,9 @@ class SequenceView:
       frame_numbers: for each picture which frame it is, from 0 to T - 1, ascending.
       frames_per_second: how fast the pictures are played.
       heading: what the legend's names are, if they don't say it.
+      outlines: of the true objects in each picture, SVG paths by colour, in units of 1/500 of
+        the picture's width and height; None where a frame is not annotated. `draw_view` makes
+        them; () without a truth to outline.
 
     Raises:
       ValueError: the attributes don't fit each other.
@@ -97,6 +107,7 @@ class SequenceView:
     frame_numbers: list[int]
     frames_per_second: float = 12
     heading: str = ''
+    outlines: Sequence[Mapping[Colour, str] | None] = ()
 
     def __post_init__(self) -> None:
         for measure in self.measures:
@@ -110,6 +121,11 @@ class SequenceView:
         if isinstance(self.frames, Sequence) and len(numbers) != len(self.frames):
             raise ValueError(
                 f'{self.name}: there are {len(numbers)} frame_numbers for {len(self.frames)} frames'
+            )
+        if self.outlines and len(numbers) != len(self.outlines):
+            raise ValueError(
+                f'{self.name}: there are {len(numbers)} frame_numbers for {len(self.outlines)} '
+                'outlines'
             )
         if numbers != sorted(set(numbers)) or any(not 0 <= t < self.num_frames for t in numbers):
             raise ValueError(

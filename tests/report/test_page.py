@@ -1,9 +1,11 @@
 import base64
 import dataclasses
+import hashlib
 import html.parser
 import io
 import json
 import math
+import pathlib
 import re
 
 import numpy as np
@@ -14,6 +16,7 @@ from jaxprop.data.image_files import read_image, read_mask
 from jaxprop.data.sequences import davis_palette
 from jaxprop.metrics import davis
 from jaxprop.report import page as pages
+from jaxprop.report import render
 from jaxprop.report.pictures import draw_joints, draw_view, encode_picture, overlay
 from jaxprop.tasks import objects
 from jaxprop.tasks.task import (
@@ -118,7 +121,19 @@ def test_page_is_one_file_without_external_references(tmp_path):
     assert policy.startswith("default-src 'none'")
 
 
-def test_every_frame_is_inside_and_the_first_needs_no_script(tmp_path):
+def test_no_script_but_the_pages_own_runs(tmp_path):
+    """The browser runs a script only if its hash is the one that the page's policy names."""
+    write_report(tmp_path / 'report.html', {}, [make_report()])
+    page = Page(tmp_path / 'report.html')
+    (policy,) = [meta['content'] for meta in page.find('meta') if 'http-equiv' in meta]
+    (digest,) = re.findall("script-src 'sha256-([^']*)'$", policy)
+    (script,) = [
+        text for tag, text in page.texts if tag == 'script' and text.startswith("'use strict'")
+    ]
+    assert base64.urlsafe_b64decode(digest) == hashlib.sha256(script.encode()).digest()
+
+
+def test_every_frame_is_inside_and_one_in_the_middle_needs_no_script(tmp_path):
     report = make_report()
     write_report(tmp_path / 'report.html', {}, [report])
     page = Page(tmp_path / 'report.html')
@@ -127,11 +142,18 @@ def test_every_frame_is_inside_and_the_first_needs_no_script(tmp_path):
         assert uri.startswith('data:image/webp;base64,')
         return base64.b64decode(uri.split(',')[1])
 
-    assert [decode(image['src']) for image in page.find('img')] == report.frames[:1]
+    assert [decode(image['src']) for image in page.find('img')] == report.frames[1:2]
     (uris,) = [json.loads(data) for tag, data in page.texts if tag == 'script' and data[0] == '[']
-    assert [decode(uri) for uri in uris] == report.frames
+    # Each is there once: the list of the others leaves out the one that the page opens with.
+    assert uris[1] is None
+    assert [decode(uri or page.find('img')[0]['src']) for uri in uris] == report.frames
     (player,) = page.find('div', 'player')
     assert json.loads(player['data-numbers']) == report.frame_numbers
+    # Slider, number and the line in the chart are at this frame too.
+    assert page.find('input')[0]['value'] == '1' and 'frame 2' in page.text()
+    (chart,), (cursor,) = page.find('svg', 'chart'), page.find('path', 'cursor')
+    place = float(chart['data-left']) + 2 * float(chart['data-step'])
+    assert cursor['transform'] == f'translate({place:.2f})'
 
 
 def test_names_are_escaped(tmp_path):
@@ -257,6 +279,18 @@ def test_nothing_from_any_field_is_markup(tmp_path):
 _FORM = ('name', 'trained', 'date', 'reason', 'setting')
 
 
+def test_templates_mark_nothing_as_safe_but_texts_of_their_own():
+    templates = list(pathlib.Path(render.__file__).parent.glob('templates/*.html'))
+    assert {template.name for template in templates} >= {'report.html', 'parts.html'}
+    for template in templates:
+        text = template.read_text()
+        marked = re.findall(r"('[^']*')? \| safe\b", text)
+        assert all(marked) and len(marked) == len(re.findall(r'\bsafe\b', text)), template
+        assert 'autoescape' not in text, template
+    for module in pathlib.Path(render.__file__).parent.glob('*.py'):
+        assert not re.search(r'html\.escape|Markup|[\'">]</', module.read_text()), module
+
+
 def test_name_that_is_no_text(tmp_path):
     report = make_report(name=b'caf\xe9'.decode('utf-8', 'surrogateescape'))
     write_report(tmp_path / 'report.html', make_metrics([report]), [report])
@@ -343,6 +377,15 @@ def test_report_without_frames_or_time(tmp_path):
     page = Page(tmp_path / 'report.html')
     assert not page.find('img') and not page.find('path', 'cursor')
     assert len(page.find('path', 'line')) == 4
+
+
+def test_each_table_scrolls_in_a_box_that_the_keyboard_reaches(tmp_path):
+    metrics = make_metrics([make_report()]) | {'per_joint': [{'joint': 'knee', 'PCK': 0.5}]}
+    write_report(tmp_path / 'report.html', metrics, [])
+    page = Page(tmp_path / 'report.html')
+    boxes = [attributes for attributes in page.find('div') if attributes.get('role') == 'region']
+    assert [box['aria-label'] for box in boxes] == ['By sequence and object', 'By joint']
+    assert all(box['tabindex'] == '0' for box in boxes) and len(page.find('table')) == 2
 
 
 def test_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
