@@ -4,6 +4,7 @@
     jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
     jaxprop train --config=small_rotation --config.data.root=VIDEOS
     jaxprop compare RUN_A RUN_B --output=DIR
+    jaxprop score PREDICTIONS TRUTH
     jaxprop convert FILE --output=NAME
     jaxprop networks
     jaxprop export-features VIDEO... --output=DIR
@@ -33,6 +34,7 @@ from jaxprop.commands import (
     export_features,
     networks,
     propagate,
+    score,
     train,
 )
 from jaxprop.commands.command import Interrupted
@@ -42,6 +44,7 @@ COMMANDS = {
     'evaluate': evaluate.COMMAND,
     'train': train.COMMAND,
     'compare': compare.COMMAND,
+    'score': score.COMMAND,
     'convert': convert.COMMAND,
     'networks': networks.COMMAND,
     'export-features': export_features.COMMAND,

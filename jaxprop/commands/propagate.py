@@ -1,9 +1,10 @@
 """Carries the mask of a first frame through any video.
 
 Writes DIR/masks/*.png (palette PNGs), DIR/overlay.mp4 (the masks over the frames) and
-DIR/settings.json (every factor). The mask is a palette PNG, a grey one with ids, or 0/255. Frames
-are read, labelled and written one after another: memory does not grow with the video's length.
-Masks and overlay come to DIR together, when all frames are labelled.
+DIR/settings.json (every factor). The mask is a PNG: with a palette, grey with ids or 0/255, or with
+a colour for each object. Smoothed edges and another size are mended, with a note. Frames are read,
+labelled and written one after another: memory does not grow with the video's length. Masks and
+overlay come to DIR together, when all frames are labelled.
 
     jaxprop propagate clip.mp4 first.png --output=DIR
 """
@@ -68,7 +69,7 @@ def run(options, arguments, root):
         else:
             with interruptible(lambda: 'no mask is kept, and the same command starts anew'):
                 _label(video, sequence, labeller, output)
-    print_notes(labeller.warnings, labeller.source.trained)
+    print_notes([*sequence.notes, *labeller.warnings], labeller.source.trained)
     print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')
 
 

@@ -327,8 +327,12 @@ def _read_bytes(path: pathlib.Path) -> bytes:
     return data
 
 
-def read_ids(path: str | os.PathLike) -> np.ndarray:
+def read_ids(path: str | os.PathLike, check_edges: bool = True) -> np.ndarray:
     """int32 `[H, W]` from 0 to 255 as the file has them, with 255 for the full value of any depth.
+
+    Args:
+      path: of the mask.
+      check_edges: refuse a grey image with smoothed edges.
 
     Raises:
       DataError: as `read_mask`.
@@ -344,8 +348,12 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
     ids = values.astype(np.int32)
     ids[ids == 65535] = _VOID
     check_ids(ids, path)
-    if mode in ('L', 'LA', 'I;16', 'I'):
-        _check_edges(ids, path)
+    if check_edges and mode in ('L', 'LA', 'I;16', 'I') and (smoothed := smoothed_values(ids)):
+        raise DataError(
+            f'{path}: has {smoothed[0]} grey values, of which {smoothed[1]} only lie in thin '
+            'lines, as smoothed edges make them: save the mask without anti-aliasing (hard brush), '
+            'or make it black and white by a threshold'
+        )
     return ids
 
 
@@ -361,27 +369,31 @@ def check_ids(ids: np.ndarray, path: str | os.PathLike) -> None:
         )
 
 
-def _check_edges(ids: np.ndarray, path: str | os.PathLike) -> None:
-    """Refuses a grey mask whose values blend into each other, as soft brushes draw it.
+def smoothed_values(ids: np.ndarray) -> tuple[int, int] | None:
+    """Tells a grey mask whose values blend into each other, as soft brushes draw it.
 
     Every object has a place where 3 x 3 pixels are of its id. The values that smoothing makes lie
     in thin lines along the edges instead. They are many, or the largest value is the object that
     they surround; a largest value that lies in thin lines itself is void between objects.
+
+    Returns:
+      How many values there are, and how many of them only lie in thin lines; None where edges are
+      hard.
     """
-    counts = np.bincount(ids.ravel(), minlength=256)
-    found = np.flatnonzero(counts[1:]) + 1
+    found = np.unique(ids[ids > 0])
     if len(found) <= 2:
-        return
-    values, square = ids.astype(np.uint8), np.ones((3, 3), np.uint8)
-    inside = cv2.erode(values, square) == cv2.dilate(values, square)
-    solid = np.intersect1d(found, values[inside])
+        return None
+    solid = np.intersect1d(found, ids[in_blocks(ids)])
     is_smoothing = len(found) > _MANY_IDS or found[-1] in solid
     if len(solid) < len(found) / 2 and is_smoothing:
-        raise DataError(
-            f'{path}: has {len(found)} grey values, of which {len(found) - len(solid)} only lie in '
-            'thin lines, as smoothed edges make them: save the mask without anti-aliasing (hard '
-            'brush), or make it black and white by a threshold'
-        )
+        return len(found), len(found) - len(solid)
+    return None
+
+
+def in_blocks(values: np.ndarray) -> np.ndarray:
+    """Where a pixel is the middle of 3 x 3 equal ones: bool `[H, W]`, of values below 2^24."""
+    exact, square = values.astype(np.float32), np.ones((3, 3), np.uint8)
+    return cv2.erode(exact, square) == cv2.dilate(exact, square)
 
 
 def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:

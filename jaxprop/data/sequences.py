@@ -98,6 +98,7 @@ class LabelledSequence:
       classes: for each frame, id -> class, where ids are instances of classes (VIP); else None.
       identity: () -> a digest of all files that the sequence is read from, see `identity_of`; ''
         where it is made, not read. Raises DataError.
+      notes: sentences on how its files were understood, for whoever uses it.
     """
 
     name: str
@@ -109,6 +110,7 @@ class LabelledSequence:
     palette: np.ndarray | None = None
     classes: tuple[Mapping[int, int], ...] | None = None
     identity: Callable[[], str] = no_files
+    notes: tuple[str, ...] = ()
 
 
 def compact(ids: np.ndarray) -> np.ndarray:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 import av
 import numpy as np
 
+from jaxprop.data.drawn_masks import read_drawn_mask
 from jaxprop.data.image_files import (
     check_size,
     frame_names,
     image_size,
     list_images,
     read_image,
-    read_mask,
-    read_palette,
 )
 from jaxprop.data.image_formats import MAX_PIXELS
 from jaxprop.data.sequences import DataError, LabelledSequence, identity_of
@@ -82,30 +81,27 @@ def video_sequence(
     first_mask_path: str | os.PathLike,
     name: str | None = None,
 ) -> LabelledSequence:
-    """A video, see `open_video`, with a mask for its first frame, see `davis.read_mask`.
+    """A video, see `open_video`, with a mask for its first frame, see `read_drawn_mask`.
 
     Args:
       path: a folder of frames or a video file, or what `open_video` made of it.
-      first_mask_path: of the mask; it must have the size of the frames.
+      first_mask_path: of the mask.
       name: of the sequence; the folder's or the file's where None.
 
     Raises:
-      DataError: naming the file: as `open_video`, or the mask is unreadable, of another size, or
-        without an object.
+      DataError: naming the file: as `open_video` and `read_drawn_mask`.
     """
     video = path if isinstance(path, Video) else open_video(path)
-    mask = read_mask(first_mask_path)
-    check_size(first_mask_path, mask.shape, video.size, video.path)
-    if not mask.any():
-        raise DataError(f'{first_mask_path}: the first mask has no object')
+    mask = read_drawn_mask(first_mask_path, video.size)
     return LabelledSequence(
         name=video.name if name is None else name,
         num_frames=video.num_frames,
         size=video.size,
         read_frame=video.read_frame,
-        read_label=lambda index: mask.copy() if index == 0 else None,
+        read_label=lambda index: mask.ids.copy() if index == 0 else None,
         frame_names=video.frame_names,
-        palette=read_palette(first_mask_path),
+        palette=mask.palette,
+        notes=mask.notes,
         identity=identity_of([*video.files, first_mask_path]),
     )
 

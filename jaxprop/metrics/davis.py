@@ -196,13 +196,24 @@ def evaluate_sequence(
             f'prediction holds the ids {unknown}, but the objects are {object_ids}; make the '
             'others 0; masks of 0 and 255 first need binary_to_ids'
         )
-    return SequenceResult(
-        object_ids=object_ids,
-        region=np.stack(region),
-        boundary=np.stack(boundary),
-        region_statistics=tuple(sequence_statistics(values[1:-1]) for values in region),
-        boundary_statistics=tuple(sequence_statistics(values[1:-1]) for values in boundary),
+    return sequence_result(object_ids, np.stack(region), np.stack(boundary))
+
+
+def sequence_result(
+    object_ids: Sequence[int], region: np.ndarray, boundary: np.ndarray
+) -> SequenceResult:
+    """J and F with their statistics over all frames but the first and the last.
+
+    Args:
+      object_ids: the O ids.
+      region: J, `[O, T]`, T at least 3.
+      boundary: F, likewise.
+    """
+    statistics = (
+        tuple(sequence_statistics(values[1:-1]) for values in measure)
+        for measure in (region, boundary)
     )
+    return SequenceResult(tuple(object_ids), region, boundary, *statistics)
 
 
 def binary_to_ids(masks: np.ndarray) -> np.ndarray:

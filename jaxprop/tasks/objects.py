@@ -125,11 +125,4 @@ def view(
 
 def _result(record):
     """Makes a `SequenceResult` of a record."""
-    region, boundary = np.array(record['J']), np.array(record['F'])
-
-    def statistics(values):
-        return tuple(davis.sequence_statistics(row[1:-1]) for row in values)
-
-    return davis.SequenceResult(
-        tuple(record['objects']), region, boundary, statistics(region), statistics(boundary)
-    )
+    return davis.sequence_result(record['objects'], np.array(record['J']), np.array(record['F']))

@@ -229,7 +229,10 @@ def test_sequence_of_a_video_and_a_mask(tmp_path, kind, request):
 
 @pytest.mark.parametrize(
     'ids, message',
-    [(np.ones((48, 60), int), '48 x 60.*48 x 64'), (np.zeros(SIZE, int), 'no object')],
+    [
+        (np.ones((48, 60), int), '48 x 60.*48 x 64.*another shape'),
+        (np.zeros(SIZE, int), 'no object'),
+    ],
 )
 def test_sequence_refuses_a_mask(tmp_path, clip, ids, message):
     write_mask(tmp_path / 'mask.png', ids)

@@ -106,12 +106,13 @@ def test_palette_masks_keep_soft_values(tmp_path):
     np.testing.assert_array_equal(read_ids(tmp_path / 'mask.png'), values)
 
 
-def test_a_soft_first_mask_of_a_video(tmp_path):
+def test_a_soft_first_mask_of_a_video_is_made_hard_with_a_note(tmp_path):
     (tmp_path / 'frames').mkdir()
     Image.new('RGB', SIZE[::-1]).save(tmp_path / 'frames' / '0.png')
     Image.fromarray(ellipse(30)).save(tmp_path / 'mask.png')
-    with pytest.raises(DataError, match='mask.png: .*smoothed edges'):
-        video_sequence(tmp_path / 'frames', tmp_path / 'mask.png')
+    sequence = video_sequence(tmp_path / 'frames', tmp_path / 'mask.png')
+    np.testing.assert_array_equal(np.unique(sequence.read_label(0)), [0, 1])
+    assert 'mask.png: smoothed edges' in sequence.notes[0]
 
 
 @pytest.mark.parametrize('value', [256, 300, 65534])

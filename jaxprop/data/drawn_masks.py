@@ -1,0 +1,164 @@
+"""Masks as people draw them: colours for objects, smoothed edges, another size than the video's.
+
+The masks of benchmarks are read by `image_files.read_mask`, exactly. Here notes say what was made
+of a drawing.
+"""
+
+import os
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from jaxprop.data.image_files import (
+    in_blocks,
+    only_full,
+    open_image,
+    read_ids,
+    read_mask,
+    read_palette,
+    resolve_full,
+    smoothed_values,
+)
+from jaxprop.data.sequences import DataError, davis_palette
+
+_MOST = 255  # Objects: ids are 1 to 255.
+_WHITE = 0xFFFFFF
+_FEW = 8  # So many colours, and more, are drawn ones if each of them fills a place somewhere.
+
+
+class DrawnMask(NamedTuple):
+    """A mask as it is used.
+
+    Attributes:
+      ids: int32 `[H, W]`, 0 for background.
+      palette: uint8 `[256, 3]`, the colours to save masks with; None for the DAVIS palette.
+      notes: sentences on what was changed; none where the file holds exactly these ids.
+    """
+
+    ids: np.ndarray
+    palette: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def read_drawn_mask(path: str | os.PathLike, size: tuple[int, int]) -> DrawnMask:
+    """Reads a mask that somebody drew for a frame of a video.
+
+    A palette image gives its indices and a grey one its values, as for `read_mask`. Colours of the
+    DAVIS palette give their ids. Of other colours each is an object, numbered from the largest to
+    the smallest; black is background, or the most frequent colour of the image's border where
+    nothing is black. Transparent pixels are background. White alone is one object.
+
+    Smoothed edges, grey or coloured, become hard: a pixel that belongs to no 3 x 3 equal ones takes
+    the value of the nearest pixel that does. A mask of another size, but of the frame's shape, is
+    resized; each pixel takes the value of the nearest.
+
+    Args:
+      path: of a PNG.
+      size: (height, width) of the frame.
+
+    Raises:
+      DataError: naming the file: it cannot be read, is a JPEG, is a picture and no mask, has no
+        object or more than 255, or has another shape than the frame.
+    """
+    with open_image(path) as image:
+        mode = image.mode
+        is_coloured = mode in ('RGB', 'RGBA') and image.format != 'JPEG'
+        pixels = np.array(image.convert('RGBA')) if is_coloured else None
+    if pixels is not None:
+        ids, palette, notes = _from_colours(pixels, path)
+    elif mode == 'P':
+        ids, palette, notes = read_mask(path), read_palette(path), []
+    else:
+        ids, notes = _from_values(read_ids(path, check_edges=False), path)
+        palette = None
+    if not ids.any():
+        raise DataError(f'{path}: the mask has no object')
+    if ids.shape != size:
+        ids = _resized(ids, size, path)
+        notes.append(f'{path}: was resized to the size of the frames, {size[0]} x {size[1]}')
+    return DrawnMask(ids, palette, tuple(notes))
+
+
+def _from_values(values, path):
+    """The ids of a grey image, and notes."""
+    if smoothed_values(values) is None:
+        return resolve_full(values, only_full(values)), []
+    hard = _hard_edges(values, path)
+    ids = resolve_full(hard, only_full(hard))
+    told = ', '.join(map(str, np.unique(ids[ids > 0])))
+    return ids, [f'{path}: smoothed edges were made hard; its objects: {told}']
+
+
+def _from_colours(pixels, path):
+    """The ids of an RGBA image, the palette of its colours, and notes."""
+    pixels[pixels[..., 3] == 0] = 0
+    colours = _packed(np.where(pixels[..., :3] == 191, 192, pixels[..., :3]))  # As DAVIS has them.
+    notes = []
+    found, solid = np.unique(colours), np.unique(colours[in_blocks(colours)])
+    if len(found) > _FEW and len(solid) < len(found) / 2:
+        colours = _hard_edges(colours, path)
+        notes.append(f'{path}: smoothed edges were made hard')
+    names, inverse, counts = np.unique(colours, return_inverse=True, return_counts=True)
+    if len(names) > _MOST + 1:
+        raise DataError(
+            f'{path}: has {len(names)} colours; a mask has one for each object, at most {_MOST}'
+        )
+    known = {colour: index for index, colour in enumerate(_packed(davis_palette()).tolist())}
+    known[_WHITE] = 255
+    if set(names.tolist()) <= set(known):
+        ids = np.array([known[name] for name in names.tolist()], np.int32)
+        ids = ids[inverse].reshape(colours.shape)
+        return resolve_full(ids, only_full(ids)), None, notes
+
+    # Other colours: which one is the background, and numbers for the others.
+    border = np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]])
+    frequent, times = np.unique(border, return_counts=True)
+    background = 0 if names[0] == 0 else frequent[np.argmax(times)]
+    by_size = [i for i in np.argsort(-counts, kind='stable') if names[i] != background]
+    ids, palette, told = np.zeros(len(names), np.int32), davis_palette(), []
+    for number, index in enumerate(by_size, start=1):
+        ids[index], palette[number] = number, _unpacked(names[index])
+        told.append(f'object {number} is {_hexadecimal(names[index])}')
+    notes.append(f'{path}: {", ".join(told)}; background is {_hexadecimal(background)}')
+    return ids[inverse].reshape(colours.shape), palette, notes
+
+
+def _hard_edges(values, path):
+    """Each pixel that is in no 3 x 3 equal ones takes the value of the nearest one that is."""
+    inside = in_blocks(values)
+    sure = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    if sure.mean() < 0.5:
+        raise DataError(
+            f'{path}: is a picture and no mask: {100 * (1 - sure.mean()):.0f} % of its pixels lie '
+            'in no place of one colour; a mask has one colour for each object'
+        )
+    rows, columns = ndimage.distance_transform_edt(
+        ~sure, return_distances=False, return_indices=True
+    )
+    return values[rows, columns]
+
+
+def _resized(ids, size, path):
+    height, width = ids.shape
+    # A rounded side may be a pixel off.
+    if abs(size[1] * height / size[0] - width) > 1 and abs(size[0] * width / size[1] - height) > 1:
+        raise DataError(
+            f'{path}: is {height} x {width} (height x width), and the frames are {size[0]} x '
+            f'{size[1]}: another shape; draw it on a frame of the video'
+        )
+    resized = cv2.resize(ids.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized.astype(np.int32)
+
+
+def _packed(colours):
+    return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
+def _unpacked(colour):
+    return [int(colour) >> shift & 255 for shift in (16, 8, 0)]
+
+
+def _hexadecimal(colour):
+    return f'#{int(colour):06x}'

@@ -1,0 +1,55 @@
+"""Confidence against loops in NumPy, and on frames whose matches are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprop import confidence
+
+
+def test_certainty_of_known_labels():
+    labels = jnp.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0], [0, 0, 0, 0], [3, 0, 0, 0]])
+    np.testing.assert_allclose(confidence.certainty(labels), [1, 0, 0.5, 0, 1], atol=1e-6)
+    gradient = jax.grad(lambda x: confidence.certainty(x).sum())(labels)
+    assert np.isfinite(gradient).all()
+    with pytest.raises(ValueError, match='L of 2 on'):
+        confidence.certainty(labels[:, :1])
+
+
+@pytest.mark.parametrize('chunk', [1, 7, 30, 1000])
+def test_round_trip_is_that_of_loops(chunk):
+    height, width, channels = 5, 6, 4
+    frame, other = np.random.default_rng(0).standard_normal((2, height, width, channels))
+    cells = [(row, column) for row in range(height) for column in range(width)]
+    expected = np.zeros((height, width))
+    for q in cells:
+        match = max(cells, key=lambda p: frame[q] @ other[p])
+        back = max(cells, key=lambda p: frame[p] @ other[match])
+        expected[q] = np.hypot(q[0] - back[0], q[1] - back[1])
+    found = confidence.round_trip(jnp.array(frame), jnp.array(other), chunk)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert expected.max() > 0
+
+
+def test_round_trip_finds_what_has_no_match():
+    """A frame shifted by two cells: those that have left come back elsewhere, the others do not."""
+    wide = np.random.default_rng(1).standard_normal((6, 12, 32))
+    wide /= np.linalg.norm(wide, axis=-1, keepdims=True)
+    found = confidence.round_trip(jnp.array(wide[:, :10]), jnp.array(wide[:, 2:]))
+    np.testing.assert_array_equal(found[:, 2:], 0)
+    assert (np.asarray(found[:, :2]) > 0).all()
+
+
+def test_confidence_of_objects():
+    label = np.zeros((2, 2, 3), np.float32)
+    label[0, 0, 0], label[0, 1, :2], label[1, 0, 1] = 1, 0.5, 1
+    cells = np.array([[0.2, 0.8], [0.4, 1]], np.float32)
+    found = confidence.of_objects(jnp.array(label), jnp.array(cells))
+    wanted = [(0.2 + 0.4) / 1.5, (0.4 + 0.4) / 1.5, 0]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_refuses_frames_of_two_sizes():
+    with pytest.raises(ValueError, match=r'\[2, 3, 4\] and reference \[3, 2, 4\]'):
+        confidence.round_trip(jnp.zeros((2, 3, 4)), jnp.zeros((3, 2, 4)))
