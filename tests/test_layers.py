@@ -15,6 +15,7 @@ MAY_IMPORT = {
     'metrics': set(),
     **dict.fromkeys(MATHEMATICS, MATHEMATICS),
     'labels': {'affinity'},
+    'confidence': {'affinity'},
     'memory': {'affinity'},
     'augment': MATHEMATICS,
     'rules': RULES,
