@@ -18,7 +18,7 @@ from jaxprop.commands.command import Command, Option
 def run(options, arguments, root):
     if len(arguments) != 2:
         raise app.UsageError('two folders are needed: PREDICTIONS TRUTH')
-    from jaxprop.evaluation import scoring
+    from jaxprop.tasks import scoring
 
     found = scoring.score_folders(*arguments, one_object=options.one_object)
     if options.json:

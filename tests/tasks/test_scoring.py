@@ -8,7 +8,7 @@ import pytest
 from jaxprop import cli
 from jaxprop.data.image_files import read_mask, write_mask
 from jaxprop.data.sequences import DataError
-from jaxprop.evaluation.scoring import score_folders
+from jaxprop.tasks.scoring import score_folders
 from tests.support import shared
 
 
