@@ -72,7 +72,7 @@ def evaluation():
         {
             # The network is evaluated after so many steps, and after the last one. None: never.
             'every': placeholder(int),
-            # One of configs/eval. The sections below change it, where a value is not None or empty.
+            # One of configs/eval. Values in the sections below change it, unless None or empty.
             'config': 'davis_crw',
             'measure': 'J&F-Mean',  # The checkpoint with the largest value is the best.
             'dataset': {'root': '', 'split': 'train', 'names': ()},

@@ -138,6 +138,7 @@ def objective(
 
     def loss(params, state, batch, rng):
         frames = clip_frames(batch, 3, 'the shortest walk goes over three frames')
+        # Compute the vectors of the nodes.
         batch_size, num_frames = frames.shape[:2]
         keys = numbered_keys(example_keys(rng, batch_size, axis_name), 3)
         inputs = network_input(images(frames, keys[:, 0], keys[:, 1]))
@@ -146,6 +147,7 @@ def objective(
             features = rearrange(features, 'f h w c -> (f h w) 1 1 c')
         vectors, state = apply_networks({'head': node_head}, params, state, features)
         vectors = l2_normalize(vectors).reshape(batch_size, num_frames, -1, dimensions)
+        # Walk over them, with some edges cut.
         cut = (None, None)
         if edge_dropout:
             num_nodes = vectors.shape[2]

@@ -120,10 +120,12 @@ def objective(
         batch_size, num_frames = frames.shape[:2]
         if num_frames % 2:
             raise ValueError(f'clips have {num_frames} frames; needed: an even number, two halves')
+        # Augment each frame, and split clips into halves.
         keys = numbered_keys(example_keys(rng, batch_size, axis_name), num_frames).reshape(-1)
         images = rearrange(frames, 'b t h w c -> (b t) h w c').astype(jnp.float32) / 255
         views = network_input(augment(keys, images))
         views = rearrange(views, '(b s t) h w c -> s (b t) h w c', b=batch_size, s=2)
+        # Compute vectors, each half with batch statistics of its own, and compare the halves.
         projections, predictions = [], []
         for view in views:
             z, state = apply_networks(encoder, params, state, view)
