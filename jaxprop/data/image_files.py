@@ -373,10 +373,10 @@ def _check_edges(ids: np.ndarray, path: str | os.PathLike) -> None:
     """Raises DataError for a grey mask whose values blend into each other, as soft brushes do.
 
     An object has a place where 3 x 3 pixels have its id. Values that smoothing has made lie only in
-    thin lines along the edges of objects. A mask counts as smoothed if at least half of its values
+    thin lines along the edges of objects. A mask counts as smoothed if more than half of its values
     lie only in thin lines, and either there are many values or the largest one has such a place: it
-    is then the object that the lines surround. If the largest value lies in thin lines too, it is
-    void between objects, and the mask is not smoothed.
+    is then the object that the lines surround. If the values are few and the largest one lies in
+    thin lines, too, it is void between objects, and the mask is not smoothed.
     """
     counts = np.bincount(ids.ravel(), minlength=256)
     found = np.flatnonzero(counts[1:]) + 1

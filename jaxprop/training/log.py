@@ -67,7 +67,7 @@ class Log:
 
         Args:
           step: the number of steps done.
-          examples_per_step: examples of all devices.
+          examples_per_step: examples in a step, of all devices and processes together.
           **more: values to write beside the metrics.
 
         Raises:
