@@ -1,20 +1,21 @@
-"""Every objective that trains on frames alone, in small: same frames, same time, compared fairly.
+"""Compares all objectives that train on frames alone by small runs on the same frames and time.
 
     python benchmarks/small_runs.py --videos=FOLDER --davis=DAVIS --uvc=FOLDER --output=DIR
     python benchmarks/small_runs.py ... --start=rotation --objectives=crw,crw_plus --seeds=0,1,2
 
-Trains each config `small_*` for as many steps as an idle core takes 30 minutes for, on all videos
-but three: from scratch, or with `--start` from the backbone of an objective's run from scratch.
-While it trains, its network labels the three, whose frames and masks no training sees: the curves.
-After it temperature, k, n and radius are chosen on the three and frozen, and the network labels the
-sequences of DAVIS's `val` that are there, at a short side of 240.
+Each config `small_*` is trained for as many steps as an idle core does in 30 minutes, on all videos
+but three. A run starts from scratch, or with `--start` from the backbone of another objective's run
+from scratch. No training sees the frames and masks of the three videos. While a network trains, it
+labels these three: the scores are the curves. After the training, temperature, k and radius are
+chosen on the three. With the chosen values the network labels the sequences of DAVIS's `val` that
+are in the folder, at a short side of 240.
 
-Two runs go on at a time, each on half of the cores. Started again it goes on where it was.
-`DIR/table.md`, `loss.png` and `curves.png` show what is there so far; `--summary` writes no more
-than these.
+Two runs go on at a time, each on half of the cores. If the script is started again, it goes on
+where it was. `DIR/table.md`, `loss.png` and `curves.png` show all results so far; with `--summary`
+the script only writes these.
 
-Folders: `--videos` has one of JPEG frames for each video, `--davis` is a DAVIS-2016 folder with
-masks, `--uvc` has the two files of UVC's released colour autoencoder.
+Folders: `--videos` has a folder of JPEG frames for each video, `--davis` is a DAVIS-2016 folder
+with masks, `--uvc` has the two files of UVC's released colour autoencoder.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import threading
 
-# Masks exist for these of the training frames: no run sees them, all runs are compared on them.
+# Training videos that have masks. No run trains on them, and all runs are compared on them.
 HELD_OUT = ('bear', 'dog-agility', 'horsejump-low')
 SHORT_SIDE = 240
 PARALLEL = 2
@@ -38,13 +39,14 @@ class Small:
     """How an objective's small run is trained and evaluated.
 
     Attributes:
-      steps: of 30 minutes on one idle core: 1.57 times the seconds that `python
-        benchmarks/training.py --all_small` gives for two.
-      temperature: where the search for T starts.
-      normalize: features are L2-normalised in evaluations. False: as the objective compares them.
-      evaluations: while training.
-      own_network: no other objective's backbone fits: it trains from scratch alone.
-      pixels: of a side of a cell. With 4 an evaluation takes many minutes.
+      steps: the number of steps in 30 minutes on one idle core. A step there takes 1.57 times the
+        seconds that `python benchmarks/training.py --all_small` gives for two cores.
+      temperature: the value of T at which the search starts.
+      normalize: whether features are L2-normalised in evaluations. If not, they are compared as in
+        the objective.
+      evaluations: the number of evaluations while training.
+      own_network: whether no other objective's backbone fits, so that it only trains from scratch.
+      pixels: the side of a cell in pixels. With 4 an evaluation takes many minutes.
     """
 
     steps: int
@@ -56,7 +58,7 @@ class Small:
 
     @property
     def factors(self):
-        """How networks label while they train, and where the choice of factors starts."""
+        """The factors with which networks label while they train; the choice starts from these."""
         return {
             'temperature': self.temperature,
             'normalize_features': self.normalize,
@@ -67,7 +69,7 @@ class Small:
 
     @property
     def candidates(self):
-        """The values that are tried on the three sequences, by factor."""
+        """The values of each factor that are tried on the three sequences."""
         found = {'temperature': tuple(self.temperature * factor for factor in (0.5, 1.0, 2.0))}
         if self.pixels == 8:
             found |= {'num_neighbors': (5, 10, 20), 'radius': (6.0, 9.0, 12.0)}
@@ -90,7 +92,7 @@ OBJECTIVES = {
 
 
 def training_config(name, start, seed, options):
-    """The config of a small run."""
+    """Makes the config of a small run."""
     from jaxprop import config_files
 
     small = OBJECTIVES[name]
@@ -104,7 +106,7 @@ def training_config(name, start, seed, options):
         config.image_data.root = str(videos)
     if 'color_autoencoder' in config.objective:
         config.objective.color_autoencoder = str(options.uvc)
-    # Schedules end with the run.
+    # Let schedules end with the run.
     epoch = len(os.listdir(videos)) * config.data.examples_per_video / config.data.batch_size
     config.epochs = small.steps / epoch
     if config.schedule.get('epochs'):
@@ -113,7 +115,7 @@ def training_config(name, start, seed, options):
         config.objective.truth_steps_epoch = config.epochs
     every = max(1, small.steps // small.evaluations)
     config.checkpoint_every = every
-    # One rule labels with all networks, so that curves may be compared.
+    # All networks label by the same rule, so that curves may be compared.
     config.evaluation.update(every=every, config='davis_crw')
     config.evaluation.input.update(resize='short_side', size=SHORT_SIDE)
     config.evaluation.dataset.update(root=str(options.davis), names=HELD_OUT)
@@ -139,9 +141,9 @@ def train(config, folder):
 
 
 def choose_and_report(small, trained, folder):
-    """Chooses a network's factors on the three sequences, and labels those to be reported.
+    """Chooses a network's factors on the three sequences, and labels the reported ones by them.
 
-    A network of no steps is that of the training config with random weights.
+    If a run has no steps, its network is that of the training config with random weights.
     """
     from jaxprop import config_files
     from jaxprop.study import tuning
@@ -174,7 +176,7 @@ def run_folder(output, name, start, seed):
 
 
 def run_here(options):
-    """One run, in this process: training, choice, report."""
+    """Does one run in this process: training, choice of factors, report."""
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)
@@ -187,7 +189,7 @@ def run_here(options):
 
 
 def run_all(options, runs):
-    """All runs, `PARALLEL` at a time; returns those that failed."""
+    """Does all runs, `PARALLEL` at a time; returns the folders of those that failed."""
     cores = sorted(os.sched_getaffinity(0))
     share = max(1, len(cores) // PARALLEL)
     waiting, failed = queue.Queue(), []
@@ -230,7 +232,7 @@ def run_all(options, runs):
 
 
 def read_runs(output):
-    """What every run has left so far: its start, objective, seed, curves and chosen factors."""
+    """Reads the results of all runs so far: start, objective, seed, curves and chosen factors."""
     runs = []
     for name in OBJECTIVES:
         for folder in sorted(output.glob(f'*/{name}/seed*')):
@@ -253,7 +255,7 @@ def read_runs(output):
 
 
 def write_table(path, runs):
-    """J&F of all runs, in percent: while training, and at its end with the factors chosen."""
+    """Writes the J&F of all runs in percent: while training, and after it with chosen factors."""
     lines = [
         f'J&F at a short side of {SHORT_SIDE} pixels. "Kept": {", ".join(HELD_OUT)}, which no run '
         'sees, after each part of a run, and with the factors chosen there. "Reported": the '
@@ -280,7 +282,7 @@ def write_table(path, runs):
 
 
 def draw(path, runs, points, label):
-    """A panel for each objective, with its runs in colour, and all others in grey behind them."""
+    """Draws a panel for each objective: its runs in colour, and all others in grey behind them."""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -313,7 +315,7 @@ def draw(path, runs, points, label):
 
 
 def summarize(output):
-    """Writes the table and both figures of all runs that are there."""
+    """Writes the table and both figures of all runs so far."""
     runs = read_runs(output)
     first = {
         run['objective']: 100 * run['tuned']['scores']['davis/train']['before']
@@ -330,7 +332,8 @@ def summarize(output):
     def scores(run):
         curve = [(minutes(run, one['step']), 100 * one['mean']) for one in run['evaluations']]
         began = first.get('untrained' if run['start'] == 'scratch' else run['start'])
-        own = OBJECTIVES[run['objective']].own_network  # The untrained network is another one.
+        # The score of the untrained network does not count for an objective with its own network.
+        own = OBJECTIVES[run['objective']].own_network
         return [(0, began), *curve] if curve and began and not own else curve
 
     write_table(output / 'table.md', runs)

@@ -1,4 +1,4 @@
-"""Propagation by flat settings: the oracles read these, the package a method and an execution."""
+"""Propagation by flat settings: oracles read these, the package needs a method and an execution."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ from jaxprop import methods
 
 @dataclasses.dataclass(frozen=True)
 class Flat:
-    """Flat settings as attributes, and what the package makes of them. Hashable."""
+    """Flat settings as attributes, with the method and the execution made of them. Hashable."""
 
     method: jaxprop.Propagation
     execution: jaxprop.Execution

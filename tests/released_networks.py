@@ -1,4 +1,4 @@
-"""Released networks: the names and shapes in their files, and what they give for an image.
+"""Released networks: the names and shapes in their files, and their outputs for an image.
 
 reference/vit.json and vit.npz hold them. The weights follow from a rule, so no file holds them; the
 outputs are those of the released PyTorch code with these weights.

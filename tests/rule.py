@@ -1,4 +1,4 @@
-"""Weights and images by a fixed rule, for which released code gave the outputs in reference/.
+"""Makes weights and images by a fixed rule; reference/ has released code's outputs for them.
 
 The weights of a network are too large to be kept, so each array follows from its name, its shape
 and a seed. RandomState's numbers are the same in every version of NumPy.
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def weights(shapes, seed):
-    """Arrays by the names of PyTorch's state dicts, for `{name: shape}`."""
+    """Makes arrays by the names of PyTorch's state dicts, for `{name: shape}`."""
     return {name: _weight(name, tuple(shape), seed) for name, shape in shapes.items()}
 
 
@@ -31,7 +31,7 @@ def _weight(name, shape, seed):
 
 
 def images(shape, seed):
-    """A smooth input `[B, H, W, C]` of a network, for the shape `[B, C, H, W]`."""
+    """Makes a smooth input `[B, H, W, C]` of a network, for the shape `[B, C, H, W]`."""
     rng = np.random.RandomState(seed)
     result = np.zeros(shape)
     rows, columns = (np.linspace(0, 1, size) for size in shape[2:])

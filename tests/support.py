@@ -1,4 +1,4 @@
-"""What several tests need: the reference numbers, and the one way to the shared real data."""
+"""Common parts of tests: the reference numbers, and the paths of shared real data."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ REFERENCE = pathlib.Path(__file__).resolve().parent / 'reference'
 
 
 def shared(*parts: str) -> pathlib.Path:
-    """The path of shared material; skips the calling test, saying so, where it is absent."""
+    """Finds shared material; skips the calling test with a reason if it is absent."""
     path = SHARED.joinpath(*parts)
     if not path.exists():
         pytest.skip(f'shared data not found: {path} (set JAXPROP_SHARED to the folder)')

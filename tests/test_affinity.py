@@ -38,7 +38,7 @@ def test_l2_normalize_is_safe_at_zero():
 
 @pytest.mark.parametrize('dtype', [jnp.float16, jnp.bfloat16])
 def test_half_precision_is_summed_in_float32(dtype):
-    """Of norms above 256, whose squares, and inner products, float16 does not hold."""
+    """Norms are above 256, so their squares and inner products are too large for float16."""
     features = jnp.asarray(300 * _normal(0, 6, 8), dtype)
     exact = np.asarray(features, np.float64)
     unit = exact / np.linalg.norm(exact, axis=-1, keepdims=True)

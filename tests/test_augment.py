@@ -34,7 +34,7 @@ def _random_images(num=NUM, size=(8, 10), seed=0):
 
 
 def _ramps(num=NUM, height=HEIGHT, width=WIDTH):
-    """Images that hold where their pixels are: row and column of the centre, over 100."""
+    """Makes images whose pixels hold their own place: row and column of the centre, over 100."""
     rows, columns = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing='ij')
     image = np.stack([rows, columns, rows], axis=-1) / 100
     return np.repeat(image[None], num, axis=0).astype(np.float32)

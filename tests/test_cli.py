@@ -1,4 +1,4 @@
-"""The console command: its help, what it says of wrong input, and where it finds configs."""
+"""The console command: its help, its errors for wrong input, and where it finds configs."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ CONFIGS = {name: command for name, command in cli.COMMANDS.items() if command.co
 
 
 def run(*arguments, cwd, code=None, **environment):
-    """`jaxprop` in a process of its own, or Python code, from a folder that is not the checkout."""
+    """Runs `jaxprop`, or Python code, in its own process, from a folder outside the checkout."""
     start = ['-c', code] if code else ['-m', 'jaxprop']
     return subprocess.run(
         [sys.executable, *start, *map(str, arguments)],
@@ -30,7 +30,7 @@ def run(*arguments, cwd, code=None, **environment):
 
 
 def fails(capsys, code, *arguments):
-    """The line with which a command ends."""
+    """Runs a command that fails, and returns its last line."""
     assert cli.main(list(map(str, arguments))) == code
     printed = capsys.readouterr()
     assert printed.out == '' and printed.err.count('\n') == 1

@@ -12,7 +12,7 @@ lab8_to_rgb = jax.jit(color.lab8_to_rgb)
 
 
 def _colours():
-    """uint8 `[H, 3, 3]`: a dense grid with both ends, all dark colours' corner, random ones."""
+    """Makes colours uint8 `[H, 3, 3]`: a dense grid with both ends, all dark ones, random ones."""
     steps = np.unique(np.append(np.arange(0, 256, 5), 255))
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing='ij'), axis=-1).reshape(-1, 3)
     dark = np.indices((24, 24, 24)).reshape(3, -1).T
@@ -56,7 +56,7 @@ def test_float_lab_is_opencvs_but_for_its_tables():
 
 
 def test_float_lab_is_the_formula_of_cie():
-    """Written out in double precision, one colour after the other."""
+    """The formula is written out in double precision, one colour after the other."""
 
     def curve(ratio):
         return ratio ** (1 / 3) if ratio > (6 / 29) ** 3 else ratio / (3 * (6 / 29) ** 2) + 4 / 29
@@ -189,7 +189,7 @@ def test_network_input():
 
 
 def test_network_input_of_floats():
-    """Whole levels as floats are what they are as 8 bits."""
+    """Whole levels give the same input as floats and as 8 bits."""
     images = _colours()
     np.testing.assert_allclose(
         color.network_input(images, 'rgb_half'), images / np.float32(127.5) - 1, atol=1e-6

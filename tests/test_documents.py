@@ -51,7 +51,7 @@ def test_blocks_run(path, tmp_path, monkeypatch):
 
 
 def anchors(path):
-    """The names of a page's headings in links, as GitHub and MkDocs make them."""
+    """Makes the names of a page's headings in links, as GitHub and MkDocs do."""
     titles = re.findall(r'^#+ (.*)$', path.read_text(), re.M)
     return {re.sub(r'[^\w\- ]', '', title.lower()).strip().replace(' ', '-') for title in titles}
 
@@ -83,7 +83,7 @@ def test_tests_that_are_named_exist(path):
 
 
 def examples(name):
-    """The examples in the docstring of a public name, without those of its methods."""
+    """Finds the examples in the docstring of a public name, without those of its methods."""
     public = getattr(jaxprop, name)
     finder = doctest.DocTestFinder(recurse=False)
     return [test for test in finder.find(public, name, globs={}) if test.examples]

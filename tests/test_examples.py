@@ -1,4 +1,4 @@
-"""The files that people copy: they run, and the example's masks are those of the command."""
+"""The files that people copy run, and the example's masks are those of the command."""
 
 import ast
 import json
@@ -76,7 +76,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
 
 
 def run_cell(source, names):
-    """Runs a cell as Jupyter does: the value of a last expression is what it shows."""
+    """Runs a cell as Jupyter does, and returns the value of its last expression."""
     body = ast.parse(source).body
     last = body.pop() if isinstance(body[-1], ast.Expr) else None
     exec(compile(ast.Module(body, []), 'a cell', 'exec'), names)

@@ -1,4 +1,4 @@
-"""`jaxprop export-features`: what it writes, and that it is read back as it was computed."""
+"""`jaxprop export-features`: its files, and that reading them gives the computed features."""
 
 import importlib
 import re
@@ -22,7 +22,7 @@ def export_features(*arguments):
 
 
 def test_masks_of_exported_features(clips, tmp_path, capsys):  # noqa: F811
-    """Whatever the size at which the network saw the frames, and where labels are decoded."""
+    """Masks are the same for any size of frames in the network, and any place of decoding."""
     feature = f'--config.network.name=features:{tmp_path}/features'
     assert export_features(*clips, f'--output={tmp_path}/features', *UNTRAINED) == 0
     assert 'its weights are random' in capsys.readouterr().out

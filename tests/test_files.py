@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders of one set of settings."""
+"""Files are whole or not there, and a folder holds results of one set of settings."""
 
 import csv
 import errno

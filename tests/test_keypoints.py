@@ -36,7 +36,7 @@ encode = jax.jit(encode_keypoints, static_argnames=('grid', 'cell', 'method', 's
 
 
 def slow_labels(cells, grid, method, sigma):
-    """Cell by cell, with Python's int() and integer window coordinates."""
+    """Draws labels cell by cell, with Python's int() and integer window coordinates."""
     maps = np.zeros((*grid, len(cells)))
     for joint, (px, py) in enumerate(cells):
         if np.isnan(px):
@@ -73,7 +73,7 @@ def test_labels_equal_a_slow_computation(method, sigma):
 
 
 def test_the_stamp_of_the_released_code():
-    """The values and the shift near the border that the released evaluations have."""
+    """The stamp has the values, and the shift near the border, of the released evaluations."""
     maps = encode(np.array([[40.0, 44.0], [9.0, 44.0]]), GRID, (8.0, 8.0))[..., 1:]
     np.testing.assert_allclose(maps[6, 5, 0], 1)  # 44 / 8 is 5.5, rounded up
     np.testing.assert_allclose(maps[6, [4, 6, 3, 7], 0], [np.exp(-2), np.exp(-2), np.exp(-8), 0])
@@ -117,7 +117,7 @@ def test_there_and_back_is_near():
 
 
 def test_joints_follow_features_that_move():
-    """Each frame is the one before, moved by a cell to the right and one down."""
+    """Each frame is the one before, shifted by a cell to the right and one down."""
     features = np.random.default_rng(2).normal(size=(*GRID, 8))
     video = np.stack([np.roll(features, (step, step), (0, 1)) for step in range(4)])
     start = np.array([[32.0, 24.0], [61.0, 20.0], [80.0, 30.0], [np.nan, np.nan]])
@@ -132,7 +132,7 @@ def test_joints_follow_features_that_move():
 
 
 def test_labels_and_positions_of_the_whole_frame():
-    """VFS: Gaussians on the frame, resized to the grid and back."""
+    """As in VFS, Gaussians on the frame are resized to the grid and back."""
     positions = np.array([[40.3, 28.9], [70.0, 33.2]])
     size = (GRID[0] * 6, GRID[1] * 8)
     maps = labels.resize(encode(positions, size, (1, 1), 'gaussian', 4.0), GRID, 'bilinear')

@@ -16,7 +16,7 @@ SIZES = [(1, 1), (1, 5), (5, 1), (7, 7), (10, 3), (3, 10), (9, 4), (13, 12), (60
 
 
 def _slow_area(source, target):
-    """Each pixel cut into as many pieces as make both sizes whole."""
+    """Resizes by area: cuts each pixel into as many pieces as make both sizes whole."""
     pieces = np.repeat(np.eye(source), target, axis=0)
     return pieces.reshape(target, source, source).mean(axis=1)
 
@@ -142,7 +142,7 @@ def test_encode_then_decode_at_the_same_size_gives_the_ids_back(method, min_max)
 
 
 def _slow_decode(soft, values, size, min_max):
-    """Bilinear interpolation pixel by pixel."""
+    """Decodes by bilinear interpolation, pixel by pixel."""
     height, width, count = soft.shape
     scores = np.zeros((*size, count))
     for row in range(size[0]):

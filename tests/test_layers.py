@@ -1,4 +1,4 @@
-"""Who may import whom, from the mathematics at the bottom to the command at the top."""
+"""Which module may import which, from the mathematics at the bottom to the command at the top."""
 
 import ast
 import pathlib
@@ -45,7 +45,7 @@ MAY_IMPORT = {
 
 
 def modules():
-    """The package's modules by name, with the modules of the package that each imports."""
+    """Lists the package's modules by name, with the modules of the package that each imports."""
     paths = {
         '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
         for path in ROOT.rglob('*.py')

@@ -1,4 +1,4 @@
-"""What is remembered: which frames, given labels, frame 0 predicted first, half precision."""
+"""The memory: which frames it keeps, given labels, frame 0 predicted first, half precision."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ GRID = (8, 9)
 
 @pytest.fixture(autouse=True)
 def quick_compilation():
-    """Most of the time here is compilation; these sizes gain nothing from its optimisations."""
+    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
@@ -49,7 +49,7 @@ METHODS = {
 
 @pytest.mark.parametrize('name', METHODS)
 def test_predicted_first_is_frame_0_twice(name):
-    """Labels are those of a video that begins with frame 0 twice, of which one is left out."""
+    """Labels are those of a video that begins with frame 0 twice, without the second one's."""
     method = METHODS[name]
     features, label = _video()
     twice = np.concatenate([features[:1], features])
@@ -63,7 +63,7 @@ def test_predicted_first_is_frame_0_twice(name):
 
 
 def test_predicted_first_is_forgotten():
-    """It is context as long as frame 0 is in the queue: of the first n frames after it."""
+    """The predicted label of frame 0 is context only for the first n frames after it."""
     method = METHODS['windowed']
     features, label = _video()
     context = jaxprop.init_context(features[0], label, method)
@@ -88,7 +88,7 @@ def test_predicted_first_needs_copies_of_frame_0(memory):
     [('crw', jnp.float16), ('crw', jnp.bfloat16), ('uvc', jnp.float16), ('mast', jnp.float16)],
 )
 def test_features_of_half_precision(name, dtype):
-    """The labels are those of the same numbers in float32, whose norms float16 cannot square."""
+    """Labels are those of the same numbers in float32; float16 cannot hold squares of norms."""
     method = getattr(methods, name)()
     features, label = _video(3)
     features = jnp.asarray(150 * features, dtype)
@@ -124,7 +124,7 @@ def test_a_given_label_joins_the_context_as_a_predicted_one(method):
 @pytest.mark.parametrize('keep_first', [True, False])
 @pytest.mark.parametrize('kept_frames', [(), (2, 4)])
 def test_which_frames_are_remembered(step, keep_first, kept_frames):
-    """Against lists: the kept frames, then every so many-th of the latest, each frame once."""
+    """Against lists: the kept frames, then the latest frames at a step, each frame once."""
     settings = jaxprop.Memory(
         num_frames=2, step=step, keep_first=keep_first, kept_frames=kept_frames, padding='mask'
     )

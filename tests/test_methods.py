@@ -136,7 +136,7 @@ class NarrowBand:
 
 @pytest.fixture
 def narrow_band(tmp_path, monkeypatch):
-    """A file in the folder of rules, as a user adds one."""
+    """Puts a file into the folder of rules, as a user does."""
     (tmp_path / 'narrow_band.py').write_text(_BAND)
     monkeypatch.setattr(rules, '__path__', [*rules.__path__, str(tmp_path)])
     yield
@@ -229,7 +229,7 @@ def test_circles_of_dinov3_hold_their_edge():
 
 
 def test_factors_of_transformers():
-    """Those that are evaluated with DINO's, CRW's or VFS's code."""
+    """Transformers that are evaluated with DINO's, CRW's or VFS's code have its factors."""
     assert methods.rsp() == methods.dino(k=7, num_frames=30, reach=30)
     assert methods.crop_mae() == methods.crw(k=7, radius=20, temperature=0.7)
     spa = methods.spa_then_temp()

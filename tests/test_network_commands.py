@@ -31,7 +31,7 @@ def quick_compilation():
 
 
 def convert(capsys, *arguments, code=0):
-    """What the command prints, or says in one line where it fails."""
+    """Runs the command; returns its output, or its one line of error."""
     assert cli.main(['convert', *map(str, arguments)]) == code
     printed = capsys.readouterr()
     assert printed.err.count('\n') == (code != 0)

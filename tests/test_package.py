@@ -1,4 +1,4 @@
-"""What importing the package loads, and what installing it brings."""
+"""The modules that importing the package loads, and the files and packages it installs."""
 
 import os
 import pathlib
@@ -56,7 +56,7 @@ def test_public_functions_compose():
 
 
 def extras():
-    """The dependencies in pyproject.toml by extra, '' the package's own."""
+    """Reads the dependencies in pyproject.toml by extra; '' has the package's own."""
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
     return {'': project['dependencies'], **project['optional-dependencies']}
 
@@ -88,7 +88,7 @@ def test_one_version():
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """What a wheel holds, unpacked."""
+    """Builds a wheel, and unpacks it."""
     pytest.importorskip('setuptools', minversion='77')
     folder = tmp_path_factory.mktemp('wheel')
     ignored = shutil.ignore_patterns('.*', 'build', '*.egg-info', '__pycache__', 'output', 'tests')

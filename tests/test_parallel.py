@@ -1,4 +1,4 @@
-"""Several processes: how they join, and what happens to the others when one dies."""
+"""Several processes join, and if one dies the others end."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""`jaxprop propagate` on rendered frames: what is in the folder, and what is refused."""
+"""`jaxprop propagate` on rendered frames: the files that it writes, and wrong input."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ NUM_FRAMES = 5
 
 @pytest.fixture(scope='module')
 def clips(tmp_path_factory):
-    """Two folders of frames with a mask each."""
+    """Writes two folders of frames with a mask each."""
     root = tmp_path_factory.mktemp('clips')
     for video in synthetic_sequences(num_sequences=2, num_frames=NUM_FRAMES, size=(64, 80)):
         for t in range(NUM_FRAMES):

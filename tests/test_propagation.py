@@ -1,4 +1,4 @@
-"""Propagation against loops in NumPy, the official numbers, and what must hold by itself."""
+"""Propagation against loops in NumPy and the official numbers, and its properties."""
 
 import functools
 import itertools
@@ -20,14 +20,14 @@ step = jax.jit(propagate_step, static_argnames='config')
 
 @pytest.fixture
 def quick_compilation():
-    """Most of the time here is compilation; these sizes gain nothing from its optimisations."""
+    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
 
 
 def _video(num_frames=6, grid=GRID, seed=0):
-    """Features, and soft labels that don't sum to one over the classes."""
+    """Makes features, and soft labels that don't sum to one over the classes."""
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((num_frames, *grid, 4)).astype(np.float32)
     return features, rng.random((*grid, 3)).astype(np.float32)
@@ -56,7 +56,7 @@ def _assert_close(found, expected):
 
 
 def _oracle_frames(time, config):
-    """The context of frame `time`: (number of the frame, whether the restriction binds it)."""
+    """Lists the context of frame `time`: (frame's number, whether the restriction binds it)."""
     queue = [time - 1 - i * config.context_step for i in range(config.num_context)]
     if config.padding == 'repeat_first':
         queue = [max(0, t) for t in queue]
@@ -119,7 +119,7 @@ def _oracle(features, first_label, config):
 
 
 def _covering_settings():
-    """27 settings in which every two values of every two factors meet (an orthogonal array)."""
+    """Makes 27 settings in which any two values of any two factors meet (orthogonal array)."""
     factors = {
         'aggregation': ('overall', 'per_frame', 'overall'),
         'softmax': ('neighbors', 'frame', 'region'),

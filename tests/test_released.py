@@ -1,4 +1,4 @@
-"""Configs against what the released code does: its recorded masks, and the errors it has."""
+"""Configs against released code: its recorded masks, and its errors."""
 
 import importlib
 import json
@@ -92,7 +92,7 @@ def test_what_a_config_has_of_the_released_code(name):
 
 
 def untrained(name, monkeypatch):
-    """The untrained network of a config, without its weights."""
+    """Makes the untrained network of a config, without its weights."""
     for network in (ResNet, ViT):
         monkeypatch.setattr(network, 'init', lambda *_: {})
     return load_network(**{**load(name).network, 'name': 'untrained'})
@@ -137,7 +137,7 @@ def test_the_network_of_spa_then_temp_is_that_of_stride_4():
 
 
 def test_a_vit_labels_a_video_by_the_flags_of_a_config():
-    """The factors of DINOv3's config, on a small network of its kind and small frames."""
+    """DINOv3's config labels small frames with a small network of its kind."""
     config = load('davis_dinov3')
     config.network.update(depth=1, width=24, heads=2)
     config.input.size = 60  # Rounded up to 64.
@@ -153,7 +153,7 @@ def test_a_vit_labels_a_video_by_the_flags_of_a_config():
 
 @pytest.mark.slow
 def test_crw_masks_are_those_of_the_released_code():
-    """CRW's test code, run with the shipped weights, on twelve frames of 480 x 854 pixels."""
+    """The masks are of CRW's test code with the shipped weights, on twelve frames of 480 x 854."""
     expected = np.load(shared('reference', 'crw_released_dog.npz'))['masks']
     root = shared('data', 'DAVIS')
     config = load('davis_crw')

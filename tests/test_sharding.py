@@ -1,4 +1,4 @@
-"""Propagation in everybody's JAX: on eight simulated devices the labels are those of one."""
+"""Propagation in a user's own JAX code: eight simulated devices give the labels of one."""
 
 import json
 import os

@@ -43,7 +43,7 @@ INTERNAL = (
 
 
 def names_on_pages():
-    """The full name of each function and class on a page of docs/api."""
+    """Lists the full name of each function and class on a page of docs/api."""
     names = []
     for page in sorted((ROOT / 'docs/api').glob('*.rst')):
         directives = re.findall(r'^\.\. auto(\w+):: (\S+)((?:\n   :.*)*)', page.read_text(), re.M)
@@ -57,7 +57,7 @@ def names_on_pages():
 
 
 def own_names(module):
-    """The names without underscore of functions and classes that are written in a module."""
+    """Lists the public functions and classes that are written in a module."""
     module = importlib.import_module(module)
     found = (pair for pair in vars(module).items() if not pair[0].startswith('_'))
     return [name for name, thing in found if getattr(thing, '__module__', None) == module.__name__]
@@ -69,7 +69,7 @@ def find(name):
 
 
 def described(thing):
-    """The docstring of a thing, with those that it refers to: 'Arguments as in `crw`'."""
+    """Joins a docstring with those to which it refers, as in 'Arguments as in `crw`'."""
     text = inspect.getdoc(thing) or ''
     for name in re.findall(r'(?:as in|those\s+of)\s+`([\w.]+)`', text):
         with contextlib.suppress(ImportError, AttributeError):  # Other things than functions.

@@ -44,7 +44,7 @@ def load(name):
 
 
 def resolved(config, changes):
-    """The evaluation of a cell. A change that the base doesn't have is an error."""
+    """Makes the evaluation of a cell. A change that the base doesn't have is an error."""
     config = ConfigDict(
         {name: value for name, value in config.items() if name not in ('study', 'networks')}
     )
@@ -67,7 +67,7 @@ def without_weights(
 
 
 def summary_keys(config):
-    """What the results of an evaluation have in their summary."""
+    """Lists the keys in the summary of an evaluation's results."""
     task = tasks.open_task({**config.dataset, 'root': 'some folder'}, config.get('measure'))
     record = RECORDS[config.dataset.get('annotation', config.dataset.kind)]
     return set(task.results({'video': record})['summary'])
@@ -184,7 +184,7 @@ def cells_of(name, method, **labels):
 
 
 def test_factors_of_single_rows():
-    """Where a row has the factors of released code that no other row of its table has."""
+    """Single rows have factors of released code that no other row of their tables has."""
     eval_crw = importlib.import_module('configs.eval.vip_crw').get_config()
     for cell in cells_of('table7', 'CRW', localization='none'):
         assert cell.labels.to_dict() == eval_crw.labels.to_dict()
@@ -234,7 +234,7 @@ CORRFLOW = ResNet(
     ],
 )  # fmt: skip
 def test_published_files_are_the_networks_of_cells(system, cells, model, color, tmp_path):
-    """With the layer that the release evaluates, and without a word that it could be another."""
+    """They have the layer that the release evaluates, and no note that they could be another."""
     entry, path = NETWORKS[system], tmp_path / 'file'
     shapes = {entry['prefix'] + name: shape for name, shape in entry['shapes'].items()}
     save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, path)
@@ -255,7 +255,7 @@ def test_a_file_of_another_depth_is_none_of_a_cell(tmp_path):
 
 
 def published_rows(name):
-    """The rows of a published table: dicts of texts by their headings."""
+    """Reads the rows of a published table: dicts of texts by their headings."""
     text = shared('reference', 'published_tables.md').read_text(encoding='utf-8')
     _, _, text = text.partition(f'## Table {name.removeprefix("table")}:')
     lines = [line for line in text.split('\n## ')[0].splitlines() if line.startswith('|')]

@@ -1,7 +1,7 @@
 """BADJA, joints of animals in DAVIS's sequences, with the factors of CRW's released code.
 
-Frames have their own size. Distances are in units of the square root of the animal's area, and a
-joint that is lost is wrong.
+Frames keep their own size. Distances are in units of the square root of the animal's area. A joint
+that is lost counts as wrong.
 """
 
 from ml_collections import ConfigDict
@@ -16,8 +16,8 @@ def get_config():
     config.dataset = ConfigDict(
         {
             'kind': 'badja',
-            'root': '',  # Of DAVIS.
-            'folder': '',  # That of BADJA's annotations.
+            'root': '',  # The folder of DAVIS.
+            'folder': '',  # The folder of BADJA's annotations.
             'resolution': '480p',
             'names': (),
         }

@@ -3,12 +3,14 @@
     jaxprop evaluate --config=davis_corrflow --config.network.name=FILE --config.dataset.root=DAVIS
 
 Published for its own file: J 48.4, F 52.2 (trained on OxUvA). The network is as released: a
-ResNet18 without max pool, four pixels to a cell, whose res4 has 256 channels, and a 3x3 convolution
-to 64. So is what it sees, RGB from 0 to 1: all networks are shown it, and results note where one
-was trained to see something else. What is not as released: there frames are cropped to multiples of
-8 pixels, the numbers of classes are averaged, the class of each pixel is taken before going on, and
-masks are written 3 pixels to the right; here frames are resized, labels are the nearest pixels',
-and classes are those of cells.
+ResNet18 without max pool, with cells of 4 x 4 pixels and 256 channels in res4, and a 3x3
+convolution to 64 channels. Frames are shown as released, in RGB from 0 to 1. All networks see them
+so; results note if a network was trained to see other colours.
+
+Some things differ from the release. It crops frames to multiples of 8 pixels, averages the numbers
+of classes, goes on with the class of each pixel, and writes masks 3 pixels too far to the right.
+Here frames are resized, a cell of the first frame has the label of the nearest pixel, and
+propagation goes on with the class of each cell.
 """
 
 from jaxprop import methods

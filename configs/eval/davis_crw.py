@@ -23,7 +23,7 @@ def get_config():
             'year': '2017',
             'split': 'val',
             'resolution': '480p',
-            'names': (),  # Some sequences instead of a split.
+            'names': (),  # Sequences to evaluate, in place of all of the split.
         }
     )
     return config

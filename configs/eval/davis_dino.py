@@ -2,10 +2,11 @@
 
     jaxprop evaluate --config=davis_dino --config.network.name=FILE --config.dataset.root=DAVIS
 
-Published for its ViT-S/16: J&F 61.8 (its repository, pull request 46). The code is the same for
-patches of 8 and 16, of which the file tells. The untrained network is a ViT-S/16. What is not as
-released: there red is divided by a standard deviation of 0.228, here by 0.229; there ties with the
-fifth neighbour are kept as well.
+Published for its ViT-S/16: J&F 61.8 (its repository, pull request 46). The factors are the same for
+patches of 8 and 16; the file tells which a network has. The untrained network is a ViT-S/16.
+
+Two things differ from the release. It divides red by a standard deviation of 0.228, here it is
+0.229. It also keeps neighbours that tie with the fifth one.
 """
 
 from jaxprop import methods

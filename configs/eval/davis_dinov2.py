@@ -2,11 +2,11 @@
 
     jaxprop evaluate --config=davis_dinov2 --config.network.name=FILE --config.dataset.root=DAVIS
 
-The release does not say how its networks are evaluated on videos: no number is to be compared with.
-The factors are those of `davis_dino`, but that both sides are floored to multiples of 14, the side
-of a patch: frames of 480 x 854 are seen at 476 x 854. Files tell whether a network has registers,
-and how its position embeddings are interpolated. The untrained network is a ViT-S/14 without
-registers.
+The release does not say how its networks are evaluated on videos, so there is no number to compare
+with. The factors are those of `davis_dino`, except that both sides are floored to multiples of 14,
+the side of a patch: the network sees frames of 480 x 854 at 476 x 854. Files tell whether a network
+has registers, and how its position embeddings are interpolated. The untrained network is a ViT-S/14
+without registers.
 """
 
 from . import davis_dino, synthetic

@@ -3,10 +3,12 @@
     jaxprop evaluate --config=davis_dinov3 --config.network.name=FILE --config.dataset.root=DAVIS
 
 Published (its model card): J&F 72.7 with ViT-S/16, 75.5 with S+, 77.2 with B, 79.9 with L, 79.3
-with H+ and 79.7 with 7B. The card does not say with which sizes and factors; these are of the
-notebook, for videos of one's own. Frames of 480 x 854 are seen at 960 x 1712, a grid of 60 x 107.
-The untrained network is a ViT-S/16. What is not as in the notebook: there labels are enlarged by
-nearest, here bilinearly; there ties with the fifth neighbour are kept as well.
+with H+ and 79.7 with 7B. The card does not say with which sizes and factors. Those here are of the
+notebook, which is for videos of one's own. The network sees frames of 480 x 854 at 960 x 1712, a
+grid of 60 x 107 cells. The untrained network is a ViT-S/16.
+
+Two things differ from the notebook. It enlarges labels by nearest, here they are enlarged
+bilinearly. It also keeps neighbours that tie with the fifth one.
 """
 
 from jaxprop import methods

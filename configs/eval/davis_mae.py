@@ -2,13 +2,14 @@
 
     jaxprop evaluate --config=davis_mae --config.network.name=FILE --config.dataset.root=DAVIS
 
-MAE's release does not evaluate videos, and RSP's gives no number to compare with. Others report
-from 37.9 (with DINO's code) to 57.5 for MAE's ViT-B/16 (LatentMIM's repository, issue 4): sizes and
-factors differ. RSP's code is DINO's, on a copy of DAVIS whose frames and masks were brought to
-480 x 880 by nearest. Its reader then floors the long side of these to a multiple of 64, so its
-network sees 480 x 832: `--config.input.width=832`. What is not as released: here frames are
-resized once, bilinearly, and scores are of masks of the frame's own size. The untrained network is
-a ViT-B/16.
+MAE's release does not evaluate videos, and RSP's gives no number to compare with. For MAE's
+ViT-B/16 others report from 37.9 (with DINO's code) to 57.5 (LatentMIM's repository, issue 4), with
+different sizes and factors. The untrained network is a ViT-B/16.
+
+RSP's code is DINO's, on a copy of DAVIS whose frames and masks were resized to 480 x 880 by
+nearest. Its reader then floors their long side to a multiple of 64, so its network sees 480 x 832:
+`--config.input.width=832`. Two things differ from the release: here frames are resized once,
+bilinearly, and scores are of masks of the frame's own size.
 """
 
 from jaxprop import methods

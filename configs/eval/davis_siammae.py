@@ -4,11 +4,12 @@
 
 Published for its own ViT-S/16 (its README): J&F 60.4 trained on ImageNet, 58.6 on Kinetics-400;
 users of its files report 59.1 and 58.2 (its issue 15). SiamMAE's own evaluation is not released.
-The code is CRW's, on a copy of DAVIS in which all frames and masks are 480 x 880. What is not as
-released: that copy is not published; here frames are resized bilinearly and the first mask by
-nearest. There scores are of masks of that size, here of the frame's own. There position embeddings
-are enlarged as DINO does, which moves them by less than a fiftieth of a patch:
-`--config.network.offset=0.1`.
+The code is CRW's, on a copy of DAVIS in which all frames and masks are 480 x 880.
+
+Some things may differ from the release. The copy is not published; here frames are resized
+bilinearly and the first mask by nearest. Scores of the release are of masks of 480 x 880, here they
+are of masks of the frame's own size. The release enlarges position embeddings as DINO does, which
+moves them by less than a fiftieth of a patch: `--config.network.offset=0.1`.
 """
 
 from jaxprop import methods

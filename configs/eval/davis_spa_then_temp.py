@@ -4,14 +4,14 @@ r"""DAVIS with the factors of Spa-then-Temp's released code at stride 4 (Li and 
         --config.dataset.root=DAVIS
 
 Published for its own files (its README): J&F 73.5 with ResNet18 and 74.1 with ResNet50. A frame of
-480 x 854 has 120 x 214 cells, each with a window of 71 x 71 in 21 frames. Its files of stride 8
-(J&F 70.7 and 71.2) have no pool in the stem and a square of 12 cells:
+480 x 854 has 120 x 214 cells, each with a window of 71 x 71 in 21 frames. The networks of stride 8
+(J&F 70.7 and 71.2) have no pool in the stem, and their window reaches 12 cells to each side:
 
     --config.network.strides="(1,2,2,1)" --config.network.max_pool=False \
         --config.network.average_pool=False --config.propagation.radius=13
 
-The files have the names of VFS's, and do not tell of strides, pool and colour. So these are said
-here for all networks, and results note where a network's own are others.
+Arrays in the files have the names of VFS's, and the files do not tell strides, pool and colours.
+This config sets these for all networks, and results note if a network's own differ.
 """
 
 from jaxprop import methods
@@ -30,7 +30,7 @@ def get_config():
 
 
 def network():
-    """The network of stride 4, of whichever file."""
+    """Makes the settings of a network of stride 4, for any file."""
     section = synthetic.network('untrained', output='res3')
     section.update(strides=(1, 1, 1, 1), average_pool=True)
     return section

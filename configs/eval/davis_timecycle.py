@@ -4,8 +4,9 @@
 
 Published for its own file: J 41.9, F 39.4 at 320 x 320, and J 46.4, F 50.0 at 480 x 480
 (`--config.input.size=480`). The network is as released: ResNet50's res3 and a 1x1 convolution to
-512 channels with a ReLU, by whose root affinities are scaled. What is not as released: pixels of an
-object that is too small to be followed have no label there; here they are background.
+512 channels with a ReLU. Affinities are multiplied by the square root of 512. One thing differs
+from the release: if an object is too small to be followed, its pixels have no label there; here
+they are background.
 """
 
 from jaxprop import methods

@@ -2,8 +2,8 @@
 
     jaxprop evaluate --config=davis_uvc --config.network.name=FILE --config.dataset.root=DAVIS
 
-Published for its own file (its README): J 56.3, F 59.2. All networks are shown the lightness, which
-its own was trained to see; results note where a network was trained to see something else.
+Published for its own file (its README): J 56.3, F 59.2. All networks see lightness alone, as UVC's
+was trained to; results note if a network was trained to see other colours.
 """
 
 from jaxprop import methods

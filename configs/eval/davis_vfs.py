@@ -2,8 +2,8 @@
 
     jaxprop evaluate --config=davis_vfs --config.network.name=FILE --config.dataset.root=DAVIS
 
-Published for its own files (its README): J&F 66.7 with ResNet18. The number of its ResNet50, 69.5,
-is with a radius of 18: `--config.propagation.radius=18`.
+Published for its own files (its README): J&F 66.7 with ResNet18; 69.5 with ResNet50 and a radius of
+18, `--config.propagation.radius=18`.
 """
 
 from jaxprop import methods

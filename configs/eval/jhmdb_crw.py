@@ -1,6 +1,7 @@
 """JHMDB with the factors of CRW's released code (Jabri et al., NeurIPS 2020).
 
-Its settings for JHMDB are in no file: these are the authors' public answers.
+CRW's release has no file with its settings for JHMDB. Those here are from its authors' public
+answers.
 """
 
 from ml_collections import ConfigDict
@@ -17,13 +18,13 @@ def get_config():
             'kind': 'jhmdb',
             'root': '',
             'split': 1,
-            'list': '',  # A list of clips and their positions, as UVC and CRW read it.
+            'list': '',  # A file that lists clips and their positions, such as UVC and CRW have.
             'names': (),
         }
     )
     config.measure = ConfigDict(
         {
-            'lost': 'skip',  # Joints that are lost are left out; or 'wrong'.
+            'lost': 'skip',  # Joints that are lost are left out; with 'wrong' they count as wrong.
             'count_first': False,
             'average': 'joints',
         }

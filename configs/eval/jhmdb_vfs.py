@@ -1,8 +1,8 @@
 """JHMDB as VFS's released code draws, reads and scores joints (Xu and Wang, ICCV 2021).
 
-Its factors of propagation for JHMDB are not released: they are those for DAVIS, with the study's
-context of 4 frames (Table 8), and the input is that of the others. Frame 0 is scored, so the
-numbers are not to be compared with the others'.
+VFS's factors of propagation for JHMDB are not released. Here they are those for DAVIS, with the
+study's context of 4 frames (Table 8), and frames have the size of the other JHMDB configs. Frame 0
+is scored, so do not compare the numbers with those of other configs.
 """
 
 from . import davis_vfs, jhmdb_crw

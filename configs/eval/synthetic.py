@@ -1,4 +1,4 @@
-"""The embedded default: rendered videos with exact ground truth, CRW's factors."""
+"""The default, which needs no files: rendered videos with exact ground truth, CRW's factors."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ def get_config():
             'name': 'synthetic',
             'title': 'Rendered videos',
             'dataset': {'kind': 'synthetic', 'num_sequences': 6, 'num_frames': 24, 'seed': 0},
-            'skip_bad': False,  # List a sequence that can't be read, and go on.
+            'skip_bad': False,  # True: list a sequence that can't be read, and go on.
             'network': network(),
             'input': {
                 'resize': 'native',
@@ -28,7 +28,7 @@ def get_config():
                 'upsample': 1.0,
                 'precision': 'uint8',  # Of the resize; frames of native size are not resized.
                 'interpolation': 'linear',
-                'color': placeholder(str),  # What the network was trained to see.
+                'color': placeholder(str),  # None: the colours that the network was trained to see.
             },
             'propagation': propagation(methods.crw()),
             'labels': {
@@ -36,7 +36,7 @@ def get_config():
                 'min_max': False,
                 'decode_at': 'frame',
                 'resize_first': placeholder(str),
-                'smallest': 0,  # Pixels: what is smaller in the first mask is background.
+                'smallest': 0,  # An object of fewer pixels in the first mask is background.
                 'first_frame': 'given',  # Or 'decoded', as CRW writes it.
             },
             'feature_batch': 4,
@@ -47,10 +47,11 @@ def get_config():
 
 
 def network(name='uvc_plus_davis', **untrained):
-    """The network whose features are evaluated.
+    """Makes the settings of the network whose features are evaluated.
 
-    Each attribute of a network of `jaxprop.models` may be set, 'output' or 'strides'. None stands
-    for what the network's file says; if it is untrained, for `untrained`, or else for the default.
+    Every attribute of the networks of `jaxprop.models` is a setting, such as 'output' or 'strides'.
+    None takes the value in the network's file. For an untrained network None takes the value of
+    `untrained`, or else the default.
 
     Args:
       name: as `jaxprop.evaluation.networks.load_network` takes it.
@@ -61,7 +62,7 @@ def network(name='uvc_plus_davis', **untrained):
         'architecture': placeholder(str),  # Of an untrained network: 'resnet', 'vgg16', ...
         'seed': 0,  # Of an untrained network's weights.
         'untrained': untrained,
-        'layout': placeholder(str),  # Of a published file, where its names leave it open.
+        'layout': placeholder(str),  # Of a published file, if its arrays' names fit several.
         'prefix': placeholder(str),  # Of a published file with several networks: 'encoder_k.'.
     }
     for attribute, kind in known_attributes().items():
@@ -70,11 +71,11 @@ def network(name='uvc_plus_davis', **untrained):
 
 
 def propagation(method):
-    """The factors of a method by their flat names, see `jaxprop.methods.from_settings`.
+    """Makes the settings of a method, by the flat names of `jaxprop.methods.from_settings`.
 
-    `num_neighbors` may be set to a number or to none, `implementation` and `query_chunk` say how
-    the same result is computed. The parameters of your own regions and rules are there too; None
-    stands for their defaults.
+    `num_neighbors` may be set to a number or to None. `implementation` and `query_chunk` say how
+    the same result is computed. The parameters of your own regions and rules are settings, too;
+    None takes their defaults.
     """
     section = {**methods.settings(method), **dataclasses.asdict(Execution())}
     section['num_neighbors'] = FieldReference(section['num_neighbors'], field_type=object)

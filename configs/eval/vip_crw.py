@@ -1,6 +1,7 @@
 """VIP with the factors of CRW's released code (Jabri et al., NeurIPS 2020).
 
-Its settings for VIP are in no file: these are the authors' public answers.
+CRW's release has no file with its settings for VIP. Those here are from its authors' public
+answers.
 """
 
 from ml_collections import ConfigDict
@@ -17,14 +18,14 @@ def get_config():
             'kind': 'vip',
             'root': '',
             'split': 'val',
-            'annotation': 'category',  # Parts; 'instance': those of each person, AP^r_vol.
+            'annotation': 'category',  # Parts; or 'instance', each person's parts, by AP^r_vol.
             'names': (),
         }
     )
     config.measure = ConfigDict({'count_first': True})
     config.input.update(resize='square', size=560, precision='float32')
     config.propagation.num_context = 4
-    # The released code means 'nearest', but interpolates ids: 'bilinear'.
-    # Frame 0 is counted as its labels on the grid show it.
+    # The released code should take the nearest id, but interpolates ids: 'bilinear'. Frame 0 is
+    # scored, and its prediction is decoded from its labels on the grid.
     config.labels.update(decode_at='input', resize_first='nearest', first_frame='decoded')
     return config

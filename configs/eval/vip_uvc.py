@@ -1,4 +1,7 @@
-"""VIP with the factors of UVC's released code (Li et al., NeurIPS 2019), k = 5; the study: 50."""
+"""VIP with the factors of UVC's released code (Li et al., NeurIPS 2019).
+
+k is 5 as released; the study has 50.
+"""
 
 from . import davis_uvc, vip_crw
 

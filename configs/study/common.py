@@ -1,8 +1,8 @@
-"""What the tables and figures of the study share: methods with their factors, bases and cells.
+"""Common parts of the study's tables and figures: methods with their factors, bases and cells.
 
 McKee et al., "Transfer of Representations to Video Label Propagation: Implementation Factors
-Matter", BMVC 2022. A cell is an evaluation: changes to the base, the config itself. What no cell
-changes can be changed for all of them on the command line.
+Matter", BMVC 2022. A cell is an evaluation: changes to the base, which is the config itself. A
+setting that no cell changes can be changed for all cells on the command line.
 """
 
 from typing import Any, NamedTuple
@@ -13,19 +13,20 @@ from jaxprop import methods
 
 from ..eval import davis_imagenet, davis_uvc, jhmdb_crw, vip_crw
 
-# Where the study chose its temperatures, k, n and localization: Figure 4 and its tables.
+# The study chose its temperatures, k, n and localization on this split: Figure 4 and its tables.
 DAVIS = 'davis/val'
-VIP = 'vip/val'  # k and n of its own rows there: Figure 5.
+VIP = 'vip/val'  # The study chose k and n of its own rows for VIP on this split: Figure 5.
 
 
 class Method(NamedTuple):
     """A method of the study.
 
     Attributes:
-      network: its checkpoint, the name in `networks`. 'rotation', 'moco' and 'imagenet' are those
-        before the fine-tuning of Table 3.
+      network: the name of its checkpoint in `networks`. 'rotation', 'moco' and 'imagenet' are the
+        checkpoints before the fine-tuning of Table 3.
       inverse_temperatures: 1/T by aggregation, the best of Figure 4.
-      changes: how its features are compared, and what of the network a checkpoint does not say.
+      changes: settings of how its features are compared, and attributes of the network that a
+        checkpoint does not say.
     """
 
     network: str
@@ -33,8 +34,8 @@ class Method(NamedTuple):
     changes: dict[str, Any] = {}
 
 
-# What the networks of published cells are, unless a cell says otherwise. Files of weights do not
-# say all of it, and may hold later stages: a file that does not fit is an error.
+# Attributes of the networks of published cells, unless a cell says otherwise. Files of weights do
+# not say all of these, and may hold later stages. A file that does not fit is an error.
 _NETWORK = {
     'network.depth': 18,
     'network.output': 'res3',
@@ -42,8 +43,8 @@ _NETWORK = {
     'network.max_pool': True,
     'network.padding': 'zero',
 }
-# Networks that end in a convolution of their own, which their files have: no output is named, as
-# that would leave it out.
+# Networks that end in a convolution of their own, which is in their files. They have no
+# `network.output`, since naming one would leave the convolution out.
 _PROJECTED = {
     'timecycle': {'network.depth': 50, 'network.output': None},
     'corrflow': {
@@ -62,7 +63,8 @@ METHODS = {
     'Rotation': Method('rotation_finetuned', {'per-frame': 40, 'overall': 1}),
     'MoCo': Method('moco_finetuned', {'per-frame': 50, 'overall': 1}),
     'ImageNet': Method('imagenet_finetuned', {'per-frame': 40, 'overall': 1}),
-    # In Tables 4 and 5 and the figures the study's own, of res3; else the released one, of res4.
+    # In Tables 4 and 5 and the figures this is the study's own UVC, which ends in res3; elsewhere
+    # it is the released one, which ends in res4.
     'UVC': Method('uvc', {'per-frame': 1, 'overall': 1}, _LIGHTNESS),
     'CRW': Method('crw', {'per-frame': 50, 'overall': 20}, {'network.padding': 'reflect'}),
     'UVC+': Method('uvc_plus', {'per-frame': 1, 'overall': 1}, _LIGHTNESS),
@@ -81,7 +83,7 @@ AGGREGATIONS = {
         'propagation.padding': 'repeat_first',
     },
 }
-# The radius is the base's.
+# None of these sets the radius: it is the base's.
 LOCALIZATIONS = {
     'none': {'propagation.restriction': 'none'},
     'fixed region': {'propagation.restriction': 'radius'},
@@ -101,29 +103,29 @@ DAVIS_MEASURES = (
 
 
 def davis(name: str, title: str) -> ConfigDict:
-    """DAVIS as in Tables 1 to 4: short side 480, per frame, k = 5, n = 7, no localization."""
+    """Makes the base of Tables 1 to 4: DAVIS at 480 pixels, per frame, k = 5, n = 7, no region."""
     config = davis_imagenet.per_frame(davis_imagenet.get_config(), inverse_temperature=40)
     return _base(config, name, title)
 
 
 def vip(name: str, title: str) -> ConfigDict:
-    """VIP: 560x560, overall, T = 1, k = 10, n = 1, no localization, UVC's label maps."""
+    """Makes the base for VIP: 560x560, overall, T = 1, k = 10, n = 1, no region, UVC's labels."""
     config = vip_crw.get_config()
     config.propagation.update(temperature=1.0, num_context=1, restriction='none')
-    config.input.precision = 'uint8'  # As UVC resizes frames there.
+    config.input.precision = 'uint8'  # UVC resizes VIP's frames so.
     config.labels = davis_uvc.get_config().labels
     return _base(config, name, title)
 
 
 def jhmdb(name: str, title: str) -> ConfigDict:
-    """JHMDB: 320x320, overall, T = 1, k = 10, n = 7, no localization."""
+    """Makes the base for JHMDB: 320x320, overall, T = 1, k = 10, n = 7, no region."""
     config = jhmdb_crw.get_config()
     config.propagation.update(temperature=1.0, restriction='none')
     return _base(config, name, title)
 
 
 def factors(method: str, aggregation: str) -> dict[str, Any]:
-    """The changes of a method: aggregation, the best temperature for it, what is compared."""
+    """Makes a method's changes: the aggregation, its best temperature, how features compare."""
     known = METHODS[method]
     temperature = 1 / known.inverse_temperatures[aggregation]
     return {**AGGREGATIONS[aggregation], 'propagation.temperature': temperature, **known.changes}
@@ -133,10 +135,10 @@ def released(
     config: ConfigDict,
     sections: tuple[str, ...] = ('network', 'input', 'propagation', 'labels'),
 ) -> dict[str, Any]:
-    """The changes that make these sections those of a config in configs/eval.
+    """Makes the changes that turn these sections into those of a config in configs/eval.
 
-    But for what the base says: sizes that are not square, as DAVIS's native size at 480p is a
-    short side of 480 too, and the radius around a target cell.
+    Two things stay as in the base. Sizes of frames change only to squares: DAVIS's native size at
+    480p has a short side of 480, too. The radius changes only with a square or a predicted window.
     """
     left_out = {'network.name', 'network.seed', 'network.untrained', 'input.upsample'}
     left_out |= {f'propagation.{name}' for name in methods.EXECUTION}
@@ -148,11 +150,11 @@ def released(
         f'{section}.{name}': value
         for section in sections
         for name, value in config[section].items()
-        # The config leaves such an attribute to the network's card.
+        # Skip attributes that the config leaves to the network's card.
         if not (section == 'network' and value is None)
     }
     if 'network' in sections:
-        # What the released network is, a config says of the untrained one.
+        # A config has the attributes of the released network as those of the untrained one.
         attributes = config.network.untrained.to_dict()
         if 'projection' in attributes:
             attributes['output'] = None  # It follows the output that the file's network has.
@@ -169,9 +171,9 @@ def cell(
     chosen_on: str = '',
     factors: str = '',
 ) -> dict[str, Any]:
-    """A cell of a published method.
+    """Makes a cell of a published method.
 
-    `factors`: the method whose settings a user's own network takes in this cell.
+    `factors` is the method whose settings a user's own network takes in this cell.
     """
     published = {key: value for key, value in published.items() if value is not None}
     own = _PROJECTED.get(network, {})
@@ -186,9 +188,10 @@ def cell(
 
 
 def templates(cells: list[dict[str, Any]], **labels: str) -> list[dict[str, Any]]:
-    """The cells of own networks: those with `factors`, each once, with these labels.
+    """Makes the cells of users' own networks: the cells with `factors`, each once.
 
-    Changes of `network.*` and `input.color` are dropped: a user's network brings its own.
+    `labels` replace those of the cells. Changes of `network.*` and `input.color` are dropped: a
+    user's network brings its own.
     """
     found = []
     for one in cells:
@@ -220,7 +223,7 @@ def add_study(
     config.networks = {one['network']: '' for one in cells}
     config.own = ('uvc_plus_davis',)
     config.own_factors = own_factors
-    # What all cells leave at the base's value stays open to the command line.
+    # A setting that all cells leave at the base's value stays open to the command line.
     varied = {
         name
         for one in cells
@@ -228,7 +231,7 @@ def add_study(
         if value != _get(config, name)
     }
     if 'input.resize' in varied:
-        varied.add('input.size')  # Which says nothing alone.
+        varied.add('input.size')  # The way of resizing has no meaning without the size.
 
     def finished(one, left_out=()):
         changes = {name: value for name, value in one['changes'].items() if name in varied}
@@ -251,7 +254,7 @@ def add_study(
 
 def _base(config, name, title):
     config.name, config.title = name, title
-    # An own network is what its card says, the published cells say what theirs are.
+    # A user's own network has the attributes in its card. Published cells set those of theirs.
     config.network.update(dict.fromkeys(('depth', 'output', 'strides', 'max_pool', 'padding')))
     config.network.untrained = ConfigDict()
     return config

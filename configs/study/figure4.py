@@ -1,6 +1,6 @@
 """Figure 4: J&F on DAVIS 2017 val against 1/T, n and k, without localization.
 
-(a) 1/T with k = 5, n = 7; (b) n with k = 5; (c) k with n = 7, the last two with the best T of (a).
+(a) 1/T with k = 5, n = 7; (b) n with k = 5; (c) k with n = 7. The last two have the best T of (a).
 """
 
 from . import common
@@ -10,7 +10,7 @@ PANELS = (
     {'label': 'b', 'x': 'n', 'title': 'context frames', 'log': False},
     {'label': 'c', 'x': 'k', 'title': 'neighbours', 'log': True},
 )
-# What stands for x in the changes, and its values.
+# For each panel the setting that is x, and its values; 'temperature' has values of 1/T.
 POINTS = {
     'a': ('temperature', (1, 5, 10, 20, 30, 40, 50, 60, 80, 100)),
     'b': ('num_context', (1, 2, 3, 5, 7, 10, 15, 20)),
@@ -24,7 +24,7 @@ def get_config():
 
 
 def add_curves(config, panels, points, **study):
-    """The curves of all methods with both aggregations."""
+    """Adds the curves of all methods with both aggregations to a config."""
     cells = []
     for method in common.FIGURE_METHODS:
         for aggregation in common.AGGREGATIONS:

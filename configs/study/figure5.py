@@ -1,6 +1,6 @@
-"""Figure 5: mIoU on VIP val against n with k = 10 and against k with n = 1.
+"""Figure 5: mIoU on VIP val against n with k = 10, and against k with n = 1.
 
-Curves as in Figure 4, with the temperatures that were best there.
+The curves are those of Figure 4, with the temperatures that were best there.
 """
 
 from . import common, figure4

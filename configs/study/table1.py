@@ -2,7 +2,7 @@
 
 from . import common
 
-# Model, resolution, JM, JO, FM, FO. UVC is the released one.
+# Model, resolution, JM, JO, FM, FO. UVC is the released network.
 ROWS = (
     ('ImageNet', '320x320', 46.6, 48.9, 47.0, 48.3),
     ('ImageNet', '480x480', 48.6, 50.9, 54.2, 56.1),

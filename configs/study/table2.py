@@ -1,7 +1,7 @@
-"""Table 2: the layer that features are taken from. DAVIS 2017 val, per frame, k = 5, n = 7.
+"""Table 2: the layer from which features are taken. DAVIS 2017 val, per frame, k = 5, n = 7.
 
-The first row is what TimeCycle reports: TimeCycle's factors. The others have those of ImageNet.
-Own networks are ResNets, and have res2 and res3.
+The first row is reported by TimeCycle and has TimeCycle's factors. The others have the factors of
+ImageNet. Users' own networks must be ResNets, and are evaluated at res2 and res3.
 """
 
 from ..eval import davis_timecycle
@@ -32,7 +32,7 @@ def get_config():
     for method, layer, resolution, *numbers in ROWS:
         reported = 'reported' in method
         if 'VGG16' in method:
-            # Without the fourth max pool conv13 has stride 8, as the other layers.
+            # Without the fourth max pool conv13 has stride 8, like the other layers.
             network, changes = (
                 'deepcluster',
                 {

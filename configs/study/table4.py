@@ -36,7 +36,7 @@ def get_config():
         for method, localization, *numbers in ROWS
         for aggregation, number in zip(common.AGGREGATIONS, numbers)
         if number is not None
-    ]  # Boxes are followed from frame to frame: per frame only.
+    ]  # Tracked boxes go with per-frame aggregation alone, so 'track' has one number.
     return common.add_study(
         config,
         cells,

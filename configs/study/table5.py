@@ -1,7 +1,8 @@
 """Table 5: UVC+. DAVIS 2017 val, per frame, k = 5, n = 7, no localization.
 
-The first row is the released UVC, of res4, with the factors of its code; the second the study's
-own, of res3. Networks of UVC+ are named as their configs in configs/train.
+The first row is the released UVC, which ends in res4, with the factors of its code. The second row
+is the study's own, which ends in res3. Networks of UVC+ have the names of their configs in
+configs/train.
 """
 
 from ..eval import davis_uvc

@@ -1,9 +1,9 @@
 """Table 6: methods side by side. DAVIS 2017 val: a, n = 7; b, the best factors; c, twice the grid.
 
 CRW, UVC, TimeCycle, VFS, CorrFlow and MAST have the factors of their released code, the others
-those of the study. Of CRW's a changes the localization and n alone, so its k is 10 there too. What
-the study doesn't say: k where n = 20 is taken to be CRW's 10, and the radius of c the same 12
-cells.
+those of the study. Part a changes only the localization and n of CRW's factors, so CRW's k is 10
+there too. The study does not say two things, which are assumed here: k is CRW's 10 where n = 20,
+and the radius in part c is the same 12 cells.
 """
 
 from ..eval import (
@@ -93,9 +93,9 @@ def get_config():
             changes['input.upsample'] = 2.0
             if (
                 name == 'CRW'
-            ):  # Its code resizes frames so; at native size it has nothing to resize.
+            ):  # CRW's code resizes frames so; at native size it has nothing to resize.
                 changes['input.precision'] = 'float32'
-        # Of CRW's factors the study chose the aggregation and the localization too.
+        # The study chose aggregation and localization of CRW, too, so CRW counts as chosen.
         chosen = name in common.METHODS and name != 'UVC'
         cells.append(
             common.cell(

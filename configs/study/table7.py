@@ -1,10 +1,11 @@
 """Table 7: VIP val. Parts (mIoU) and instances (AP^r_vol) are cells of their own.
 
-The context is n, frame 0 not counted: so UVC's code has it, although the caption counts it. UVC,
-VFS and CRW have the factors of their released code, but for the localization and n: UVC with the
-study's k = 50, CRW with its label maps, VFS those for DAVIS. UVC+ has UVC's. The row that UVC
-reports has UVC's factors with colours. What the study doesn't say: the others' aggregation, which
-is what is best on DAVIS, and k = 10, as in Figure 5.
+The context is n and does not count frame 0, as in UVC's code, although the table's caption counts
+it. UVC, VFS and CRW have the factors of their released code, except for the localization and n. UVC
+has the study's k = 50, CRW its own label maps, and VFS its factors for DAVIS. UVC+ has UVC's
+factors. The row that UVC reports has UVC's factors, and its network sees colours. The study does
+not say the aggregation and k of the others. Here the aggregation is the best one on DAVIS, and k is
+10, as in Figure 5.
 """
 
 from ..eval import davis_timecycle, davis_vfs, vip_crw, vip_uvc
@@ -25,12 +26,12 @@ ROWS = (
     ('b', 'VFS', 'fixed region', 8, 39.9, None),
 )
 MEASURES = (('mIoU', 'mIoU'), ('AP^r_vol', 'AP^r_vol'))
-# What is followed, for each measure.
+# The annotation that each measure scores: its label in the table, and its name as a setting.
 ANNOTATIONS = {'mIoU': ('parts', 'category'), 'AP^r_vol': ('instances', 'instance')}
 
 
 def row(method):
-    """The network, the changes beside localization and context, and where they were chosen."""
+    """Returns a row's network, its changes beside localization and context, and `chosen_on`."""
     only = ('network', 'propagation')
     if method == 'ImageNet, reported by UVC':
         return 'imagenet', common.released(vip_uvc.get_config(), ('propagation', 'labels')), ''

@@ -1,11 +1,13 @@
 """Table 8: JHMDB, split 1.
 
-UVC, CRW and VFS have the factors of their released code; VFS's count frame 0. UVC+ has UVC's, and
-so has the row that UVC reports, with colours and with unit features whose affinities are scaled by
-the root of 512, as its code treats ResNets. TimeCycle has its factors for DAVIS, CorrFlow those of
-UVC. Frames are 320x320, as the released code has them; the study says that all are 240x240, but not
-the radius then: `--config.input.size=240`. What it doesn't say either: the others' aggregation,
-which is what is best on DAVIS, and k = 10.
+UVC, CRW and VFS have the factors of their released code; VFS also scores frame 0. UVC+ has UVC's
+factors. So has the row that UVC reports, but its network sees colours, and its features have length
+1 with affinities multiplied by the square root of 512, as in UVC's code for ResNets. TimeCycle has
+its factors for DAVIS, CorrFlow those of UVC.
+
+Frames are 320x320, as in the released code. The study says that all are 240x240
+(`--config.input.size=240`), but not the radius for that size. It also does not say the aggregation
+and k of the others. Here the aggregation is the best one on DAVIS, and k is 10.
 """
 
 from ..eval import davis_corrflow, davis_timecycle, jhmdb_crw, jhmdb_uvc, jhmdb_vfs
@@ -27,7 +29,7 @@ MEASURES = (('PCK@0.1', 'PCK@.1'), ('PCK@0.2', 'PCK@.2'))
 
 
 def row(method):
-    """The network, the changes, and where they were chosen."""
+    """Returns a row's network, its changes, and `chosen_on`."""
     uvc = common.released(jhmdb_uvc.get_config(), ('propagation', 'keypoints'))
     if method in ('MoCo', 'ImageNet'):
         return common.METHODS[method].network, common.factors(method, 'overall'), common.DAVIS

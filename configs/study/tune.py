@@ -1,8 +1,8 @@
-"""Honest tuning: T, k, n and radius chosen on DAVIS's `train`, frozen, and reported on `val`.
+"""Honest tuning: T, k, n and radius are chosen on DAVIS's `train`, then reported on `val`.
 
     python evaluate.py --config=configs/study/tune.py --config.dataset.root=DAVIS
 
-starts from CRW's factors; any network by `--config.network.name`.
+Tuning starts from CRW's factors. `--config.network.name` sets the network.
 """
 
 from ml_collections import ConfigDict
@@ -18,12 +18,13 @@ def get_config():
     config.report_frames = 6
     config.tuning = ConfigDict(
         {
-            # Changes of `dataset`: what settings are chosen on, and what is reported.
+            # Changes of `dataset`: settings are chosen with those of 'on', and scores are reported
+            # with those of 'report'.
             'on': {'split': 'train'},
             'report': {'split': 'val'},
             'measure': 'J&F-Mean',
             'reported': common.DAVIS_MEASURES,
-            # The factors in the order in which they are chosen, so many times over.
+            # The factors in the order in which they are chosen, and how often all are chosen anew.
             'order': ('temperature', 'num_neighbors', 'num_context', 'radius'),
             'rounds': 1,
             'candidates': {

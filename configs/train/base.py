@@ -1,10 +1,10 @@
-"""What every training config starts from: rotation on images, unless another one says otherwise."""
+"""The base of every training config: all settings with defaults, which train rotation on images."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-# Of the image objectives: the size of a random resized crop in pixels, the least share of the image
-# that it covers, whether the network sees it in gray, and what is on top of the backbone.
+# Settings of all image objectives: the size of a random resized crop in pixels, the least share of
+# the image that it covers, whether the network sees it in gray, and the head on the backbone.
 VIEWS = {'size': 224, 'min_area': 0.2, 'gray': False, 'head': 'linear'}
 
 
@@ -13,11 +13,11 @@ def get_config():
         {
             'name': 'base',
             'seed': 0,
-            'epochs': 1.0,  # Of `data`.
-            'steps': placeholder(int),  # In place of epochs.
-            'accumulate': 1,  # Parts in which a device takes its batch.
+            'epochs': 1.0,  # The length of the run: passes over `data`.
+            'steps': placeholder(int),  # The length in steps, in place of epochs.
+            'accumulate': 1,  # A device takes its batch in so many parts.
             'start_from': '',  # The folder of another run, or a network saved by save_pretrained.
-            # The arguments of jaxprop.models.ResNet.
+            # The network, by default a jaxprop.models.ResNet with these arguments.
             'backbone': {
                 'depth': 18,
                 'output': 'res4',
@@ -27,16 +27,16 @@ def get_config():
                 'frozen_until': placeholder(str),
                 'dtype': 'float32',
             },
-            # The module in jaxprop.objectives, and the arguments of its `objective`; NAME_epoch is
-            # NAME, in epochs instead of steps.
+            # The module in jaxprop.objectives, and the arguments of its `objective`. NAME_epoch is
+            # the argument NAME, given in epochs instead of steps.
             'objective': {'name': 'rotation', **VIEWS},
-            # With another objective the two are trained together:
-            # objective + weight image_objective.
+            # If this is another objective, the two are trained together:
+            # objective + image_weight * image_objective.
             'image_objective': None,
             'image_weight': 0.0,
             # Adds the metrics video/gradient_norm and image/gradient_norm, the lengths of the two
-            # losses' gradients on the backbone, by which image_weight is chosen. A step takes up to
-            # twice as long.
+            # losses' gradients on the backbone. They help to choose image_weight. A step takes up
+            # to twice as long.
             'image_gradient_norms': False,
             # The arguments of make_schedule, in epochs, and of make_optimizer, see
             # jaxprop.training.schedules.
@@ -49,30 +49,35 @@ def get_config():
                 'decay_all': False,
                 'clip_norm': placeholder(float),
             },
-            # See jaxprop.data.pipeline.DatasetConfig. batch_size is of all devices together.
+            # See jaxprop.data.pipeline.DatasetConfig. batch_size is that of all devices together.
             'data': images(),
-            'image_data': None,  # Of image_objective.
-            # What the exported backbone's batch statistics are of: {'frames': how many of `data`,
-            # 'size': theirs, 'color': as `jaxprop.color.network_input` has it}. None: of training.
+            'image_data': None,  # The data of image_objective.
+            # The frames from which the exported backbone's batch statistics are computed:
+            # {'frames': their number, taken from `data`, 'size': (height, width),
+            # 'color': a name of `jaxprop.color.network_input`}. None keeps those of training.
             'statistics': None,
             'evaluation': evaluation(),
             'log_every': 100,  # Steps.
-            'checkpoint_every': 1000,
-            # Latest checkpoints, beside the one with the best evaluation, or the lowest loss.
+            'checkpoint_every': 1000,  # Steps.
+            # So many of the latest checkpoints are kept, and beside them the one with the best
+            # evaluation, or without evaluations the one with the lowest loss.
             'keep': 3,
         }
     )
 
 
 def evaluation():
-    """Label propagation with the network of every so many steps, see evaluation.while_training."""
+    """Settings of evaluations while training, see `jaxprop.evaluation.while_training`."""
     return ConfigDict(
         {
-            'every': placeholder(int),  # Steps; the last one too. None: no evaluation.
-            'config': 'davis_crw',  # One of configs/eval. What follows changes it, where not None.
-            'measure': 'J&F-Mean',  # By which the best checkpoint is chosen: the largest.
+            # The network is evaluated after so many steps, and after the last one. None: never.
+            'every': placeholder(int),
+            # One of configs/eval. Values in the sections below change it, unless None or empty.
+            'config': 'davis_crw',
+            'measure': 'J&F-Mean',  # The checkpoint with the largest value is the best.
             'dataset': {'root': '', 'split': 'train', 'names': ()},
-            # The sequences of the config's own split are to be reported. True: use them even so.
+            # Results are reported on the sequences of the config's own split, so evaluations that
+            # tune a network must not use them. True allows them nevertheless.
             'allow_val': False,
             'network': {'output': placeholder(str), 'strides': placeholder(tuple)},
             'input': {'resize': 'short_side', 'size': 240},
@@ -109,7 +114,7 @@ def videos():
 
 
 def clips(sampling, num_frames, examples_per_video=1, **settings):
-    """Clips of videos in order of time; `settings` are the sampling's and others of the data."""
+    """The data of clips of videos; `settings` are those of the sampling, and others of the data."""
     config = images()
     config.update(
         kind='videos',

@@ -1,4 +1,4 @@
-"""The Lab autoencoder whose features UVC copies, on images or on frames of videos."""
+"""The Lab autoencoder whose features UVC copies, trained on images or on frames of videos."""
 
 from . import base
 

@@ -3,10 +3,12 @@ r"""CorrFlow on videos (Lai and Xie, BMVC 2019), with the settings of the releas
     jaxprop train --config=corrflow --config.data.root=OXUVA \
         --config.data.examples_per_video=250 --workdir=RUN
 
-Published for OxUvA: J 48.4, F 52.2 on DAVIS. The release takes every twelfth frame of a video as
-the start of a clip, about 250 of a video of OxUvA and 25 of one of Kinetics, the number here; here
-starts are drawn at random. The learning rate is halved after 400,000, 600,000, 800,000 and a
-million clips. Colours are jittered in one order, there in a random one.
+Published for OxUvA: J 48.4, F 52.2 on DAVIS. The learning rate is halved after 400,000, 600,000,
+800,000 and a million clips.
+
+Two things differ from the release. It begins a clip at every twelfth frame of a video, which is
+about 250 clips of a video of OxUvA and 25 of one of Kinetics (the number here); here the first
+frames are drawn at random. It jitters colours in a random order, here the order is fixed.
 """
 
 from ml_collections.config_dict import placeholder
@@ -30,7 +32,7 @@ def get_config():
         'jitter_probability': 0.1,
         'long_weight': 0.1,
         'truth': (0.9, 0.6),
-        'truth_steps_epoch': config.get_oneway_ref('epochs'),  # All of them.
+        'truth_steps_epoch': config.get_oneway_ref('epochs'),  # The whole run.
         'average_class_numbers': False,  # Released: True, an error.
     }
     halved(config, learning_rate=2e-4)
@@ -50,7 +52,7 @@ def get_config():
 
 
 def network(config):
-    """The network of CorrFlow and MAST: four pixels to a cell, 64 channels without a norm."""
+    """Sets the network of CorrFlow and MAST: cells of 4 x 4 pixels, 64 channels without a norm."""
     config.backbone.update(
         output='res4',
         strides=(1, 2, 1, 1),
@@ -63,7 +65,7 @@ def network(config):
 
 
 def halved(config, learning_rate):
-    """Adam with a learning rate that is halved where CorrFlow and MAST do."""
+    """Sets Adam and a learning rate that is halved after as many clips as in CorrFlow and MAST."""
     config.schedule.update(
         name='step',
         learning_rate=learning_rate,

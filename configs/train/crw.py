@@ -2,11 +2,14 @@
 
     jaxprop train --config=crw --config.data.root=KINETICS --workdir=RUN
 
-Published for Kinetics: J 64.6, F 70.6 on DAVIS. The released code normalises colours by CIFAR-10's
-mean in training and by ImageNet's in its test; here by ImageNet's in both. Its clips of video files
-have 8 frames a second, as here; folders of frames have no rate, and `frame_gap` frames between
-those of a clip, as if recorded at 24 a second. Wide frames are first cropped to 256 x 340, alike in
-a clip; of a frame of 16:9 the release always takes the middle, as no crop of the wanted size fits.
+Published for Kinetics: J 64.6, F 70.6 on DAVIS. Clips of video files have 8 frames a second, as in
+the release. Folders of frames have no rate: a clip takes every third frame (`frame_gap`), as if
+they were recorded at 24 a second.
+
+Two things differ from the release. Its code normalises colours by CIFAR-10's mean in training and
+by ImageNet's in its test, here both are by ImageNet's. Wide frames are first cropped to 256 x 340,
+all frames of a clip at the same place; the release always takes the middle of a frame of 16:9,
+since no crop of the wanted size fits.
 """
 
 from . import base
@@ -22,7 +25,7 @@ def get_config():
         'size': 256,
         'patch_size': 64,
         'patch_stride': 32,
-        'nodes': 'patches',  # Or 'cells' of the features of whole crops.
+        'nodes': 'patches',  # Or 'cells': those of the features of whole crops.
         'frame_area': (0.8, 0.95),
         'frame_aspect': (0.7, 1.3),
         'patch_area': (0.7, 0.9),
@@ -44,5 +47,5 @@ def get_config():
         size=(256, 340),
         batch_size=20,
     )
-    config.evaluation.network.output = 'res3'  # As the released test does; res4 is dropped.
+    config.evaluation.network.output = 'res3'  # As in the released test, which drops res4.
     return config

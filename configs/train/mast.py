@@ -1,12 +1,12 @@
-"""MAST on videos (Lai, Lu, Xie, CVPR 2020): the pairwise stage, which is what was released.
+"""MAST on videos (Lai, Lu, Xie, CVPR 2020): the first stage, with pairs; only this is released.
 
     jaxprop train --config=mast --config.data.root=YOUTUBE_VOS --workdir=RUN
 
 Published, after a second stage with several reference frames: J 63.3, F 67.6 on DAVIS. Affinities
-are divided by 8, the root of the channels: as released, by 1, training is known not to converge
-with software of today. Evaluate with the same temperature: --config.propagation.temperature=8.0.
-Gaps are in frames, of 30 a second. The release draws the gap once for a video and epoch; here it is
-drawn for each pair.
+are divided by the temperature 8, the square root of the 64 channels. With the release's temperature
+1 training is known not to converge with software of today. Evaluate with the same temperature:
+--config.propagation.temperature=8.0. Gaps are in frames, for videos of 30 frames a second. The
+release draws the gap once for a video and epoch; here it is drawn for each pair.
 """
 
 from . import base, corrflow
@@ -23,7 +23,7 @@ def get_config():
         'reach': 6,
         'temperature': 8.0,
         'scale': 20.0,
-        'zero_outside': True,  # As propagation with davis_mast has it.
+        'zero_outside': True,  # As in propagation with davis_mast.
     }
     corrflow.halved(config, learning_rate=1e-3)
     config.data = base.clips(

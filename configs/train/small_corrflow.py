@@ -2,9 +2,9 @@
 
     jaxprop train --config=small_corrflow --config.data.root=VIDEOS --workdir=RUN
 
-Affinities are divided by the root of the 32 channels, also in evaluations while training. Evaluate
-with the same: --config.propagation.temperature=5.657. Where the network has learned something
-'accuracy' is above the share of the most frequent colour.
+Affinities are divided by the square root of the 32 channels, also in evaluations while training.
+Evaluate with the same temperature: --config.propagation.temperature=5.657. If the network has
+learned something, 'accuracy' is above the share of the most frequent colour.
 """
 
 from . import corrflow
@@ -18,7 +18,7 @@ def get_config():
 
 
 def shrink(config, learning_rate, batch_size):
-    """Half the channels at 96 x 96 pixels, for CorrFlow and MAST."""
+    """Gives CorrFlow or MAST half the channels, and frames of 96 x 96 pixels."""
     config.backbone.update(widths=(32, 64, 128, 128), projection=32)
     config.objective.update(size=96, temperature=32**0.5)
     config.schedule = {

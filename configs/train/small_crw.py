@@ -2,8 +2,8 @@
 
     jaxprop train --config=small_crw --config.data.root=VIDEOS --workdir=RUN
 
-25 nodes of 48 pixels a frame, to res3 alone. Where the network has learned nothing the loss is
-log 25 = 3.22 and the accuracy 4 %.
+A frame has 25 nodes of 48 x 48 pixels, and the network ends in res3. As long as the network has
+learned nothing, the loss is log 25 = 3.22 and the accuracy 4 %.
 """
 
 from . import crw
@@ -18,7 +18,8 @@ def get_config():
 def shrink(config):
     config.epochs = 8.0
     config.backbone.update(output='res3', padding='zero')  # Reflection costs time on a CPU.
-    # Crops are of a smaller part of a frame, so that 48 pixels show as much detail as 64 of 256.
+    # Crops cover a smaller part of a frame, so that patches of 48 pixels in 160 show as much detail
+    # as those of 64 in 256.
     config.objective.update(
         size=160, patch_size=48, patch_stride=28, frame_area=(0.3, 0.6), temperature=0.07
     )

@@ -2,8 +2,8 @@
 
     jaxprop train --config=small_crw_plus --config.data.root=VIDEOS --workdir=RUN
 
-CRW's head is linear, as in `small_crw`: a residual one on 400 patches makes a step on a CPU several
-times as long. Rotation has its residual head.
+CRW's head is linear, as in `small_crw`: a residual head on 400 patches makes a step on a CPU take
+several times as long. Rotation has its residual head.
 """
 
 from . import crw_plus_rotation, small_crw

@@ -2,9 +2,9 @@
 
     jaxprop train --config=small_mast --config.data.root=VIDEOS --workdir=RUN
 
-Affinities are divided by the root of the 32 channels, also in evaluations while training. Evaluate
-with the same: --config.propagation.temperature=5.657. Gradients are clipped, as the first steps are
-large.
+Affinities are divided by the square root of the 32 channels, also in evaluations while training.
+Evaluate with the same temperature: --config.propagation.temperature=5.657. Gradients are clipped,
+since the first ones are large.
 """
 
 from . import mast, small_corrflow

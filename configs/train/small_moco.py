@@ -2,8 +2,8 @@
 
     jaxprop train --config=small_moco --config.data.root=VIDEOS --workdir=RUN
 
-The queue holds a quarter of 2,000 frames, so that few of the negatives are other views of the
-query's own frame. Where nothing is learned the loss is log 513 = 6.24.
+The queue holds 512 keys, a quarter of 2,000 frames, so that few of the negatives are other views of
+the query's own frame. As long as the network has learned nothing, the loss is log 513 = 6.24.
 """
 
 from . import moco, small_rotation

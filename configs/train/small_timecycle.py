@@ -2,8 +2,9 @@
 
     jaxprop train --config=small_timecycle --config.data.root=VIDEOS --workdir=RUN
 
-The head learns alone for an epoch. Where nothing is learned 'inlier' stays near -0.0031, by chance,
-and 'cycle_1' above 0.3. Affinities are divided by 1 / root of the 128 channels: evaluate with
+In the first epoch no gradient flows into the features of clips and patches, so that the head learns
+first. If nothing is learned, 'inlier' stays near -0.0031, the value of chance, and 'cycle_1' above
+0.3. The temperature is 1 divided by the square root of the 128 channels. Evaluate with the same:
 --config.propagation.temperature=0.0884.
 """
 

@@ -1,6 +1,6 @@
 """UVC+ with rotation on a folder of videos, for a modest machine: --config.data.root=FOLDER.
 
-In two stages, and with a colour autoencoder, as `uvc`.
+It is run in two stages, and needs a colour autoencoder, as `uvc` does.
 """
 
 from . import small_uvc, uvc_plus_rotation

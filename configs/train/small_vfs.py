@@ -2,8 +2,8 @@
 
     jaxprop train --config=small_vfs --config.data.root=VIDEOS --workdir=RUN
 
-The network ends in res3: the few cells of res4 make a step on a CPU many times as long. Watch
-'spread' beside the loss: near 1 the vectors differ, at 0 all are the same.
+The network ends in res3: with res4, whose cells are few, a step on a CPU takes many times as long.
+Watch 'spread' beside the loss: near 1 the vectors of frames differ, at 0 all are the same.
 """
 
 from . import vfs

@@ -2,12 +2,16 @@
 
     jaxprop train --config=timecycle --config.data.root=VLOG --workdir=RUN
 
-Published for VLOG, after 14 of the 30 epochs: J 41.9, F 39.4 on DAVIS at 320 x 320. VLOG is to lie
-there as frames at 12 a second and 256 pixels high, as the release prepares it: the offsets are in
-frames. The release cuts patches of mirrored clips at the mirror image of what moves; here where it
-moves. Of a video of fewer than 18 frames the clip is shortened, there by another rule. Others found
-that its loss does not always fall from random weights: --config.objective.detach_steps_epoch=1.0
-lets the head learn first.
+Published for VLOG, after 14 of the 30 epochs: J 41.9, F 39.4 on DAVIS at 320 x 320. Prepare VLOG as
+the release does: as folders of frames at 12 a second, 256 pixels high. The offsets are in frames.
+
+Two things differ from the release. It cuts patches of mirrored clips at the mirror image of the
+place that moves, here they are cut at that place. It shortens clips of videos of fewer than 18
+frames by another rule.
+
+Others found that the loss does not always fall from random weights. With
+--config.objective.detach_steps_epoch=1.0 no gradient flows into the features of clips and patches
+in the first epoch, so that the head learns first.
 """
 
 from . import base
@@ -40,7 +44,8 @@ def get_config():
     }
     config.schedule.update(name='constant', learning_rate=2e-4)
     config.optimizer.update(name='adam', beta1=0.5, weight_decay=0.0, clip_norm=10.0)
-    # Four frames of a clip, the one of the patch, and one that tells what moves there.
+    # Four frames of a clip, the frame of the patch, and one whose difference to that shows what
+    # moves.
     config.data = base.clips(
         'offsets', num_frames=6, offsets=(0, 2, 4, 6, 15, 17), size=(256, 340), batch_size=36
     )

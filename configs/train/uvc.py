@@ -3,7 +3,7 @@
     jaxprop train --config=uvc --workdir=RUN ...
     jaxprop train --config=uvc:joint --config.start_from=RUN ...
 
---config.objective.color_autoencoder=PATH is needed: the network of a run of `color_autoencoder`, or
+Both need --config.objective.color_autoencoder=PATH: the folder of a run of `color_autoencoder`, or
 a folder with the two released files, the encoder's and the decoder's.
 """
 
@@ -25,7 +25,7 @@ def get_config(stage='warm_up'):
     config = base.get_config()
     config.name = 'uvc' if stage == 'warm_up' else f'uvc_{stage}'
     config.epochs = EPOCHS[stage]
-    config.seed = 0 if stage == 'warm_up' else 1  # Another order of the data.
+    config.seed = 0 if stage == 'warm_up' else 1  # The stages see the data in different orders.
     config.backbone.update(output='res3', strides=(1, 2, 1, 1))  # Released: res4.
     config.objective = {
         'name': 'uvc',
@@ -39,16 +39,17 @@ def get_config(stage='warm_up'):
         'box': 'size',
         'temperature': 1.0,
         'cycle_weight': 0.1,
-        'coordinate_weight': 0.0,  # Released; the paper has 0.1 in the joint stage.
+        'coordinate_weight': 0.0,  # As released; the paper has 0.1 in the joint stage.
         'concentration_weight': 1.2,  # Released: 0.3, summed over 4 devices.
         'concentration_window': 8,
         'outlier_threshold': 2.5,
-        # After the first epoch of all; after the first, and the first two of the joint stage.
+        # Concentration counts after the first epoch of 'warm_up', and in all of 'joint'. Outliers
+        # are left out after the first epoch of 'warm_up', and after the first two of 'joint'.
         'concentration_start_epoch': 1.0 if stage == 'warm_up' else 0.0,
         'outlier_start_epoch': 1.0 if stage == 'warm_up' else 2.0,
     }
-    # As released: it starts anew in each stage, and falls as if that were the whole run. Adam's
-    # moments go on there, here they start at 0.
+    # As released, the learning rate starts anew in each stage, and falls as if the stage had the
+    # epochs of both. In the release Adam's moments go on in the second stage, here they start at 0.
     config.schedule.update(name='poly', learning_rate=1e-4, power=0.9, epochs=sum(EPOCHS.values()))
     config.optimizer.update(name='adam', weight_decay=0.0)
     config.data = base.videos()

@@ -1,4 +1,7 @@
-"""UVC+ with 0.05 classification of ImageNet (Table 5); --config.image_data.root=IMAGENET/train."""
+"""UVC+: UVC + 0.05 classification of ImageNet (Table 5).
+
+The images are given by --config.image_data.root=IMAGENET/train.
+"""
 
 from . import base, uvc, uvc_plus_rotation
 

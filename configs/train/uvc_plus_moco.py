@@ -1,4 +1,4 @@
-"""UVC+ with 0.1 MoCo, on frames of its videos (Table 5)."""
+"""UVC+: UVC + 0.1 MoCo, on frames of its videos (Table 5)."""
 
 from . import moco, uvc, uvc_plus_rotation
 

@@ -1,6 +1,6 @@
 """UVC+ (McKee et al., BMVC 2022, Table 5): UVC + 0.3 rotation, on colour frames of its videos.
 
-Run in two stages, see configs/train/uvc.py.
+It is run in two stages, see configs/train/uvc.py.
 """
 
 from . import base, uvc
@@ -28,7 +28,7 @@ def plus(config, objective, weight, batch_size, name='uvc_plus_rotation'):
 
 
 def on_imagenet(config):
-    """Images of root/CLASS/*.jpg: --config.image_data.root=IMAGENET/train."""
+    """Takes images root/CLASS/*.jpg in place of frames: --config.image_data.root=IMAGENET/train."""
     batch_size = config.image_data.batch_size
     config.image_data = base.images()
     config.image_data.batch_size = batch_size

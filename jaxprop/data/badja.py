@@ -1,4 +1,4 @@
-"""BADJA: joints of animals in some frames of DAVIS sequences.
+"""Reads BADJA: joints of animals in some frames of DAVIS sequences.
 
     folder/NAME.json    a list with an entry for each annotated frame:
         image_path      its last part is the frame's file in DAVIS: .../bear/00002.jpg
@@ -20,8 +20,8 @@ from jaxprop.data.sequences import DataError, KeypointSequence, check_name, iden
 
 NUM_JOINTS = 37
 FULL_SIZE = (1080, 1920)
-# By the joints of the SMAL model, and four points added to them; 20 of all are annotated, and the
-# chin in one sequence.
+# The joints of the SMAL model, and four points that BADJA adds to them. It annotates 20 of all
+# these, and the chin in one sequence.
 JOINT_NAMES = (
     *(f'body {index}' for index in range(7)),
     *(f'upper right {index}' for index in range(4)),
@@ -40,7 +40,7 @@ JOINT_NAMES = (
 
 
 def badja_names(folder: str | os.PathLike) -> tuple[str, ...]:
-    """The sequences with annotations, sorted: the names of the JSON files in the folder.
+    """Lists the sequences with annotations: the names of the JSON files in the folder, sorted.
 
     Raises:
       DataError: there is no such folder, or no JSON file in it.
@@ -61,20 +61,21 @@ def badja_sequence(
 ) -> KeypointSequence:
     """Opens one sequence: DAVIS frames from the first annotated one to the last.
 
-    Positions are scaled by the ratio of the sizes, frame / full. The scale of an annotated frame
-    is the square root of the animal's area in pixels, all objects of the DAVIS mask together.
+    Positions are multiplied by the ratio of the sizes, frame / full. The scale of an annotated
+    frame is the square root of the animal's area in pixels, which is that of all objects in the
+    DAVIS mask together.
 
     Args:
-      folder: that of NAME.json.
-      root: of DAVIS.
+      folder: the folder that holds NAME.json.
+      root: the folder of DAVIS.
       name: of the sequence.
-      resolution: of the DAVIS frames.
-      full_size: (height, width) of the frames the annotations were made on.
+      resolution: of the DAVIS frames, the name of their folder.
+      full_size: (height, width) of the frames on which the annotations were made.
 
     Raises:
-      DataError: naming the file: as `davis_sequence`; annotations that are missing or not like the
-        above, twice for one frame, for a frame that DAVIS lacks or whose mask is missing or empty,
-        or without a visible joint in the first annotated frame.
+      DataError: an error of `davis_sequence`; or the annotations are missing, not as the module's
+        page says, twice for one frame, for a frame that DAVIS lacks or whose mask is missing or
+        empty, or without a visible joint in the first annotated frame. The message names the file.
     """
     path = pathlib.Path(folder) / f'{check_name(name, folder)}.json'
     annotations = _read_annotations(path)
@@ -115,7 +116,10 @@ def badja_sequence(
 
 
 def _read_annotations(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """By a frame's name, float64 `[37, 2]` (x, y) at full resolution, NaN where not visible."""
+    """Reads the joints by a frame's name: float64 `[37, 2]` (x, y) at full resolution.
+
+    Joints that are not visible are NaN.
+    """
     if not path.is_file():
         raise DataError(f'{path}: there is no such file')
     annotations = {}
@@ -132,7 +136,8 @@ def _read_annotations(path: pathlib.Path) -> dict[str, np.ndarray]:
                 raise ValueError(f'the frame {frame_name!r} is there twice')
             annotations[frame_name] = np.where(visible[:, None], joints[:, ::-1], np.nan)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        # Overflow: of an integer of 400 digits. Recursion: of lists in lists. Both can be long.
+        # An integer of 400 digits makes an OverflowError, and lists in lists a RecursionError. The
+        # messages can be long.
         reason = str(error)[:200]
         raise DataError(f'{path}: is not a list of annotated frames: {reason}') from error
     if not annotations:

@@ -1,4 +1,4 @@
-"""Unlabelled videos: all below a folder, and some frames of one without decoding the others."""
+"""Lists unlabelled videos below a folder, and reads some frames without decoding the others."""
 
 import os
 import pathlib
@@ -11,14 +11,14 @@ from jaxprop.data.image_files import IMAGE_SUFFIXES, list_images, read_image
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_container, to_rgb
 
-# Frames between those wanted from which a file is sought anew: about as many as lie between key
-# frames, so that seeking decodes no more than going on would.
+# If the next wanted frame is more than so many frames ahead, the reader seeks it; else it decodes
+# on. About so many frames lie between key frames, so seeking then decodes no more than going on.
 _FAR = 250
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.m4v', '.mpg', '.mpeg')
 
 
 def list_videos(root: str | os.PathLike) -> list[pathlib.Path]:
-    """Every folder of frames and every video file below a folder, in the order of their paths.
+    """Lists every folder of frames and every video file below a folder, sorted by their paths.
 
     Raises:
       DataError: there is no such folder, or no video in it.
@@ -43,22 +43,22 @@ def list_videos(root: str | os.PathLike) -> list[pathlib.Path]:
 def read_frames(
     path: str | os.PathLike, choose: Callable[[int, float | None], Sequence[int]]
 ) -> list[np.ndarray]:
-    """Some frames of a video, without decoding the others where its format allows that.
+    """Reads some frames of a video, without decoding the others where its format allows that.
 
-    A file is decoded from the key frame before the first frame wanted, and again from the one
-    before a frame that is far from the one before it. Its number of frames is taken from its
-    header, so a frame's index is only as exact as that.
+    Decoding begins at the key frame before the first wanted frame. If the next wanted frame is far
+    ahead, decoding begins anew at the key frame before that one. The number of frames comes from
+    the file's header, and an index is only as exact as this number.
 
     Args:
       path: a folder of frames or a video file.
-      choose: the number of frames, and the frames a second (None for a folder) -> the indices
-        wanted, in any order.
+      choose: a function of the number of frames and the frames a second (None for a folder) that
+        returns the indices of the wanted frames, in any order.
 
     Returns:
       uint8 RGB `[H, W, 3]` for each index.
 
     Raises:
-      DataError: naming the file: it is missing, damaged, or ends before a frame wanted.
+      DataError: the file is missing, damaged, or ends before a wanted frame; the message names it.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -78,7 +78,7 @@ def _read_container(path, container, stream, choose):
         raise DataError(f'{path}: its header tells neither its frames nor its duration')
     indices = list(choose(count, float(rate)))
     start = stream.start_time or 0
-    # Half a frame early, as time stamps are rounded.
+    # Look for each frame from half a frame earlier on, since time stamps are rounded.
     times = {index: start + (index - 0.5) / (rate * base) for index in indices}
     found = {}
     for waiting in _near_each_other(sorted(times)):
@@ -93,7 +93,7 @@ def _read_container(path, container, stream, choose):
             if not waiting:
                 break
         if waiting and latest is not None and not stream.frames and waiting[0] >= count - 3:
-            # A count from the duration can be a little too large.
+            # A count from the duration can be a little too large: take the last frame.
             found.update(dict.fromkeys(waiting, to_rgb(latest)))
             waiting = []
         if waiting:
@@ -102,7 +102,7 @@ def _read_container(path, container, stream, choose):
 
 
 def _near_each_other(indices):
-    """Ascending indices in groups, each to be read without seeking."""
+    """Cuts ascending indices into groups; the frames of a group are read without seeking."""
     groups = [[indices[0]]]
     for index in indices[1:]:
         if index - groups[-1][-1] > _FAR:

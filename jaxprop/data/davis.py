@@ -1,8 +1,8 @@
-"""DAVIS on disk: frames, masks and sequences in the official layout.
+"""Reads DAVIS: frames, masks and lists of sequences in the official layout.
 
     root/ImageSets/2017/val.txt              one sequence name a line
     root/JPEGImages/480p/NAME/00000.jpg ...
-    root/Annotations/480p/NAME/00000.png ... the first is required, the others where there are any
+    root/Annotations/480p/NAME/00000.png ... the first is required, any other may be missing
 
 Source: Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675.
 """
@@ -35,13 +35,13 @@ from jaxprop.data.sequences import (
 
 
 def davis_names(root: str | os.PathLike, year: str = '2017', split: str = 'val') -> tuple[str, ...]:
-    """The sequence names of a split, in the order of `root`/ImageSets/{year}/{split}.txt.
+    """Lists the sequence names of a split, in the order of `root`/ImageSets/{year}/{split}.txt.
 
     A line is a name, or (DAVIS-2016) the image and the mask of one frame, /JPEGImages/480p/NAME/...
 
     Raises:
-      NoListError: the file is missing. DataError: it is empty, or a name in it is refused by
-        `check_name`.
+      NoListError: the file is missing.
+      DataError: the file is empty, or `check_name` refuses a name in it.
     """
     path = pathlib.Path(root) / 'ImageSets' / year / f'{split}.txt'
     if not path.is_file():
@@ -59,22 +59,24 @@ def davis_sequence(
     """Opens one sequence after checking every file of it; pixels are decoded when they are read.
 
     Year '2016' has one object: all ids of a mask become 1. Later frames may lack a mask, as in the
-    test sets: their `read_label` gives None. To skip bad sequences rather than stop at the first,
-    catch DataError around this call and around reading: damage inside an image's compressed data
-    shows only when it is decoded.
+    test sets: `read_label` returns None for them.
+
+    To skip bad sequences rather than stop at the first, catch DataError around this call and around
+    reading: damage inside an image's compressed data shows only when the image is decoded.
 
     Args:
       root: the folder with JPEGImages and Annotations.
-      name: of the sequence, a folder in each of them.
+      name: of the sequence, which has a folder in each of the two.
       year: '2016' or '2017'.
       resolution: the folder of frames and masks of one size, '480p' or 'Full-Resolution'.
 
     Raises:
-      DataError: naming the file: a name refused by `check_name`, a missing folder, no frames, a
-        gap in their numbers, a file that is no image or is cut short, an image of another size than
-        the first frame, no mask for the first frame or one without an object, a mask without a
-        frame.
+      DataError: `check_name` refuses the name; a folder is missing; there are no frames, or their
+        numbers have a gap; a file is no image or is cut short, or its size differs from the first
+        frame's; the first frame has no mask, or a mask without an object; a mask has no frame. The
+        message names the file.
     """
+    # Check the files.
     root = pathlib.Path(root)
     check_name(name, root)
     frames = list_images(root / 'JPEGImages' / resolution / name)
@@ -90,8 +92,8 @@ def davis_sequence(
 
     size = common_size([*frames, *masks.values()])
 
-    # Whether 255 is the object or void is one question for the sequence: a later mask may hold
-    # void alone, after every object has left.
+    # The first mask decides for all whether 255 is the object or void. A later mask alone could not
+    # tell: it may hold nothing but void, after every object has left.
     first = read_ids(masks[names[0]])
     full_is_object = only_full(first)
 
@@ -102,7 +104,7 @@ def davis_sequence(
         ids = resolve_full(ids, full_is_object)
         return (ids > 0).astype(np.int32) if year == '2016' else ids
 
-    # Kept, a byte a pixel: whoever opens a sequence asks for its first label next.
+    # Keep the first label, in a byte a pixel: whoever opens a sequence reads that next.
     first = compact(resolve(first))
 
     def read_label(index: int) -> np.ndarray | None:

@@ -1,4 +1,7 @@
-"""Image files: frames and masks read with every damage named, folders of images, JPEG in memory."""
+"""Reads and writes image files: frames, masks, folders of images, and JPEG in memory.
+
+A damaged file is never read silently: the error names the file and the damage.
+"""
 
 import contextlib
 import os
@@ -24,16 +27,16 @@ _MANY_IDS = 20
 def list_image_classes(
     root: str | os.PathLike,
 ) -> tuple[list[pathlib.Path], np.ndarray, tuple[str, ...]]:
-    """The images of ImageNet's layout: root/CLASS/*.jpg, also in folders inside a class.
+    """Lists the images of ImageNet's layout: root/CLASS/*.jpg, also in folders inside a class.
 
-    Images directly in `root` are one class more, called '.', before the others.
+    Images directly in `root` are a class of their own, called '.', before the others.
 
     Args:
       root: the folder.
 
     Returns:
-      The paths in the order of their names, the class of each (int32 `[N]`, by the order of the
-      classes' names), and the names of the classes.
+      The paths in the order of their names; the number of each one's class, int32 `[N]`, with
+      classes numbered in the order of their names; and the names of the classes.
 
     Raises:
       DataError: there is no such folder, or no JPEG or PNG image in it.
@@ -42,7 +45,7 @@ def list_image_classes(
     if not root.is_dir():
         raise DataError(f'{root}: there is no such folder')
     by_class: dict[str, list[pathlib.Path]] = {}
-    # A million files: os.walk asks for no more of each than its name.
+    # There may be a million files: os.walk asks the file system for no more than their names.
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
         images = [
@@ -66,15 +69,15 @@ def list_image_classes(
 def resize_to_cover(
     image: np.ndarray, size: tuple[int, int], position: tuple[float, float] = (0.5, 0.5)
 ) -> np.ndarray:
-    """Resizes an image to just cover a size, its aspect ratio kept, and cuts off what sticks out.
+    """Resizes an image until it just covers a size, and crops it there.
 
-    For a square size: short side to it, then a crop. Shrinking averages over pixels, enlarging is
-    bilinear.
+    The aspect ratio is kept. For a square size the short side becomes that size, and the long side
+    is cropped. Shrinking averages over pixels, enlarging is bilinear.
 
     Args:
       image: uint8 `[H, W, 3]`.
       size: (height, width) of the result in pixels.
-      position: where the crop lies, down and across: 0 at the start, 1 at the end.
+      position: where the crop lies, (down, across): 0 at the start, 1 at the end.
 
     Returns:
       uint8 `[height, width, 3]`.
@@ -92,11 +95,11 @@ def resize_to_cover(
 
 
 def encode_jpeg(image: np.ndarray, short_side: int = 256, quality: int = 95) -> bytes:
-    """An image as JPEG, shrunk so that its short side has at most so many pixels.
+    """Encodes an image as JPEG, shrunk if its short side is too long.
 
     Args:
       image: uint8 RGB `[H, W, 3]`.
-      short_side: in pixels.
+      short_side: the largest length of the short side in pixels.
       quality: 0 to 100.
     """
     height, width = image.shape[:2]
@@ -109,17 +112,17 @@ def encode_jpeg(image: np.ndarray, short_side: int = 256, quality: int = 95) -> 
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:
-    """uint8 RGB `[H, W, 3]` from an image of `encode_jpeg`.
+    """Decodes an image of `encode_jpeg`: uint8 RGB `[H, W, 3]`.
 
     Raises:
-      DataError: it is none.
+      DataError: the data cannot be read as an image.
     """
     with _decoding('an image in memory'), opened(data) as image:
         return np.array(image.convert('RGB'))
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a text file that hold something, without the space around it.
+    """Reads the lines of a text file that are not empty, without the space around them.
 
     Raises:
       DataError: there is no such regular file, or it is no text in UTF-8.
@@ -134,7 +137,7 @@ def read_lines(path: pathlib.Path) -> list[str]:
 
 
 def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The JPEG and PNG files of a folder in natural order: 'frame2' before 'frame10'.
+    """Lists the JPEG and PNG files of a folder in natural order: 'frame2' before 'frame10'.
 
     Raises:
       DataError: there is no such folder, or no image in it.
@@ -158,10 +161,10 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def frame_names(paths: Sequence[pathlib.Path]) -> tuple[str, ...]:
-    """The names of images without their suffixes, under which results of frames are saved.
+    """Names frames by their files without suffixes; their results are saved under these names.
 
     Raises:
-      DataError: two images have one name, as f0.jpg and f0.png have.
+      DataError: two images have one name, such as f0.jpg and f0.png.
     """
     by_name: dict[str, pathlib.Path] = {}
     for path in paths:
@@ -174,7 +177,7 @@ def frame_names(paths: Sequence[pathlib.Path]) -> tuple[str, ...]:
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) from an image's header, after a check that the file is whole.
+    """Reads (height, width) from an image's header, after a check that the file is whole.
 
     The check decodes no pixels: a JPEG must have its end, a PNG correct checksums.
 
@@ -186,10 +189,10 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def common_size(paths: Sequence[pathlib.Path]) -> tuple[int, int]:
-    """The `image_size` that all these images have; every one is checked as it does.
+    """Reads the (height, width) that all of several images have, and checks each file.
 
     Raises:
-      DataError: as `image_size`, and where one differs from the first.
+      DataError: an error of `image_size`, or an image has another size than the first.
     """
     size = image_size(paths[0])
     for path in paths[1:]:
@@ -203,10 +206,10 @@ def check_size(
     expected: tuple[int, int],
     reference: str | os.PathLike,
 ) -> None:
-    """Checks that `size`, of the image at `path`, is `expected`, that of `reference`.
+    """Checks that the image at `path`, of `size`, has the `expected` size of `reference`.
 
     Raises:
-      DataError: it is not; the message says both as height x width.
+      DataError: it has another; the message says both as height x width.
     """
     if size != expected:
         raise DataError(
@@ -216,10 +219,10 @@ def check_size(
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Decodes an image file: uint8 RGB `[H, W, 3]`, for a JPEG the very values OpenCV gives.
+    """Decodes an image file: uint8 RGB `[H, W, 3]`; a JPEG has the same values as by OpenCV.
 
-    An orientation in a photograph's EXIF data is not applied. The compressed data of a JPEG is
-    checked by a second decoder, see `image_formats.check_jpeg_data`.
+    An orientation in a photograph's EXIF data is not applied. A second decoder checks the
+    compressed data of a JPEG, see `image_formats.check_jpeg_data`.
 
     Raises:
       DataError: the file cannot be read, is cut short or corrupt, or has more than 8 bits a
@@ -234,10 +237,10 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 def read_mask(path: str | os.PathLike) -> np.ndarray:
     """Reads object ids from a mask: int32 `[H, W]`, 0 is background.
 
-    A palette image gives its indices, a grey one its values, an RGB one the ids whose colours in
-    the DAVIS palette it shows, white for 255. 255 is the one object of a mask that holds nothing
-    else (DAVIS-2016: 0 and 255); beside other ids it marks void pixels, which become background, as
-    in the official evaluation.
+    The ids are the indices of a palette image, or the values of a grey one. An RGB image must have
+    the colours of the DAVIS palette, or white for 255, and these are turned into ids. The id 255
+    has two meanings. If a mask holds no other id (DAVIS-2016: 0 and 255), it is the one object.
+    Beside other ids it marks void pixels, which become background, as in the official evaluation.
 
     Raises:
       DataError: the file cannot be read, is a JPEG (whose values are not exact), holds a colour
@@ -248,7 +251,9 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_palette(path: str | os.PathLike) -> np.ndarray | None:
-    """The palette of a palette image, uint8 `[256, 3]`, black where it is shorter; None without.
+    """Reads the palette of a palette image, uint8 `[256, 3]`; None for other images.
+
+    Colours that a shorter palette lacks are black.
 
     Raises:
       DataError: the file cannot be read.
@@ -263,15 +268,15 @@ def read_palette(path: str | os.PathLike) -> np.ndarray | None:
 
 
 def write_mask(path: str | os.PathLike, ids: np.ndarray, palette: np.ndarray | None = None) -> None:
-    """Writes object ids as the benchmark wants them: a PNG of 8-bit indices with a palette.
+    """Writes object ids as DAVIS has them: a PNG of 8-bit indices with a palette.
 
     Args:
       path: of the PNG; its folder is made where missing.
       ids: integers `[H, W]` from 0 to 255.
-      palette: uint8 `[256, 3]`; the DAVIS palette where None.
+      palette: uint8 `[256, 3]`; None is the DAVIS palette.
 
     Raises:
-      ValueError: `ids` or `palette` is not like that.
+      ValueError: `ids` or `palette` has another type, shape or range.
     """
     ids = np.asarray(ids)
     if ids.ndim != 2 or ids.dtype.kind not in 'iu':
@@ -291,13 +296,14 @@ def write_mask(path: str | os.PathLike, ids: np.ndarray, palette: np.ndarray | N
 
 @contextlib.contextmanager
 def open_image(path: str | os.PathLike, check_data: bool = False) -> Iterator[Image.Image]:
-    """The opened image; whatever goes wrong inside becomes a DataError that names the file.
+    """Opens an image; any error in the `with` block becomes a DataError that names the file.
 
-    JPEG and PNG are told by their content. Nothing else is read, whatever the file's name.
+    A file is JPEG or PNG by its content, whatever its name. No other format is read.
 
     Args:
       path: of the file.
-      check_data: check the compressed data of a JPEG too, see `image_formats.check_jpeg_data`.
+      check_data: whether to check the compressed data of a JPEG too, see
+        `image_formats.check_jpeg_data`.
     """
     with _decoding(path):
         data = _read_bytes(pathlib.Path(path))
@@ -328,14 +334,16 @@ def _read_bytes(path: pathlib.Path) -> bytes:
 
 
 def read_ids(path: str | os.PathLike, check_edges: bool = True) -> np.ndarray:
-    """int32 `[H, W]` from 0 to 255 as the file has them, with 255 for the full value of any depth.
+    """Reads ids as a mask's file has them: int32 `[H, W]` from 0 to 255.
+
+    The largest value of 16 bits, 65535, is read as 255.
 
     Args:
       path: of the mask.
       check_edges: refuse a grey image with smoothed edges.
 
     Raises:
-      DataError: as `read_mask`.
+      DataError: an error of `read_mask`.
     """
     with open_image(path) as image:
         if image.format == 'JPEG':
@@ -343,7 +351,7 @@ def read_ids(path: str | os.PathLike, check_edges: bool = True) -> np.ndarray:
         if image.mode in ('RGB', 'RGBA'):
             return _ids_of_colours(np.array(image.convert('RGB')), path)
         mode, values = image.mode, np.array(image)
-    if values.ndim == 3:  # Grey with an alpha channel, as one mask of DAVIS-2016 is.
+    if values.ndim == 3:  # A grey image with an alpha channel: DAVIS-2016 has one such mask.
         values = values[..., 0]
     ids = values.astype(np.int32)
     ids[ids == 65535] = _VOID
@@ -358,10 +366,10 @@ def read_ids(path: str | os.PathLike, check_edges: bool = True) -> np.ndarray:
 
 
 def check_ids(ids: np.ndarray, path: str | os.PathLike) -> None:
-    """Checks that ids are from 0 to 255, which is what results hold.
+    """Checks that ids are at most 255, since results hold 8 bits a pixel.
 
     Raises:
-      DataError: they are not; the message names `path`.
+      DataError: an id is larger; the message names `path`.
     """
     if ids.max() > _VOID:
         raise DataError(
@@ -370,14 +378,19 @@ def check_ids(ids: np.ndarray, path: str | os.PathLike) -> None:
 
 
 def smoothed_values(ids: np.ndarray) -> tuple[int, int] | None:
-    """Tells a grey mask whose values blend into each other, as soft brushes draw it.
+    """Finds whether the values of a grey mask blend into each other, as soft brushes draw it.
 
-    Every object has a place where 3 x 3 pixels are of its id. The values that smoothing makes lie
-    in thin lines along the edges instead. They are many, or the largest value is the object that
-    they surround; a largest value that lies in thin lines itself is void between objects.
+    An object has a place where 3 x 3 pixels have its id. Values that smoothing has made lie only in
+    thin lines along the edges of objects. A mask counts as smoothed if more than half of its values
+    lie only in thin lines, and either there are many values or the largest one has such a place: it
+    is then the object that the lines surround. If the values are few and the largest one lies in
+    thin lines, too, it is void between objects, and the mask is not smoothed.
+
+    Args:
+      ids: the values, `[H, W]`.
 
     Returns:
-      How many values there are, and how many of them only lie in thin lines; None where edges are
+      The number of values, and the number of those that lie only in thin lines; None if edges are
       hard.
     """
     found = np.unique(ids[ids > 0])
@@ -402,7 +415,7 @@ def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
 
     id_of = {colour: index for index, colour in enumerate(pack(davis_palette()).tolist())}
     id_of[0xFFFFFF] = _VOID
-    # DAVIS' own files have 191 where the palette has 192.
+    # DAVIS's own files have 191 where the palette has 192.
     colours, inverse = np.unique(pack(np.where(image == 191, 192, image)), return_inverse=True)
     for colour in colours.tolist():
         if colour not in id_of:
@@ -416,10 +429,10 @@ def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
 
 
 def only_full(ids: np.ndarray) -> bool:
-    """Whether a mask has no ids but 0 and 255, as binary masks are saved."""
+    """Tells whether a mask has no ids but 0 and 255, as binary masks have."""
     return bool(np.isin(ids, (0, _VOID)).all())
 
 
 def resolve_full(ids: np.ndarray, full_is_object: bool) -> np.ndarray:
-    """Makes id 255 of a mask `ids` object 1 if `full_is_object`, else background: int32."""
+    """Turns id 255 of a mask `ids` into object 1 if `full_is_object`, else background: int32."""
     return np.where(ids == _VOID, int(full_is_object), ids).astype(np.int32)

@@ -1,4 +1,4 @@
-"""JPEG and PNG in memory: told by their content, limited in size, their compressed data checked."""
+"""Opens JPEG and PNG in memory: finds the format by content, limits the size, checks the data."""
 
 import io
 import re
@@ -11,15 +11,16 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 MAX_PIXELS = 50_000_000
 # A progressive JPEG has about ten scans. Each makes a decoder go over all pixels again.
 _MAX_SCANS = 100
-# Markers of segments: not the zero that escapes ff in compressed data, nor restarts within it.
+# The markers of segments. In compressed data ff may also be followed by 0, which escapes it, or by
+# the number of a restart; neither is a marker of a segment.
 _MARKER = re.compile(rb'\xff([\x02-\xcf\xd8-\xfe])')
 _PROGRESSIVE, _END, _SCAN, _RESTARTS = 0xC2, 0xD9, 0xDA, 0xDD
-_ONES = b'\xff\0' * 8  # 64 bits; no code of a JPEG has ones alone.
+_ONES = b'\xff\0' * 8  # 64 bits of ones. No code of a JPEG has ones alone.
 _READERS = {
     b'\xff\xd8\xff': JpegImagePlugin.JpegImageFile,
     b'\x89PNG\r\n\x1a\n': PngImagePlugin.PngImageFile,
 }
-# How files begin that people save under the names of others.
+# The first bytes of other formats, which people may save under a wrong name.
 _OTHERS = {
     b'BM': 'BMP',
     b'II*\0': 'TIFF',
@@ -35,7 +36,7 @@ _OTHERS = {
 def opened(data: bytes) -> Image.Image:
     """Opens an image: reads its header, decodes no pixels.
 
-    No other format than JPEG and PNG is tried: Pillow knows forty, one of which starts a program.
+    Only JPEG and PNG are tried. Pillow knows forty formats, and one of them starts a program.
 
     Args:
       data: the whole file.
@@ -44,10 +45,10 @@ def opened(data: bytes) -> Image.Image:
       The image, of mode '1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'I' or 'I;16'.
 
     Raises:
-      ValueError: it is neither; it has more than 50 million pixels, or 16 bits a channel and more
-        channels than one; a PNG is cut short or one of its checksums is wrong; a JPEG is cut short,
-        or has more than 100 scans.
-      Exception: whatever Pillow raises for a damaged header.
+      ValueError: the data is neither JPEG nor PNG; the image has more than 50 million pixels, or
+        several channels of 16 bits; a PNG is cut short or has a wrong checksum; a JPEG is cut
+        short, or has more than 100 scans.
+      Exception: Pillow may raise any error for a damaged header.
     """
     reader = _known(data, _READERS)
     if reader is None:
@@ -67,7 +68,7 @@ def opened(data: bytes) -> Image.Image:
             raise ValueError('it has 16 bits a channel; save it with 8')
         return image
     markers = [marker for marker, _ in _segments(data)]
-    if not markers or markers[-1] != _END:  # A decoder fills what is missing with grey.
+    if not markers or markers[-1] != _END:  # A decoder would fill the missing part with grey.
         raise ValueError('it is cut short: its compressed data has no end')
     if markers.count(_SCAN) > _MAX_SCANS:
         raise ValueError(f'its data has more than {_MAX_SCANS} scans')
@@ -75,22 +76,24 @@ def opened(data: bytes) -> Image.Image:
 
 
 def check_jpeg_data(data: bytes) -> None:
-    """Checks the compressed data of a JPEG with FFmpeg's decoder, whose errors are not silent.
+    """Checks the compressed data of a JPEG with FFmpeg's decoder, which reports errors.
 
-    Pillow's decoder guesses on where codes are wrong and tells nobody. FFmpeg's stops at codes that
-    no encoder writes and at blocks of more than 64 coefficients. It must read the data to its end:
-    with ones in place of the last bytes it must stop, with ones behind the data it must not.
-    Damage that leaves valid codes cannot be seen: JPEG has no checksum.
+    Pillow's decoder guesses where codes are wrong, and reports nothing. FFmpeg's decoder stops at
+    codes that no encoder writes, and at blocks of more than 64 coefficients. Ones are no code, so a
+    test with them finds out whether it reads all of the data: ones in place of the last bytes must
+    stop it, ones after the data must not. Damage that leaves valid codes cannot be found, since
+    JPEG has no checksum.
 
     Args:
       data: a file that `opened` has accepted.
 
     Raises:
-      ValueError: it is corrupt. Kinds of JPEG that FFmpeg does not know pass.
+      ValueError: the data is corrupt. A kind of JPEG that FFmpeg does not know is not refused.
     """
     segments = list(_segments(data))
     markers, end = {marker for marker, _ in segments}, segments[-1][1]
-    # Progressive data may end in bits that are no codes, and before a restart any bits may stand.
+    # Not every JPEG can be tested with ones in place of its last bytes: progressive data may end in
+    # bits that are no codes, and any bits may stand before a restart.
     can_end_early = not markers & {_PROGRESSIVE, _RESTARTS} and end - segments[-2][1] > 32
     try:
         if not _decodes(data[:end] + _ONES):
@@ -102,7 +105,7 @@ def check_jpeg_data(data: bytes) -> None:
 
 
 def _decodes(data):
-    """Whether FFmpeg decodes a JPEG, whose mark of the end is missing, without an error."""
+    """Tells whether FFmpeg decodes a JPEG without an error; `data` lacks the marker of the end."""
     decoder = av.CodecContext.create('mjpeg', 'r')
     decoder.thread_count = 1
     decoder.options = {'err_detect': 'explode+crccheck+bitstream+buffer'}
@@ -116,7 +119,7 @@ def _decodes(data):
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """The marker and the place of each segment of a JPEG, to the end of its first image."""
+    """Yields the marker and the place of each segment of a JPEG, to the end of its first image."""
     place = 2
     while match := _MARKER.search(data, place):
         marker = match[1][0]
@@ -127,7 +130,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _check_png(data):
-    """Checks the order of the header and the checksums, of which Pillow leaves out the pixels'."""
+    """Checks that a PNG's header comes first, and all checksums: Pillow leaves out the pixels'."""
     if data[12:16] != b'IHDR':
         raise ValueError('its header does not come first')
     place, kind = 8, b''
@@ -142,5 +145,5 @@ def _check_png(data):
 
 
 def _known(data, kinds):
-    """The value whose key the data begins with, or None."""
+    """Returns the value of the key with which the data begins; None if there is none."""
     return next((kinds[start] for start in kinds if data.startswith(start)), None)

@@ -1,4 +1,4 @@
-"""What size a frame has when a network sees it: the rules of the released systems, as settings."""
+"""Resizes frames for a network: `InputConfig` has the rules of the released systems as settings."""
 
 import dataclasses
 
@@ -31,32 +31,33 @@ class InputConfig:
         TimeCycle              InputConfig(size=320, resize='square', precision='float32')
         twice the usual grid   InputConfig(upsample=2)
 
-    The releases of vision transformers avoid sides that the patch does not divide, each in its way.
-    DINO floors the long side to 64 pixels, which patches of 8 and 16 divide, as they do the short
-    side of 480. DINOv3 rounds both sides up to the patch: first the short side, then the long one
-    at the ratio of the rounded short side. CropMAE, and others that are compared with MAE, make all
-    frames 480 x 880, which patches of 16 divide. Of other sizes `jaxprop.models.ViT` sees whole
-    patches alone: its grid is floored.
+    Sides that the patch of a vision transformer does not divide are avoided, in each release in
+    another way. DINO floors the long side to a multiple of 64 pixels; patches of 8 and 16 divide
+    that, and also the short side of 480. DINOv3 rounds both sides up to a multiple of the patch:
+    first the short side, then the long one at the ratio of the rounded short side. CropMAE, and
+    others that are compared with MAE, make all frames 480 x 880, which patches of 16 divide. If a
+    patch does not divide a side, `jaxprop.models.ViT` leaves out the rest of that side.
 
     Attributes:
-      size: pixels of the side that `resize` sets; with 'square' and 'short_side' alone.
+      size: pixels of the side that `resize` sets; only with 'square' and 'short_side'.
       resize: 'native' keeps the frame's size; 'square' makes both sides `size` and gives up the
         aspect ratio; 'short_side' makes the short side `size` and keeps the ratio; 'fixed' makes
         every frame `height` x `width`.
       multiple: sides are brought to a multiple of this many pixels.
-      floored: 'both' sides are, or the 'long' one alone (of a square frame: the width).
+      floored: which sides are brought to the multiple: 'both', or only the 'long' one (of a square
+        frame the width).
       rounding: to the multiple, 'floor' or 'ceil'.
       upsample: the factor applied last to both sides, the product rounded.
       precision: a frame of another size is resized in 'uint8', after which pixels are whole levels
         again (UVC, VFS, DINO), or in 'float32' (CRW, TimeCycle, UVC on JHMDB). Only 'float32' takes
         the lightness of pixels before the resize, see `prepare_frame`.
       interpolation: of the resize. 'linear': OpenCV's, without antialiasing. 'bicubic': Pillow's,
-        with antialiasing where a side shrinks, in 'uint8' alone (DINOv3).
-      height: of all frames in pixels; with 'fixed' alone.
+        with antialiasing where a side shrinks, only in 'uint8' (DINOv3).
+      height: of all frames in pixels; only with 'fixed'.
       width: likewise.
 
     Raises:
-      ValueError: a setting that no frame could be resized with.
+      ValueError: no frame can be resized with these settings.
     """
 
     size: int | None = None
@@ -96,7 +97,7 @@ class InputConfig:
             raise ValueError(f'upsample is {self.upsample}; it must be above 0')
 
     def _check_sides(self) -> None:
-        """Refuses sides that `resize` doesn't set, and sets that it lacks."""
+        """Raises ValueError for sides that `resize` doesn't take, and for those that it lacks."""
         needed = {'native': (), 'fixed': ('height', 'width')}.get(self.resize, ('size',))
         for name in ('size', 'height', 'width'):
             side = getattr(self, name)
@@ -115,11 +116,11 @@ class InputConfig:
 
 
 def input_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
-    """The size at which a frame of `height` x `width` pixels enters the network.
+    """Computes the size at which a frame of `height` x `width` pixels enters the network.
 
-    Under 'short_side' the long side is size * long / short, floored to the multiple from that
-    exact ratio. With the rounding 'ceil' the short side is rounded up first, and the long side is
-    that short side * long / short, rounded up.
+    Under 'short_side' the long side is the exact size * long / short, floored once, to the
+    multiple. With the rounding 'ceil' the short side is rounded up first, and the long side is that
+    short side * long / short, rounded up.
 
     Args:
       height, width: of the frame, in pixels.
@@ -134,6 +135,7 @@ def input_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
     Source: the input pipelines of the released UVC, CRW, TimeCycle and VFS evaluations; for
     rounding up, the notebook on tracking segmentations of DINOv3's release.
     """
+    # Resize.
     landscape = width >= height
     short, long = min(height, width), max(height, width)
     up = config.rounding == 'ceil'
@@ -144,11 +146,13 @@ def input_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
     elif config.resize == 'fixed':
         sides = config.height, config.width
     else:
-        # Rounded to pixels and then to the multiple is rounded once: the ratio stays exact.
+        # Rounding to pixels and then to the multiple gives the same as rounding to the multiple
+        # alone, so the ratio stays exact.
         new_short = _up(config.size, config.multiple) if up else config.size
         new_long = -(-new_short * long // short) if up else new_short * long // short
         sides = (new_short, new_long) if landscape else (new_long, new_short)
 
+    # Bring sides to the multiple.
     if up:
         rounded = tuple(_up(side, config.multiple) for side in sides)
     else:
@@ -163,6 +167,7 @@ def input_size(height: int, width: int, config: InputConfig) -> tuple[int, int]:
             f'multiple is {config.multiple}, more than a side of {sides[0]} x {sides[1]} (from a '
             f'frame of {height} x {width}): choose a smaller multiple or a larger size'
         )
+    # Upsample.
     result = round(rounded[0] * config.upsample), round(rounded[1] * config.upsample)
     if min(result) < _SMALLEST_SIDE:
         raise ValueError(
@@ -189,13 +194,13 @@ def prepare_frame(
       frame: uint8 RGB `[H, W, 3]`.
       size: (height, width) of the result in pixels, see `input_size`.
       precision: 'uint8' or 'float32', see `InputConfig`.
-      lightness: the network sees the lightness alone.
+      lightness: whether the network sees the lightness alone.
       interpolation: in 'uint8', see `InputConfig`.
 
     Returns:
-      A frame of that size already, and one resized in 'uint8', as uint8 `[height, width, 3]`. One
-      resized in 'float32' as float32 `[height, width, 3]` from 0 to 255, or with `lightness` as
-      `[height, width, 1]`, its 8-bit lightness resized. `jaxprop.color.network_input` takes each.
+      uint8 `[height, width, 3]`, if the frame has that size already or is resized in 'uint8'. If it
+      is resized in 'float32': float32 `[height, width, 3]` from 0 to 255, or with `lightness` its
+      8-bit lightness, resized, `[height, width, 1]`. `jaxprop.color.network_input` takes all three.
 
     Raises:
       ValueError: `frame` is not a uint8 image of three channels.

@@ -1,11 +1,11 @@
-"""JHMDB on disk: frames and the joints of one person, in the official layout.
+"""Reads JHMDB: frames and the joints of one person, in the official layout.
 
     root/Rename_Images/ACTION/CLIP/00001.png ...
     root/joint_positions/ACTION/CLIP/joint_positions.mat   'pos_img' [2, 15, T], (x, y) from 1
     root/splits/ACTION_test_split1.txt                     'CLIP.avi 1' for training, 2 for testing
 
-The network's input (the released evaluations resize frames to 320 x 320 pixels, the papers say
-240 x 240) is a setting of `jaxprop.data.inputs`, not of the data.
+Frames keep their size here. `jaxprop.data.inputs` resizes them for the network: the released
+evaluations to 320 x 320 pixels, while the papers say 240 x 240.
 
 Source: Jhuang, Gall, Zuffi, Schmid, Black, "Towards understanding action recognition", ICCV 2013.
 """
@@ -41,14 +41,14 @@ JOINT_NAMES = (
 def jhmdb_names(
     root: str | os.PathLike, split: int = 1, list_path: str | os.PathLike | None = None
 ) -> tuple[str, ...]:
-    """The test clips of a split, 'ACTION/CLIP' each: 268 in split 1.
+    """Lists the test clips of a split by 'ACTION/CLIP': 268 in split 1.
 
     Args:
       root: the folder that holds Rename_Images, joint_positions and splits.
       split: 1, 2 or 3.
-      list_path: a list as UVC and CRW read it in place of the official ones: on each line the
-        folder of a clip's images and its joint_positions.mat, in either order. Only the last two
-        folders of the path count, as the lists were written on other machines.
+      list_path: a list to read in place of the official ones, such as UVC and CRW have: each line
+        has the folder of a clip's images and its joint_positions.mat, in either order. Only the
+        last two parts of the folder's path count, since such lists hold paths of other machines.
 
     Raises:
       DataError: a list is missing, empty, has another kind of line, or a name that `check_name`
@@ -77,17 +77,17 @@ def jhmdb_names(
 def jhmdb_sequence(root: str | os.PathLike, name: str) -> KeypointSequence:
     """Opens one clip after checking every file of it; pixels are decoded when they are read.
 
-    Every joint has a position in every frame: which of them are hidden is not used by any
-    evaluation. Frames after the last position are left out.
+    Every joint has a position in every frame, also where it is hidden, which no evaluation regards.
+    Frames after the last position are left out.
 
     Args:
       root: the folder that holds Rename_Images and joint_positions.
       name: 'ACTION/CLIP'.
 
     Raises:
-      DataError: naming the file: a missing folder or file, a gap in the frames' numbers, an image
-        that is damaged or of another size than the first, positions that are not [2, 15, T] or not
-        finite, fewer frames than positions.
+      DataError: a folder or file is missing; the frames' numbers have a gap; an image is damaged or
+        of another size than the first; positions are not [2, 15, T] or not finite; there are fewer
+        frames than positions. The message names the file.
     """
     root = pathlib.Path(root)
     check_name(name, root, parts=2)
@@ -134,7 +134,7 @@ def _names_of_pairs(path: pathlib.Path) -> tuple[str, ...]:
 
 
 def _read_positions(path: pathlib.Path) -> np.ndarray:
-    """float64 `[T, 15, 2]`, counted from 0."""
+    """Reads positions as float64 `[T, 15, 2]`; the first pixel has the coordinate 0."""
     values = read_array(path, 'pos_img')
     if values.ndim == 2:  # MATLAB drops the last axis of a clip of one frame.
         values = values[..., None]

@@ -1,8 +1,8 @@
-"""One array of numbers from a MATLAB file, with every length checked before it is believed.
+"""Reads one array of numbers from a MATLAB file, and checks every length that the file states.
 
-A file of level 5 (MATLAB 5 to 7.2, `save -v6` and `-v7`) is a header of 128 bytes and elements: a
-type, a number of bytes, and the bytes. An array is an element of elements: flags, dimensions, name,
-values; it may be compressed.
+A file of level 5 (MATLAB 5 to 7.2, `save -v6` and `-v7`) is a header of 128 bytes and a row of
+elements. An element is a type, a number of bytes, and the bytes. An array is an element that holds
+elements: flags, dimensions, name, values. It may be compressed.
 
 Source: MathWorks, "MAT-File Format", version 7.
 """
@@ -16,10 +16,10 @@ import numpy as np
 
 from jaxprop.data.sequences import DataError
 
-_MAX_BYTES = 1 << 24  # Of the file, and of what a compressed array becomes.
+_MAX_BYTES = 1 << 24  # Of the file, and of an array after decompression.
 _MAX_ELEMENTS = 100
 _MATRIX, _COMPRESSED = 14, 15
-# Types of elements as NumPy has them.
+# The types of elements that hold numbers, by NumPy's names.
 _NUMBERS = {
     1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8',
 }  # fmt: skip
@@ -28,10 +28,11 @@ _COMPLEX = 0x800  # A flag.
 
 
 def read_array(path: str | os.PathLike, name: str) -> np.ndarray:
-    """Reads the array of real numbers of this name: float64, of its shape in MATLAB.
+    """Reads the array of real numbers of this name, as float64 of its shape in MATLAB.
 
     Raises:
-      DataError: naming the file: it is missing, of another format, damaged, or has no such array.
+      DataError: the file is missing, of another format, damaged, or has no such array; the message
+        names it.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -61,7 +62,7 @@ def _find(data, name):
         if kind == _COMPRESSED:
             decoder = zlib.decompressobj()
             content = decoder.decompress(content, _MAX_BYTES)
-            if not decoder.eof:  # Only at its end is the checksum compared.
+            if not decoder.eof:  # The decoder compares the checksum at the end of the data.
                 raise ValueError('an array is cut short, or too large')
             kind, content, _ = _element(content, 0, order)
         if kind == _MATRIX:
@@ -72,10 +73,10 @@ def _find(data, name):
 
 
 def _element(data, place, order):
-    """The type and the bytes of the element at a place, and the place after it."""
+    """Reads the element at a place: its type, its bytes, and the place after it."""
     kind, size = _integers(data[place : place + 8], 'u4', order, 2)
     start = place + 8
-    if kind >> 16:  # Up to four bytes lie within the tag.
+    if kind >> 16:  # The element is short: up to four bytes lie within the tag itself.
         kind, size, start = kind & 0xFFFF, kind >> 16, place + 4
         if size > 4:
             raise ValueError('an element has a wrong length')
@@ -88,7 +89,7 @@ def _element(data, place, order):
 
 
 def _array(data, order):
-    """Flags, shape, name and the first element of values, (type, bytes), of an array."""
+    """Reads an array: flags, shape, name and the first element of values, (type, bytes)."""
     _, flags, place = _element(data, 0, order)
     _, shape, place = _element(data, place, order)
     _, name, place = _element(data, place, order)
@@ -109,7 +110,7 @@ def _numbers(flags, shape, values, order):
 
 
 def _integers(data, kind, order, count):
-    """So many integers as Python's."""
+    """Reads `count` integers as Python's."""
     if len(data) != count * int(kind[1]):
         raise ValueError('it is cut short')
     return np.frombuffer(data, order + kind).tolist()

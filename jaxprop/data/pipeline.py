@@ -1,9 +1,9 @@
-"""Batches for training, from videos and images as they lie on disk: read, shuffled, sharded.
+"""Makes batches for training from videos and images on disk: reads, shuffles and shards them.
 
-A batch holds uint8 arrays of one size; augmentation happens on the device, in the objective. What
-example comes at which place of which batch, and with which random choices, follows from the seed
-and the place alone. So an iterator's state is little more than a number, a run goes on exactly
-where it was, and several processes together read what one would.
+A batch holds uint8 arrays of one size; augmentation happens on the device, in the objective. The
+seed and the place in the order of batches alone decide which example stands at a place, and its
+random choices. So an iterator's state is little more than a number, a run can go on exactly where
+it was, and several processes together read the same batches as one process would.
 """
 
 import dataclasses
@@ -21,45 +21,48 @@ from jaxprop.data.inputs import resize_frame
 from jaxprop.data.sampling import Sampling, make_sampling
 from jaxprop.data.sequences import DataError
 
-# So many unreadable files one after another, drawn at random, are no accident.
+# If so many files, drawn at random one after another, are unreadable, the run stops.
 _TRIES = 10
-# So many unreadable files stop no run, however small its folder.
+# So many unreadable files never stop a run, however small its folder, unless none are allowed.
 _FEW = 2
-_MOST = 1024  # Threads or processes that read.
-_SHOWN = 5
+_MOST = 1024  # The largest number of threads or processes that read.
+_SHOWN = 5  # The number of unreadable files that an error lists.
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetConfig:
-    """What is read, and how.
+    """Settings of the training data: which files are read, and how batches are made of them.
 
     Attributes:
       kind: 'videos': every folder of frames and every video file below `root`, at any depth
-        (DAVIS' root/VIDEO/*.jpg, Kinetics' root/class/VIDEO.mp4). 'images': root/CLASS/*.jpg,
+        (DAVIS's root/VIDEO/*.jpg, Kinetics's root/class/VIDEO.mp4). 'images': root/CLASS/*.jpg,
         ImageNet's layout. 'tfds': a data set built by one of `jaxprop.data.builders`.
       root: the folder; for 'tfds' that of the data set's version, which holds dataset_info.json.
       split: of a 'tfds' data set.
-      num_frames: T of an example from a video: {'frames': uint8 `[B, T, h, w, 3]`}. 1: a frame at
-        random, {'image': uint8 `[B, h, w, 3]`}, as images give too, those with
-        {'label': int32 `[B]`}.
-      sampling: which frames, see `jaxprop.data.sampling`: 'pair' (`max_gap`), 'clip' (`frame_gap`,
-        `frame_rate`), 'drawn_gap' (`gaps`, `gap_odds`), 'offsets' (`offsets`) or 'segments'. A
-        video too short for it counts as unreadable. Of a 'tfds' data set a video is one record: a
-        clip of up to 64 frames.
+      num_frames: T, the frames of a video in an example. Batches of videos are {'frames': uint8
+        `[B, T, h, w, 3]`}. If T is 1, the frame is taken at random, and batches are {'image': uint8
+        `[B, h, w, 3]`}. Batches of images are that, too, with {'label': int32 `[B]`} added.
+      sampling: how frames are chosen, see `jaxprop.data.sampling`: 'pair' (`max_gap`), 'clip'
+        (`frame_gap`, `frame_rate`), 'drawn_gap' (`gaps`, `gap_odds`), 'offsets' (`offsets`) or
+        'segments'. A video too short for it counts as unreadable. In a 'tfds' data set each record,
+        a clip of up to 64 frames, counts as a video.
       max_gap, frame_gap, frame_rate, gaps, gap_odds, offsets: of the samplings that have them.
-      examples_per_video: how many examples an epoch takes of each video.
+      examples_per_video: the number of examples that an epoch takes of each video.
       size: (height, width) to which a frame is brought.
-      fit: 'cover': resized, its aspect ratio kept, and cropped, see `resize_to_cover`; the crop is
-        at a random place, the same for all frames of an example. 'stretch': resized alone,
+      fit: 'cover' resizes frames at their aspect ratio and crops them, see `resize_to_cover`; the
+        crop is at a random place, the same for all frames of an example. 'stretch' only resizes,
         bilinear.
       batch_size: of all processes and devices together.
-      num_threads: that read; 0 reads only when asked.
-      num_workers: processes that read, each with `num_threads`; 0 for none but this one.
-      max_unreadable: share of the files that may be unreadable, and two files in any case unless
-        it is 0. An unreadable one is replaced by another at random; more of them stop the run.
+      num_threads: the number of threads that read ahead; with 0 a batch is read when it is asked
+        for.
+      num_workers: the number of processes that read, each with `num_threads`; with 0 only this
+        process reads.
+      max_unreadable: the share of files that may be unreadable. Unless it is 0, two files may be in
+        any case. An unreadable file is replaced by another at random; if there are more, the run
+        stops.
 
     Raises:
-      ValueError: a setting that is none of these.
+      ValueError: a setting has another value than those above.
     """
 
     kind: str
@@ -103,36 +106,40 @@ class DatasetConfig:
                 raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
 
     def chooser(self) -> Sampling:
-        """What chooses the frames of an example. Raises ValueError for settings it refuses."""
+        """Makes the sampling that chooses an example's frames.
+
+        Raises:
+          ValueError: the sampling refuses its settings.
+        """
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return make_sampling(settings.pop('sampling'), **settings)
 
 
 class Source(Protocol):
-    """Examples by index; what is read of each may be random."""
+    """The files from which examples are read by index; a reader may choose frames at random."""
 
     is_video: bool
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What an unreadable one is listed as."""
+        """Names the file of an index for the list of unreadable files."""
 
     def read(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Raises DataError: it cannot be read."""
+        """Reads the example of an index; raises DataError if it cannot be read."""
 
 
 class BatchIterator:
-    """Batches without end; built by `make_iterator`.
+    """An endless iterator of batches; `make_iterator` makes it.
 
     Args:
-      dataset: gives the batches.
-      num_files: how many files one epoch reads.
+      dataset: yields the batches, each with the files that could not be read for it.
+      num_files: the number of files that an epoch reads.
       max_unreadable: the share of them that may be unreadable.
 
     Attributes:
       examples_per_epoch: of all processes together.
-      unreadable: name to reason of what this process could not read so far.
+      unreadable: the files that this process could not read so far: the reason by the file's name.
     """
 
     def __init__(
@@ -152,7 +159,7 @@ class BatchIterator:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """The next batch of this process: a dict of arrays `[batch_size / processes, ...]`.
+        """Returns the next batch of this process: a dict of arrays `[batch_size / processes, ...]`.
 
         Raises:
           DataError: too many files are unreadable; the message lists some of them.
@@ -174,21 +181,21 @@ class BatchIterator:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """Where the iterator is, for JSON."""
+        """Returns the iterator's place in the order of batches, in values that JSON can write."""
         return {'position': self._iterator.get_state(), 'unreadable': dict(self.unreadable)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes to where `get_state` was called."""
+        """Goes to the place at which `get_state` was called."""
         self._iterator.set_state(state['position'])
         self.unreadable = dict(state['unreadable'])
 
 
 class CombinedIterator:
-    """Batches of several iterators side by side: a dict of theirs, by name."""
+    """An iterator over several iterators at once: a batch is a dict of their batches, by name."""
 
     def __init__(self, iterators: Mapping[str, BatchIterator]) -> None:
         self._iterators = dict(iterators)
-        # The first one sets the pace, as an epoch of each is of another length.
+        # Epochs of the iterators differ in length: the first iterator's are counted.
         self.examples_per_epoch = next(iter(self._iterators.values())).examples_per_epoch
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -216,17 +223,17 @@ class CombinedIterator:
 def make_iterator(
     config: DatasetConfig, seed: int, process_index: int = 0, process_count: int = 1
 ) -> BatchIterator:
-    """Batches of one process, without end, shuffled anew in every epoch.
+    """Makes the endless iterator of one process's batches; every epoch is shuffled anew.
 
-    The batches of all processes, one after the other, are that of a single process.
+    The processes' parts of a batch, one after the other, are the batch of a single process.
 
     Args:
-      config: what is read.
+      config: the settings of the data.
       seed: of the order and of every random choice.
       process_index, process_count: which part of each batch is wanted.
 
     Returns:
-      The iterator; see `DatasetConfig.num_frames` for what a batch holds.
+      The iterator; `DatasetConfig.num_frames` says what a batch holds.
 
     Raises:
       ValueError: the batch size is no multiple of the processes, or `root` holds too few examples
@@ -251,10 +258,10 @@ def make_iterator(
         .shuffle()
         .repeat()
         .random_map(_Read(source, config.size, _FITS[config.fit]))
-        # Whole batches are the unit of work, so that workers do not change what is in a batch.
+        # A worker makes whole batches, so that the content of a batch does not depend on workers.
         .batch(config.batch_size // process_count, batch_fn=_stack)
     )
-    # One global batch is the batches of all processes in a row.
+    # The parts of one global batch, for all processes, stand in a row: take this process's.
     dataset = dataset[process_index::process_count].to_iter_dataset(
         grain.ReadOptions(
             num_threads=config.num_threads, prefetch_buffer_size=max(1, config.num_threads)
@@ -307,10 +314,10 @@ class _Images:
 
 
 class _BuiltDataset:
-    """Clips or images that one of `jaxprop.data.builders` wrote."""
+    """A data set that one of `jaxprop.data.builders` wrote: clips or images."""
 
     def __init__(self, config: DatasetConfig) -> None:
-        import tensorflow_datasets as tfds  # Here: it is slow to load, and seldom needed.
+        import tensorflow_datasets as tfds  # Imported here: it is slow to load, and seldom needed.
 
         self._root, self._choose = config.root, config.chooser()
         builder = tfds.builder_from_directory(config.root)
@@ -333,10 +340,10 @@ class _BuiltDataset:
 
 
 class _Read:
-    """Reads the example of an index, its frames brought to one size.
+    """Reads the example of an index, and brings its frames to one size.
 
-    Where a file is unreadable it tries others at random. It returns the example, and the reason for
-    each file that it could not read.
+    If a file is unreadable, it tries others at random. It returns the example, and a dict of the
+    files that it could not read with the reasons.
     """
 
     def __init__(
@@ -377,14 +384,14 @@ def _stretch(image, size, position):
 
 
 def _first(reasons):
-    """The first of several reasons, a line each."""
+    """Lists the first of several reasons, a line each."""
     reasons = list(reasons)
     more = [f'and {len(reasons) - _SHOWN} more'] * (len(reasons) > _SHOWN)
     return '\n'.join((*reasons[:_SHOWN], *more))
 
 
 def _ignore_interrupts(*_):
-    """Ctrl-C reaches reading processes too, but it is their parent that decides when to stop."""
+    """Makes a reading process ignore Ctrl-C: its parent gets it too, and decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,8 +1,8 @@
-"""Which frames of a video an example takes: a small dataclass for each way.
+"""Samplings: a small dataclass for each way of choosing the frames of a video for an example.
 
 A sampling is called with the number of frames, the frames a second (None for a folder of frames,
-which has no rate) and a generator; it returns the indices of the frames. It raises DataError where
-the video is too short. A new way is a dataclass here and its name in `_SAMPLINGS`; its fields are
+which has no rate) and a generator; it returns the indices of the frames. It raises DataError if the
+video is too short. A new way is a dataclass here and its name in `_SAMPLINGS`; its fields are
 settings of `jaxprop.data.pipeline.DatasetConfig`.
 """
 
@@ -19,12 +19,12 @@ Sampling = Callable[[int, float | None, np.random.Generator], list[int]]
 
 
 def make_sampling(name: str, num_frames: int, **settings: Any) -> Sampling:
-    """The sampling of a name, with those of the settings that it has.
+    """Makes the sampling of a name, with those of the settings that it has.
 
     Args:
       name: one of `_SAMPLINGS`.
-      num_frames: T. 1: a frame at random, whatever the name.
-      **settings: of all samplings.
+      num_frames: T. If it is 1, a frame is taken at random, whatever the name.
+      **settings: the settings of all samplings.
 
     Raises:
       ValueError: there is no such sampling, or it refuses its settings.
@@ -41,14 +41,14 @@ def make_sampling(name: str, num_frames: int, **settings: Any) -> Sampling:
 
 
 def one_frame(count: int, rate: float | None, rng: np.random.Generator) -> list[int]:
-    """One index at random, drawn by `rng`, of a video of `count` frames; `rate` does not matter."""
+    """Draws one index by `rng` in a video of `count` frames; `rate` does not matter."""
     del rate
     return [int(rng.integers(count))]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two frames (`num_frames` is 2), 1 to `max_gap` apart, in either order of time."""
+    """Takes two frames (`num_frames` is 2), 1 to `max_gap` apart, in either order of time."""
 
     num_frames: int
     max_gap: int
@@ -72,12 +72,12 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """`num_frames` frames in order of time, `frame_gap` apart, from a start at random.
+    """Takes `num_frames` frames in order of time, `frame_gap` apart, from a random start.
 
     With a `frame_rate` the clip of a video file has so many frames a second: frame i is
-    floor(i * rate of the file / frame_rate) after the first. A file of a lower rate, such as a time
-    lapse, gives frames more than once, and far below it all of a clip are one frame: leave such
-    files out. Files that do not tell their rate, and folders of frames, have the gap.
+    floor(i * rate of the file / frame_rate) after the first. If the file's rate is lower, as in a
+    time lapse, frames are repeated; if it is far lower, a clip is one frame again and again. Leave
+    such files out. Folders of frames, and files that do not tell their rate, have the `frame_gap`.
 
     In a short video the gap is lowered until `num_frames` gaps fit. A video of fewer than
     `num_frames` frames is too short.
@@ -105,7 +105,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class DrawnGap:
-    """A clip of `num_frames`, see `Clip`; its gap is one of `gaps`, drawn with odds `gap_odds`.
+    """Takes a `Clip` of `num_frames` whose gap is one of `gaps`, drawn with odds `gap_odds`.
 
     Source: the released code of MAST (Lai et al., CVPR 2020), which draws the gap once for a video
     and epoch; here it is drawn for each example.
@@ -132,13 +132,13 @@ class DrawnGap:
 
 @dataclasses.dataclass(frozen=True)
 class Offsets:
-    """The frames at these offsets, `num_frames` of them, from a start at random.
+    """Takes the frames at `num_frames` given offsets from a random start.
 
-    In a video without room for the last offset all are scaled down, and truncated: a frame may then
-    be there twice. A video of fewer frames than there are offsets is too short.
+    If a video has no room for the last offset, all offsets are scaled down and truncated to whole
+    numbers, so a frame may be taken twice. A video with fewer frames than offsets is too short.
 
-    Source: the released code of TimeCycle (Wang et al., CVPR 2019), which shortens clips otherwise:
-    to two thirds of the video.
+    Source: the released code of TimeCycle (Wang et al., CVPR 2019), which shortens clips to two
+    thirds of the video instead.
     """
 
     num_frames: int
@@ -164,10 +164,10 @@ class Offsets:
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """One frame at random of each of `num_frames` equal parts of a video, in order of time.
+    """Takes a random frame from each of `num_frames` equal parts of a video, in order of time.
 
-    A part has count // num_frames frames; what is left over at the end is in none. A video of fewer
-    than `num_frames` frames is too short.
+    A part has count // num_frames frames; the frames left over at the end are in no part. A video
+    of fewer than `num_frames` frames is too short.
 
     Source: the released code of VFS (Xu, Wang, ICCV 2021).
     """

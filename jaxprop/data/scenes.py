@@ -1,4 +1,4 @@
-"""Scenes of textured shapes that move along smooth paths, with their exact label maps."""
+"""Draws scenes of textured shapes that move along smooth paths, and their exact label maps."""
 
 import dataclasses
 import functools
@@ -13,16 +13,16 @@ _REACH = 1.3  # units from the origin within which every outline lies
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """One thing in a scene.
+    """One textured shape of a scene, or its background.
 
     Attributes:
       label: its id; 0 for the background and for things that are not objects.
-      outline: (u, v) -> below 0 inside, above 0 outside, smooth across 0. It lies within 1.3 units
-        of the origin. None for the background, which is everywhere.
+      outline: a function of (u, v), below 0 inside, above 0 outside, smooth across 0. The shape
+        lies within 1.3 units of the origin. None for the background, which is everywhere.
       texture: uint8 RGB `[S, S, 3]`, periodic.
-      path: `[K, 4]`: x and y of the centre as fractions of the frame's width and height, the
-        length of one unit as a fraction of its short side, and the rotation in turns (clockwise),
-        at K times that are spread evenly over the sequence; in between, a cubic spline.
+      path: `[K, 4]`: x and y of the centre as fractions of the frame's width and height, the length
+        of one unit as a fraction of the frame's short side, and the rotation in turns (clockwise),
+        at K times that are spread evenly over the sequence. A cubic spline interpolates them.
       wobble: (amplitude along u, amplitude along v, wave number, periods in the sequence, phase in
         turns) of the waves that deform outline and texture.
       density: texture pixels to a unit of u and v.
@@ -36,14 +36,19 @@ class Layer:
     density: float = 64.0
 
     def place(self, time: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """(column, row, pixels to a unit, radians) at `time` in [0, 1], in a frame of `size`."""
+        """Computes (column, row, pixels to a unit, radians) at `time` in [0, 1].
+
+        Args:
+          time: from 0 to 1 in the sequence.
+          size: (height, width) of the frame.
+        """
         x, y, unit, turns = _spline(self.path, time)
         return x * size[1], y * size[0], unit * min(size), 2 * np.pi * turns
 
     def coordinates(
         self, time: float, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(u, v), `[R, C]` each, at the centres of the pixels at `rows [R]` and `columns [C]`."""
+        """Computes (u, v), `[R, C]` each, at the centres of pixels `rows [R]` x `columns [C]`."""
         column, row, unit, angle = self.place(time, size)
         right = (columns[None, :] + 0.5 - column) / unit
         down = (rows[:, None] + 0.5 - row) / unit
@@ -60,7 +65,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """Layers from back to front, and how they are seen.
+    """A sequence of pictures: layers from back to front, with light, noise and flips.
 
     Attributes:
       layers: the background first.
@@ -68,7 +73,7 @@ class Scene:
       size: (height, width) in pixels.
       flips: whether the picture is turned upside down, and whether left to right.
       light: how far brightness swings, as a fraction.
-      noise: the sensor's, as a standard deviation in levels of 255.
+      noise: standard deviation of the sensor's noise, in levels of 255.
       seed: of the noise.
     """
 
@@ -96,7 +101,7 @@ class Scene:
         return self._flip(np.rint(canvas.clip(0, 255)).astype(np.uint8))
 
     def label(self, index: int) -> np.ndarray:
-        """The ids of a frame: int32 `[H, W]`."""
+        """Draws the ids of a frame: int32 `[H, W]`."""
         time = self._time(index)
         ids = np.zeros(self.size, np.int32)
         for layer in self.layers:
@@ -118,7 +123,7 @@ class Scene:
     def _window(
         self, layer: Layer, time: float, margin: float = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows and the columns within `margin` pixels of what a layer may cover."""
+        """Finds the rows and the columns within `margin` pixels of the area a layer may cover."""
         column, row, unit, _ = layer.place(time, self.size)
         reach = (_REACH + np.hypot(*layer.wobble[:2])) * unit + margin
 
@@ -137,7 +142,7 @@ class Scene:
         rows, columns = self._window(layer, time, 2.5 * fall)
         if not (rows.size and columns.size):
             return
-        # One more pixel on each side, for the central differences.
+        # Central differences need one more pixel on each side.
         padded = (np.arange(pixels[0] - 1, pixels[-1] + 2) for pixels in (rows, columns))
         u, v = layer.coordinates(time, self.size, *padded)
         level = layer.outline(u, v)
@@ -147,7 +152,7 @@ class Scene:
         distance = level[1:-1, 1:-1] / slope  # pixels to the outline, to first order
         facing = (right + down) / slope  # above 0 where the outline faces the lower right
 
-        # As if the edge were rounded and lit from the upper left.
+        # Shade as if the edge were rounded and lit from the upper left.
         edge = np.exp(np.minimum(level[1:-1, 1:-1], 0) / 0.12)
         shade = 1 - edge * (0.12 + 0.2 * facing)
         shadow = np.clip(0.5 - (distance - fall * facing) / (3 * fall), 0, 1)
@@ -161,12 +166,12 @@ class Scene:
 
 
 def seeded_generator(purpose: str, *seed: int) -> np.random.Generator:
-    # The purpose goes first: (1, 2) and (1, 2, 0) alone would seed the same numbers.
+    # Without the purpose in front, (1, 2) and (1, 2, 0) would seed the same numbers.
     return np.random.Generator(np.random.PCG64([zlib.crc32(purpose.encode()), *seed]))
 
 
 def _spline(points: np.ndarray, time: float) -> np.ndarray:
-    """The Catmull-Rom spline through `points [K, D]` at `time` in [0, 1]: `[D]`."""
+    """Interpolates `points [K, D]` by a Catmull-Rom spline at `time` in [0, 1]: `[D]`."""
     points = np.asarray(points, np.float64)
     if len(points) == 1:
         return points[0]
@@ -179,14 +184,20 @@ def _spline(points: np.ndarray, time: float) -> np.ndarray:
 
 
 def _sample(layer: Layer, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The texture's colours at (u, v) `[R, C]`: float32 `[R, C, 3]`."""
+    """Reads the texture's colours at (u, v) `[R, C]`: float32 `[R, C, 3]`."""
     columns, rows = ((layer.density * x).astype(np.float32) for x in (u, v))
     linear, wrap = cv2.INTER_LINEAR, cv2.BORDER_WRAP
     return cv2.remap(layer.texture, columns, rows, linear, borderMode=wrap).astype(np.float32)
 
 
+# Outlines. Each is negative inside and changes by about 1 in a unit across its edge.
+
+
 def _polar(*harmonics: tuple[int, float, float]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Radius 0.9 + sum of amplitude * cos(n * angle + phase) over (n, amplitude, phase)."""
+    """Makes the outline of a radius that depends on the angle.
+
+    The radius is 0.9 + the sum of amplitude * cos(n * angle + phase) over (n, amplitude, phase).
+    """
 
     def outline(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         angle = np.arctan2(v, u)
@@ -213,7 +224,7 @@ def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _leaf(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    # Where two discs of radius 1.4 overlap.
+    # The overlap of two discs of radius 1.4.
     return np.maximum(np.hypot(u, v - 0.85), np.hypot(u, v + 0.85)) - 1.4
 
 
@@ -253,8 +264,11 @@ OUTLINES = {
 }
 
 
+# Textures: a pattern in [0, 1] of a few dozen pixels a period, whose values become colours.
+
+
 def _noise(generator: np.random.Generator, size: int, low: float, high: float) -> np.ndarray:
-    """Periodic noise `[size, size]` of variance 1, wavelengths from size / high to size / low."""
+    """Draws periodic noise `[size, size]` of variance 1 with `low` to `high` waves a side."""
     spectrum = np.fft.rfft2(generator.standard_normal((size, size)))
     frequency = np.hypot(
         np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size)[None]
@@ -265,7 +279,7 @@ def _noise(generator: np.random.Generator, size: int, low: float, high: float) -
 
 
 def _cells(generator: np.random.Generator, size: int, across: int) -> np.ndarray:
-    """Stones with dark joints, each of its own grey: Voronoi cells of a grid of shaken points."""
+    """Draws stones of different grey with dark joints: Voronoi cells of a grid of shaken points."""
     points = generator.random((across, across, 3))
     position = np.arange(size) * across / size
     cell = position.astype(int)
@@ -308,7 +322,7 @@ def _pattern(kind: str, generator: np.random.Generator, size: int) -> np.ndarray
 def draw_texture(
     kind: str, colours: tuple[tuple[int, int, int], ...], generator: np.random.Generator, size: int
 ) -> np.ndarray:
-    """A periodic texture, uint8 RGB `[size, size, 3]`; no two places in it are quite alike."""
+    """Draws a periodic texture, uint8 RGB `[size, size, 3]`; no two places are quite alike."""
     value = np.clip(_pattern(kind, generator, size), 0, 1) * (len(colours) - 1)
     channels = [np.interp(value, np.arange(len(colours)), channel) for channel in zip(*colours)]
     grain = 1 + 0.09 * _noise(generator, size, size / 32, size / 5)

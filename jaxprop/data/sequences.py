@@ -1,4 +1,4 @@
-"""What a labelled sequence is, whichever benchmark it comes from."""
+"""The interface of labelled sequences: all benchmarks' readers return these dataclasses."""
 
 import dataclasses
 import functools
@@ -14,23 +14,23 @@ _NAME_BYTES = 200  # File systems allow 255; results add a suffix to a name.
 
 
 class DataError(Exception):
-    """A sequence that cannot be used; the message names the file."""
+    """Data that cannot be used; the message names the file."""
 
 
 class NoListError(DataError):
-    """A split without its list of sequences; the message names the file that would hold it."""
+    """The list of a split's sequences is missing; the message names the file that would hold it."""
 
 
 def check_name(name: str, where: str | os.PathLike, parts: int | None = 1) -> str:
-    """Refuses a name that could lead out of the folder in which it is looked up or written.
+    """Checks that a name does not lead out of the folder in which it is looked up or written.
 
     Names of sequences come from lists, annotations and flags, and become paths of data and of
     results. Every reader calls this before it opens anything.
 
     Args:
       name: of a sequence, as the list has it.
-      where: the list or flag that has the name, for the message.
-      parts: how many parts, joined by '/', the name must have; None for any number.
+      where: the list or flag from which the name comes, for the message.
+      parts: the number of parts, joined by '/', that the name must have; None for any number.
 
     Returns:
       The name.
@@ -61,9 +61,9 @@ def check_name(name: str, where: str | os.PathLike, parts: int | None = 1) -> st
 
 
 def identity_of(paths: Iterable[str | os.PathLike]) -> Callable[[], str]:
-    """A function that gives the SHA-256 of files, see `jaxprop.files.digest`, and keeps it.
+    """Makes a function that computes the digest of files once, see `jaxprop.files.digest`.
 
-    The function raises DataError where a file can't be read.
+    The function raises DataError if a file can't be read.
     """
     paths = tuple(paths)
 
@@ -78,7 +78,7 @@ def identity_of(paths: Iterable[str | os.PathLike]) -> Callable[[], str]:
 
 
 def no_files() -> str:
-    """The identity of a sequence that is made, not read."""
+    """Returns '', the identity of a sequence that is drawn by code and not read from files."""
     return ''
 
 
@@ -90,15 +90,17 @@ class LabelledSequence:
       name: of the sequence, as its benchmark calls it.
       num_frames: T; frames are read by their index 0 ... T - 1.
       size: (height, width) of frames and labels, in pixels.
-      read_frame: index -> uint8 RGB `[H, W, 3]`; raises DataError.
-      read_label: index -> int32 ids `[H, W]`, 0 for background; None where the frame is not
-        annotated. Frame 0 always is. Raises DataError.
-      frame_names: what each frame's result is saved under, without extension: '00000', ...
-      palette: uint8 `[256, 3]`, the colours results are saved with; None for the DAVIS palette.
-      classes: for each frame, id -> class, where ids are instances of classes (VIP); else None.
-      identity: () -> a digest of all files that the sequence is read from, see `identity_of`; ''
-        where it is made, not read. Raises DataError.
-      notes: sentences on how its files were understood, for whoever uses it.
+      read_frame: a function from a frame's index to uint8 RGB `[H, W, 3]`; it raises DataError.
+      read_label: a function from a frame's index to int32 ids `[H, W]`, 0 for background; or to
+        None if the frame is not annotated. Frame 0 always is. It raises DataError.
+      frame_names: the name under which each frame's result is saved, without extension: '00000',
+        ...
+      palette: uint8 `[256, 3]`, the colours of saved results; None for the DAVIS palette.
+      classes: for each frame, the class of each id, if ids are instances of classes (VIP); else
+        None.
+      identity: a function without arguments. It returns a digest of all files of the sequence, see
+        `identity_of`, or '' if the sequence is drawn by code. It raises DataError.
+      notes: sentences on how its files were understood, for its user.
     """
 
     name: str
@@ -114,15 +116,15 @@ class LabelledSequence:
 
 
 def compact(ids: np.ndarray) -> np.ndarray:
-    """The ids in the smallest integer type that holds them."""
+    """Converts ids to the smallest integer type that holds them."""
     return ids.astype(np.result_type(*map(np.min_scalar_type, (ids.min(), ids.max()))))
 
 
 def davis_palette() -> np.ndarray:
-    """The colours of object ids in DAVIS and PASCAL VOC.
+    """Makes the palette of DAVIS and PASCAL VOC: the colour of each object id.
 
     Bit 3 b + c of the id is bit 7 - b of channel c, so that ids near each other look different.
-    (The palette inside DAVIS' own files has 191 in place of 192, and greys from id 22 on.)
+    (The palette inside DAVIS's own files has 191 in place of 192, and greys from id 22 on.)
 
     Returns:
       uint8 RGB `[256, 3]`; black, dark red, dark green, ...
@@ -139,19 +141,19 @@ def davis_palette() -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KeypointSequence:
-    """A video, read one frame at a time, and where the joints of its subject are.
+    """A video, read one frame at a time, and the positions of its subject's joints.
 
     Attributes:
       name: of the sequence, as its benchmark calls it.
       num_frames: T; frames are read by their index 0 ... T - 1.
       size: (height, width) of the frames, in pixels.
-      read_frame: index -> uint8 RGB `[H, W, 3]`; raises DataError.
-      positions: float64 `[T, J, 2]` (x, y) in pixels, whole numbers at the centres of pixels from
-        0; they may lie outside the frame. NaN where a joint is not seen or a frame not annotated.
-        Frame 0 always is.
-      scales: float64 `[T]`: the length in pixels that distances are measured by, NaN where the
-        frame is not annotated; None where the joints themselves give it (JHMDB).
-      frame_names: what each frame's result is saved under, without extension.
+      read_frame: a function from a frame's index to uint8 RGB `[H, W, 3]`; it raises DataError.
+      positions: float64 `[T, J, 2]` (x, y) in pixels; the centres of pixels are whole numbers from
+        0 on. Joints may lie outside the frame. They are NaN if they are not seen, or if the frame
+        is not annotated. Frame 0 always is.
+      scales: float64 `[T]`: the length in pixels by which distances are divided in scoring, NaN if
+        the frame is not annotated; None if scoring takes it from the joints themselves (JHMDB).
+      frame_names: the name under which each frame's result is saved, without extension.
       joint_names: of the J joints.
       identity: as of a `LabelledSequence`.
     """

@@ -1,8 +1,8 @@
 """Labelled sequences drawn by code: textured objects whose masks are known exactly.
 
 A scene is a stack of layers. A layer is an outline and a periodic texture in coordinates of its
-own, carried into the frame by a smooth motion (position, size, rotation) and a smooth deformation;
-the background is a layer without an outline. The id of a pixel is that of the topmost layer whose
+own. A smooth motion (position, size, rotation) and a smooth deformation carry it into the frame.
+The background is a layer without an outline. The id of a pixel is that of the topmost layer whose
 outline holds the pixel's centre, so no drawing or rounding enters the labels.
 """
 
@@ -25,25 +25,25 @@ def synthetic_sequences(
     num_objects: int | None = None,
     seed: int = 0,
 ) -> list[LabelledSequence]:
-    """A small benchmark with exact ground truth, drawn frame by frame when it is read.
+    """Makes a small benchmark with exact ground truth, drawn frame by frame when it is read.
 
-    The scenarios follow each other and start again after the last with other pictures:
+    The scenarios follow each other, and start again after the last with other pictures:
 
         crossing         paths cross; a small object passes behind a large one
-        spin-and-grow    rotation and change of size; what grows covers another
+        spin-and-grow    rotation and change of size; a growing object covers another
         wobble           jelly: outline and texture deform
         hide-and-return  one object leaves the frame, one goes behind a post
         camouflage       objects with the background's pattern and colours; the camera zooms
         shoal            lookalikes swim past each other and below a lily pad
 
     Objects are textured, deform, and overlap in a fixed order: the higher id is in front. In each
-    sequence at least one object vanishes, or all but, and comes back. The background moves, the
-    light changes a little, and there is sensor noise. All objects are seen in frame 0.
+    sequence at least one object vanishes completely or almost, and comes back. The background
+    moves, the light changes a little, and there is sensor noise. All objects are seen in frame 0.
 
     Args:
-      num_sequences: how many. Sequence i is the same whatever their number.
-      num_frames: T. The same motion is spread over them: with 24, an object moves by about 3 %
-        of the frame's width from one to the next.
+      num_sequences: the number of sequences. Sequence i is the same whatever their number.
+      num_frames: T. The same motion is spread over all frames: with 24, an object moves by about
+        3 % of the frame's width from one to the next.
       size: (height, width) in pixels.
       num_objects: 2 to 4 in each sequence; None for each scenario's own number.
       seed: of everything random, 0 or more. The same seed gives the same pictures.
@@ -91,13 +91,7 @@ def _read_label(scene: Callable[[], Scene], index: int) -> np.ndarray:
     return scene().label(index)
 
 
-# Outlines. Each is negative inside and changes by about 1 in a unit across its edge.
-
-
-# Textures: a pattern in [0, 1] of a few dozen pixels a period, whose values become colours.
-
-
-# Pattern and colours, from dark to light.
+# Sceneries: the pattern of a background, and its colours from dark to light.
 _SCENERIES = {
     'meadow': ('terrain', ((34, 60, 34), (70, 104, 46), (122, 146, 68), (182, 184, 108))),
     'sand': ('terrain', ((118, 88, 62), (172, 138, 98), (208, 180, 136), (234, 216, 182))),
@@ -125,9 +119,10 @@ _PATTERNS_AT_RANDOM = ('stripes', 'checks', 'dots', 'blotches', 'cells')
 class _Actor:
     """An object of a scenario.
 
-    `path` and `wobble` are those of `Layer`, but a random angle is added to the rotation, unless
-    the actor `heads` along its path, whose rotation follows, and the phase of the wobble is random.
-    A pattern or coat of None is drawn at random; the coat 'scenery' is the background's colours.
+    `path` and `wobble` are those of `Layer`, with two differences: the phase of the wobble is
+    random, and an angle is added to the rotation. For an actor that `heads` along its path this is
+    the path's direction, else a random angle. A pattern or coat of None is drawn at random;
+    'scenery' is the background's pattern, or its colours.
     """
 
     outline: str
@@ -140,10 +135,10 @@ class _Actor:
 
 @dataclasses.dataclass(frozen=True)
 class _Scenario:
-    """Four actors from back to front; the first two make what the scenario is named for.
+    """Four actors from back to front; the first two do what the scenario's name says.
 
-    `screen` is an outline, pattern, coat and a row of a path: something that is no object and
-    stands on the background in front of the first actor, at that place halfway through the video.
+    `screen` is something that is no object and stands on the background in front of the first
+    actor: its outline, pattern, coat, and one row of a path, its place halfway through the video.
     With a screen, the camera only pans.
     """
 
@@ -436,7 +431,7 @@ _SCENARIOS = {
 def _build_scene(
     index: int, num_frames: int, size: tuple[int, int], num_objects: int | None, seed: int
 ) -> Scene:
-    """The scene of sequence `index`: its scenario, with what is drawn at random."""
+    """Makes the scene of sequence `index`: its scenario, with random colours, places and flips."""
     scenario = list(_SCENARIOS.values())[index % len(_SCENARIOS)]
     draw = seeded_generator('scene', seed, index)
     pattern, colours = _SCENERIES[_scenery(index, seed)]
@@ -463,21 +458,24 @@ def _build_scene(
             outline, kind, coat, place = scenario.screen
             texture = draw_texture(kind, _COATS[coat], draw, 256)
             path = place + (camera - camera[1]) * [1, 1, 0, 0]
-            # As fine as the background's, whatever its size.
+            # The texture is as fine as the background's, whatever the size of the screen.
             density = 64 * place[2] / camera[0, 2]
             layers.append(Layer(0, OUTLINES[outline], texture, path, density=density))
     return Scene(tuple(layers), num_frames, size, flips, 0.08, 2.5, (seed, index))
 
 
 def _scenery(index: int, seed: int) -> str:
-    """Sequence `index`'s key of _SCENERIES: the pond for the shoal; no two alike in one turn."""
+    """Chooses the key of _SCENERIES for sequence `index`.
+
+    The shoal has the pond. Within one turn of the scenarios no two are alike.
+    """
     turn, place = divmod(index, len(_SCENARIOS))
     names = [name for name in _SCENERIES if name != 'pond']
     return [*seeded_generator('scenery', seed, turn).permutation(names), 'pond'][place]
 
 
 def _headings(path: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The direction of a path at each of its points, in turns, in a frame of `size`: `[K]`."""
+    """Computes a path's direction at each point, in turns, in a frame of `size`: `[K]`."""
     ends = np.concatenate([2 * path[:1] - path[1:2], path, 2 * path[-1:] - path[-2:-1]])
     along = (ends[2:] - ends[:-2])[:, :2] * [size[1], size[0]]
     return np.unwrap(np.arctan2(along[:, 1], along[:, 0])) / (2 * np.pi)

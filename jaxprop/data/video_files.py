@@ -1,4 +1,4 @@
-"""Videos as they come: folders of frames and video files, read one frame at a time."""
+"""Reads videos one frame at a time, from folders of frames and video files, and writes files."""
 
 import contextlib
 import dataclasses
@@ -22,28 +22,32 @@ from jaxprop.data.image_formats import MAX_PIXELS
 from jaxprop.data.sequences import DataError, LabelledSequence, identity_of
 from jaxprop.files import replacing
 
-# FFmpeg's readers of MP4 and MOV, Matroska and WebM, AVI, and MPEG's three. The others, about 350,
-# have playlists among them, which name files and addresses for FFmpeg to open.
+# FFmpeg's readers of MP4 and MOV, Matroska and WebM, AVI, and MPEG's three. FFmpeg has about 350
+# others; some of them read playlists, which name files and addresses for FFmpeg to open.
 CONTAINERS = ('mov', 'mp4', 'matroska', 'webm', 'avi', 'mpeg', 'mpegts', 'mpegvideo')
-# Titles and the like may be in any encoding. PyAV 19 decodes them when they are asked for.
+# Titles and other metadata may be in any encoding. From version 19 on PyAV decodes them only when
+# they are asked for; before, it must not fail on them.
 _METADATA = {'metadata_errors': 'replace'} if int(av.__version__.partition('.')[0]) < 19 else {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """Frames in order, of which one at a time is held in memory.
+    """A video; one frame at a time is held in memory.
 
     Attributes:
       path: of the folder or the file.
-      name: its name, without its suffix.
-      num_frames: how many frames there are.
+      name: the name of the folder, or that of the file without its suffix.
+      num_frames: the number of frames.
       size: (height, width) of every frame in pixels.
-      frame_names: one a frame: an image's file name without suffix, or the frame's number.
-      frames_per_second: of a file; None where it does not say, and for a folder.
-      read_frame: t -> uint8 RGB `[H, W, 3]`. A file is decoded forwards from the last frame read,
-        and from its start again for an earlier one. Raises DataError.
-      iterate: () -> all frames in order, each call with a decoder of its own. Raises DataError.
-      files: that the frames are read from.
+      frame_names: a name for each frame: an image's file name without suffix, or the frame's
+        number.
+      frames_per_second: of a file; None for a folder, and for a file that does not say.
+      read_frame: a function from a frame's index to uint8 RGB `[H, W, 3]`. A file is decoded
+        forwards from the last frame read, and from its start again for an earlier one. It raises
+        DataError.
+      iterate: a function that returns an iterator over all frames in order; each call has a decoder
+        of its own. The iterator raises DataError.
+      files: the files from which the frames are read.
     """
 
     path: pathlib.Path
@@ -60,13 +64,15 @@ class Video:
 def open_video(path: str | os.PathLike) -> Video:
     """Opens a folder of frames (JPEG, PNG, in natural order) or a video file.
 
-    A file is decoded once to count its frames, which headers often have wrong, and to find damage
-    now rather than in the middle of the work. Its rotation, as telephones record it, is applied.
+    A file is decoded once to count its frames, since headers often have a wrong number, and to find
+    damage now rather than in the middle of the work. A rotation in the file, such as telephones
+    record, is applied.
 
     Raises:
-      DataError: naming the file: missing, no video of a kind that `open_container` reads, damaged,
-        without frames, or with frames of different sizes (in a folder: when such a frame is read);
-        two frames of a folder whose names differ in their suffixes alone.
+      DataError: the file or folder is missing, damaged, without frames, or no video of a kind that
+        `open_container` reads; frames have different sizes (in a folder the error comes when such a
+        frame is read); two frames of a folder have names that differ in their suffixes alone. The
+        message names the file.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -81,15 +87,17 @@ def video_sequence(
     first_mask_path: str | os.PathLike,
     name: str | None = None,
 ) -> LabelledSequence:
-    """A video, see `open_video`, with a mask for its first frame, see `read_drawn_mask`.
+    """Makes a labelled sequence of a video and a mask of its first frame.
+
+    `open_video` opens the video, `jaxprop.data.drawn_masks.read_drawn_mask` the mask.
 
     Args:
-      path: a folder of frames or a video file, or what `open_video` made of it.
+      path: a folder of frames or a video file, or the `Video` that `open_video` returned for it.
       first_mask_path: of the mask.
-      name: of the sequence; the folder's or the file's where None.
+      name: of the sequence; None takes the name of the folder or the file.
 
     Raises:
-      DataError: naming the file: as `open_video` and `read_drawn_mask`.
+      DataError: an error of `open_video` or `read_drawn_mask`; the message names the file.
     """
     video = path if isinstance(path, Video) else open_video(path)
     mask = read_drawn_mask(first_mask_path, video.size)
@@ -109,9 +117,9 @@ def video_sequence(
 def write_video(
     path: str | os.PathLike, frames: Iterable[np.ndarray], frames_per_second: float = 24
 ) -> None:
-    """Writes frames as they come to a video file: H.264, or MPEG-4 where that is not built in.
+    """Writes frames to a video file one by one: H.264, or MPEG-4 if H.264 is not available.
 
-    These codecs want even sides: an odd side grows by a copy of its last row or column.
+    These codecs need even sides: an odd side grows by a copy of its last row or column.
 
     Args:
       path: of the file; its suffix (.mp4, .mkv, .avi ...) says the container.
@@ -119,7 +127,8 @@ def write_video(
       frames_per_second: of the video.
 
     Raises:
-      ValueError: there is no frame, one is not like that, or the suffix names no container.
+      ValueError: there is no frame, a frame has another type or size, or the suffix names no
+        container.
     """
     codec = 'libx264' if 'libx264' in av.codecs_available else 'mpeg4'
     quality = {'crf': '18'} if codec == 'libx264' else {'qmin': '2', 'qmax': '4'}
@@ -202,14 +211,16 @@ def _open_file(path: pathlib.Path) -> Video:
 
 
 class _ForwardReader:
-    """Frame t of a file, decoding forwards, and from the start for an earlier t than the last."""
+    """Reads frame t of a file: decodes forwards, and from the start again for an earlier frame."""
 
     def __init__(self, path: pathlib.Path, num_frames: int) -> None:
         self._path = path
         self._num_frames = num_frames
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._latest: av.VideoFrame | None = None
-        self._position = num_frames  # of the latest frame; as if past the end before the first
+        # The index of the latest frame. Before the first call it is past the end, so that the
+        # decoder starts.
+        self._position = num_frames
 
     def __call__(self, index: int) -> np.ndarray:
         if not 0 <= index < self._num_frames:
@@ -228,25 +239,25 @@ def open_container(
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Opens a video file and its first video stream.
 
-    The file is local, whatever its name looks like, its container one of `CONTAINERS`, and no other
-    file is opened for it.
+    The path is always taken for a local file, also if it looks like an address. The container must
+    be one of `CONTAINERS`, and FFmpeg opens no other file for it.
 
     Args:
       path: of the file.
-      strict: the decoder ends with an error where data is corrupt, rather than to show what it can
-        and to note the error in a log. It must read from the start: the first frames after a key
-        frame may refer to frames before it, whose lack is an error too.
+      strict: whether the decoder stops with an error at corrupt data; if not, it shows what it can
+        and notes the error in a log. A strict decoder must read from the start: the first frames
+        after a key frame may refer to frames before it, and their absence is an error too.
 
     Raises:
-      DataError: naming the file: it is missing or of another kind, holds no video that can be
-        decoded, or FFmpeg raises an error in the block.
+      DataError: the file is missing, of another kind, or holds no video that can be decoded, or
+        FFmpeg raises an error in the `with` block; the message names the file.
     """
     path = pathlib.Path(path)
     if not path.is_file():  # Reading a pipe or a device would never end.
         raise DataError(f'{path}: there is no such file, or it is no regular one')
     options = {'protocol_whitelist': 'file', 'format_whitelist': ','.join(CONTAINERS)}
     try:
-        # Without 'file:' a name such as 12:30.mp4 is taken for an address.
+        # Without 'file:' FFmpeg takes a name such as 12:30.mp4 for an address.
         with av.open(f'file:{path.absolute()}', options=options, **_METADATA) as container:
             if not container.streams.video:
                 raise DataError(f'{path}: holds no video')
@@ -267,7 +278,7 @@ def open_container(
 def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
     num_frames = num_packets = 0
     with open_container(path) as (container, stream):
-        # Frames decoded in several threads at once are not always marked as corrupt.
+        # Decode one frame at a time: of frames decoded at once, corrupt ones are not always marked.
         stream.thread_type = 'SLICE'
         try:
             for packet in container.demux(stream):
@@ -281,8 +292,8 @@ def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
             raise DataError(
                 f'{path}: cannot be decoded from frame {num_frames} on: {error}'
             ) from error
-        # A file cut short may decode without an error. MP4's index knows; the counts in other
-        # containers' headers are too often wrong.
+        # A file that is cut short may decode without an error. In MP4 the index has the number of
+        # frames; the numbers in other containers' headers are too often wrong.
         if 'mp4' in container.format.name and num_packets < stream.frames:
             raise DataError(
                 f'{path}: is cut short: {num_packets} of {stream.frames} frames are there'
@@ -290,7 +301,7 @@ def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
 
 
 def to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame as uint8 RGB `[H, W, 3]`, turned as its rotation says."""
+    """Converts a decoded frame to uint8 RGB `[H, W, 3]`, and applies its rotation."""
     image = frame.to_ndarray(format='rgb24')
     turns = round(frame.rotation / 90) % 4  # The rotation is in degrees, counterclockwise.
     return np.ascontiguousarray(np.rot90(image, turns))

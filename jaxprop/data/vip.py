@@ -1,4 +1,4 @@
-"""VIP on disk: parts and instances of people in every 25th frame of videos, in the official layout.
+"""Reads VIP: parts and instances of people in every 25th frame of videos, in the official layout.
 
     root/lists/val_videos.txt                            one video a line: videos1
     root/Images/VIDEO/000000000001.jpg ...               the annotated frames alone
@@ -55,10 +55,10 @@ ANNOTATIONS = {'category': 'Category_ids', 'instance': 'Instance_ids'}
 
 
 def vip_names(root: str | os.PathLike, split: str = 'val') -> tuple[str, ...]:
-    """The videos of a split, in the order of `root`/lists/{split}_videos.txt: 50 in 'val'.
+    """Lists the videos of a split, in the order of `root`/lists/{split}_videos.txt: 50 in 'val'.
 
     Raises:
-      DataError: the list is missing or empty, or a name in it is refused by `check_name`.
+      DataError: the list is missing or empty, or `check_name` refuses a name in it.
     """
     path = pathlib.Path(root) / 'lists' / f'{split}_videos.txt'
     if not path.is_file():
@@ -74,18 +74,19 @@ def vip_sequence(
 ) -> LabelledSequence:
     """Opens one video after checking every file of it; pixels are decoded when they are read.
 
-    Its frames are the annotated ones, which are 25 apart in the video. Labels are given as the
-    files have them, 255 too, which the measures leave out where it is no class.
+    The sequence has the annotated frames alone, which are 25 apart in the video. Labels have the
+    values of the files, also 255. The measures leave out pixels whose true value is no class.
 
     Args:
       root: the folder VIP_Fine.
       name: of the video.
-      annotation: 'category': labels are classes, see `CLASS_NAMES`; 'instance': they are ids of
-        one part of one person each, whose classes are those of `vip_instance_classes`.
+      annotation: 'category': labels are classes, see `CLASS_NAMES`; 'instance': a label is the id
+        of one part of one person, and `vip_instance_classes` has its class.
 
     Raises:
-      DataError: naming the file: a missing folder, a frame without its annotation, an image that
-        is damaged or of another size than the first frame; as `vip_instance_classes`.
+      DataError: a folder is missing; a frame has no annotation; an image is damaged, or of another
+        size than the first frame; or an error of `vip_instance_classes`. The message names the
+        file.
       ValueError: another annotation.
     """
     frames, masks = _paths(root, name, annotation, '.png')
@@ -103,11 +104,11 @@ def vip_sequence(
 
 
 def vip_instance_classes(root: str | os.PathLike, name: str) -> tuple[dict[int, int], ...]:
-    """For each frame of the video `name` in `root`: id of an instance -> its class.
+    """Reads the class of each instance's id, for each frame of the video `name` in `root`.
 
     Raises:
-      DataError: naming the file: it is missing, or a line of it is not 'ID CLASS' with a class
-        from 0 to 19.
+      DataError: a file is missing, or a line of it is not 'ID CLASS' with a class from 0 to 19; the
+        message names the file.
     """
     _, paths = _paths(root, name, 'instance', '.txt')
     return tuple(_read_classes(path) for path in paths)
@@ -116,8 +117,9 @@ def vip_instance_classes(root: str | os.PathLike, name: str) -> tuple[dict[int, 
 def resize_ids(ids: np.ndarray, size: tuple[int, int], method: str = 'nearest') -> np.ndarray:
     """Resizes the ids of a first frame to the network's input, before they are made one-hot.
 
-    CRW's released evaluation of VIP, in square frames of 560 pixels, means to take the nearest
-    pixel but interpolates: on the borders of parts it mixes ids into others. That is 'bilinear'.
+    CRW's released evaluation of VIP, in square frames of 560 pixels, should take the nearest pixel
+    but interpolates: on the borders of parts, mixtures of two ids become other ids. The method
+    'bilinear' does the same.
 
     Args:
       ids: integers `[H, W]` from 0 to 255.
@@ -148,7 +150,7 @@ def resize_ids(ids: np.ndarray, size: tuple[int, int], method: str = 'nearest') 
 def _paths(
     root: str | os.PathLike, name: str, annotation: str, suffix: str
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """The frames of a video and their annotations."""
+    """Lists the paths of a video's frames and of their annotations."""
     if annotation not in ANNOTATIONS:
         raise ValueError(f'annotation is {annotation!r}; it must be one of {tuple(ANNOTATIONS)}')
     root = pathlib.Path(root)
@@ -163,7 +165,7 @@ def _paths(
 
 
 def _read_ids(path: pathlib.Path) -> np.ndarray:
-    """int32 `[H, W]`, the values of a grey or palette image, 0 to 255."""
+    """Reads the values of a grey or palette image, 0 to 255: int32 `[H, W]`."""
     with open_image(path) as image:
         values = np.array(image)
     if values.ndim != 2:

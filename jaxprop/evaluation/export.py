@@ -1,4 +1,4 @@
-"""Writes the features of a video to a file, as `FolderFeatures` reads them."""
+"""Writes the features of a video to a file that `FolderFeatures` can read."""
 
 import io
 import json
@@ -25,17 +25,17 @@ def export_video(
 
     Args:
       source: of the features.
-      video, frames: as `FeatureSource.open` takes them, the number of frames being known.
+      video, frames: as `FeatureSource.open` takes them; the video's number of frames must be known.
       path: of the file, .npy or .safetensors, which is written by `jaxprop.files.replacing`.
       dtype: 'float32' or 'float16'.
 
     Returns:
-      What `FolderFeatures` needs to know of the array besides: 'num_frames' and 'size' of the
-      video, 'shape' of the array, 'seen', 'cell' and 'spans', see `FeatureSource`.
+      The facts that `FolderFeatures` needs beside the array: 'num_frames' and 'size' of the video,
+      'shape' of the array, 'seen' and 'cell', see `Sizes`, and 'spans', see `OpenedVideo`.
 
     Raises:
-      DataError: of the source.
-      ValueError: features are not finite, or not in this dtype; the message names the video.
+      DataError: the source cannot read the video.
+      ValueError: features are not finite, or too large for this dtype; the message names the video.
     """
     sizes = source.sizes(video)
     opened = open_features(source, video, frames)
@@ -43,9 +43,10 @@ def export_video(
     num_maps = video.num_frames if spans is None else len(spans)
     shape, num_written = None, 0
     with files.replacing(path) as temporary, open(temporary, 'wb') as file:
-        # Written, not mapped: where a disk is full, writing to mapped memory kills the process.
+        # The file is not mapped to memory: if a disk is full, writing to mapped memory kills the
+        # process.
         for features in opened.arrays:
-            with np.errstate(over='ignore'):  # What float16 can't hold is found below.
+            with np.errstate(over='ignore'):  # Values too large for float16 are found below.
                 array = np.asarray(features, np.dtype(dtype).newbyteorder('<'))
             if not np.isfinite(array).all():
                 beyond = ', or beyond float16: say --dtype=float32' if dtype == 'float16' else ''
@@ -70,7 +71,7 @@ def export_video(
 
 
 def _header(suffix, shape, dtype):
-    """The bytes before an array in a file: these containers begin with them."""
+    """Makes the bytes with which these containers begin, before the array's values."""
     if suffix == '.npy':
         stream = io.BytesIO()
         described = {'descr': dtype.str, 'fortran_order': False, 'shape': shape}

@@ -1,4 +1,4 @@
-"""Where the features of videos come from: the sources, and how a network computes them.
+"""The interface of feature sources, and the source that computes features by a network.
 
 Shapes: D devices, B frames in one call of the network, h, w pixels of its input, H, W cells.
 """
@@ -20,7 +20,7 @@ from jaxprop.evaluation.targets import Sizes
 from jaxprop.keypoints import cell_size
 from jaxprop.models import estimate_batch_statistics
 
-# Frames from which an untrained network's batch statistics are taken, evenly over the video.
+# The batch statistics of an untrained network are those of so many frames, evenly over the video.
 _STATISTICS_FRAMES = 8
 
 
@@ -33,15 +33,15 @@ _estimate_statistics = jax.jit(
 
 
 class OpenedVideo(NamedTuple):
-    """A video as a source opens it.
+    """A video as a source opens it: its features, or the frames of which a network computes them.
 
     Attributes:
-      arrays: in order: features `[H, W, C]`, or, of a source with a network, frames as
-        `jaxprop.color.network_input` takes them. Raises DataError.
-      variables: of the network, in place of its own; None for these.
-      spans: how many frames each array stands for, the first of them frame 0; None: one each. They
-        sum to the number of frames. Where that is not known they go on, and the last array stands
-        for the frames that are left.
+      arrays: an iterator over features `[H, W, C]` in order of time. If the source has a network,
+        they are frames instead, as `jaxprop.color.network_input` takes them. It raises DataError.
+      variables: of the network, in place of its own; None takes its own.
+      spans: the number of frames for which each array stands, from frame 0 on; None if each stands
+        for one. They sum to the number of frames. If that is not known, the spans do not end, and
+        the last array stands for the frames that are left.
     """
 
     arrays: Iterator[np.ndarray]
@@ -50,18 +50,21 @@ class OpenedVideo(NamedTuple):
 
 
 class FeatureSource(Protocol):
-    """Where the features of videos come from.
+    """A source of the features of videos.
 
-    A video, to a source, has name, size (height, width), num_frames (None: not known), and, where
-    the number is known, read_frame.
+    A source uses these attributes of a video: name, size (height, width), num_frames (None if it is
+    not known), and read_frame if num_frames is known.
 
     Attributes:
-      network: applied on the devices to the arrays of an opened video; None: these are features.
-      color: what the network sees of them, see `jaxprop.color.network_input`.
-      description: the identity of the source, recorded in every output, with 'name'.
-      trained: False: outputs say that the features come from random weights.
-      warnings: what every output says of the source, such as settings that differ from a card.
-      batch: how many arrays are read, and features of frames computed, at a time.
+      network: the network that is applied, on the devices, to the arrays of an opened video; None
+        if these are features.
+      color: the colours that the network sees, see `jaxprop.color.network_input`.
+      description: the identity of the source with its 'name', recorded in every output.
+      trained: whether the weights are trained; if not, outputs say that they are random.
+      warnings: sentences about the source for every output, such as settings that differ from a
+        card.
+      batch: the number of arrays that are read, and of frames whose features are computed, at a
+        time.
     """
 
     network: Network | None
@@ -72,21 +75,21 @@ class FeatureSource(Protocol):
     batch: int
 
     def settings(self) -> dict[str, Any]:
-        """What is recorded beside the description, by the names of sections."""
+        """Returns the settings that are recorded beside the description, by config sections."""
 
     def sizes(self, video: Any) -> Sizes:
-        """The sizes of a video's frames, as they are seen, and of its features. Raises DataError.
+        """Returns the sizes of a video's frames, of the network's input and of the features.
 
-        It reads no frame.
+        It reads no frame. It raises DataError.
         """
 
     def open(self, video: Any, frames: Iterator[np.ndarray]) -> OpenedVideo:
-        """Opens a video. Raises DataError.
+        """Opens a video. It raises DataError.
 
         Args:
-          video: whose features are wanted.
-          frames: its frames, uint8 RGB `[h, w, 3]`, in order. A source that needs them reads them
-            as its arrays are asked for, `batch` at a time, and holds no others.
+          video: the video.
+          frames: an iterator over its frames, uint8 RGB `[h, w, 3]`, in order. A source that needs
+            frames reads them only when its arrays are asked for, and holds at most `batch`.
         """
 
 
@@ -95,10 +98,10 @@ class NetworkFeatures:
     """The features of a network: the `FeatureSource` that configs describe.
 
     Attributes:
-      network: with its variables.
-      input: the frames' size in the network.
-      color: what the network sees, see `jaxprop.color.network_input`.
-      batch: frames in one call of the network.
+      network: the network with its variables.
+      input: how frames are resized for the network.
+      color: the colours that the network sees, see `jaxprop.color.network_input`.
+      batch: the number of frames in one call of the network.
     """
 
     network: Network
@@ -157,11 +160,11 @@ class NetworkFeatures:
         return prepare_frame(frame, size, precision, lightness, interpolation)
 
     def variables(self, video: Any) -> Mapping[str, Any]:
-        """The network's variables; if it is untrained, with the batch statistics of this video.
+        """Returns the network's variables; if it is untrained, with this video's batch statistics.
 
         Args:
-          video: with num_frames and read_frame. The network's own variables are taken where the
-            number is None: frames that can be read once alone give no statistics beforehand.
+          video: with num_frames and read_frame. If num_frames is None, the network's own variables
+            are returned: frames that can be read only once give no statistics beforehand.
         """
         network = self.network
         is_whole = network.trained or 'batch_stats' not in network.variables
@@ -176,9 +179,10 @@ class NetworkFeatures:
 
 
 class KeptFeatures:
-    """The features of one video, computed when they are first asked for, and kept.
+    """A source that keeps the features of one video once another source has computed them.
 
-    A source that several evaluations of the same video can share, in threads and on any device.
+    Features are computed when they are first asked for. Several evaluations of the same video can
+    share the source, in threads and on any device.
     """
 
     network = None
@@ -208,7 +212,7 @@ class KeptFeatures:
             yield feature
 
     def _read_next(self):
-        # An iterator that has failed is at its end: whoever asks later is told of the failure.
+        # An iterator that has failed is at its end, so every later call raises the failure again.
         if self._failed is not None:
             raise self._failed
         try:
@@ -219,21 +223,21 @@ class KeptFeatures:
 
 
 def frames_of(video: Any) -> Iterator[np.ndarray]:
-    """The frames of a video by its read_frame, one at a time. Raises DataError."""
+    """Reads the frames of a video by its read_frame, one at a time. It raises DataError."""
     return (video.read_frame(index) for index in range(video.num_frames))
 
 
 def check_frame(frame: np.ndarray, size: tuple[int, int]) -> None:
-    """Raises ValueError where a frame has another (height, width) than its video."""
+    """Raises ValueError if a frame has another (height, width) than its video."""
     if frame.shape[:2] != tuple(size):
         raise ValueError(f'a frame is {frame.shape[:2]}, the label map {tuple(size)}')
 
 
 def cells_of(sizes: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
-    """(height, width) of a cell in pixels, where nothing but the features' grid tells it.
+    """Computes (height, width) of a cell in pixels from nothing but the features' grid.
 
-    A side is the whole number nearest to pixels / cells if so many pixels a cell give the grid,
-    the last cell being left out or cut; else it is pixels / cells.
+    A side is the whole number nearest to pixels / cells, if cells of this side give the grid when
+    an incomplete last cell is left out or kept. Else the side is pixels / cells.
 
     Args:
       sizes: (height, width) in pixels.
@@ -250,7 +254,7 @@ def cells_of(sizes: tuple[int, int], grid: tuple[int, int]) -> tuple[float, floa
 def open_features(source: FeatureSource, video: Any, frames: Iterator[np.ndarray]) -> OpenedVideo:
     """Opens a video of any source as features on the host, in float32 or the network's type.
 
-    Those of a network are computed on the first device, `source.batch` frames at a time.
+    A network's features are computed on the first device, `source.batch` frames at a time.
 
     Args:
       source: of the features.
@@ -272,10 +276,10 @@ def open_features(source: FeatureSource, video: Any, frames: Iterator[np.ndarray
 def compute_features(
     source: NetworkFeatures, frames: list[np.ndarray], variables: Mapping[str, Any]
 ) -> list[np.ndarray]:
-    """The features `[H, W, C]` of each frame, on the host.
+    """Computes the features `[H, W, C]` of each frame, and brings them to the host.
 
     Args:
-      source: of the network.
+      source: the source that has the network.
       frames: as the source prepares them, at most `source.batch`.
       variables: of the network `[1, ...]`, on the first device.
     """
@@ -286,25 +290,25 @@ def compute_features(
 
 
 def extract_each(model, color_space, variables, frames):
-    """The features `[H, W, C]` of each of the frames `[B, h, w, 3 or 1]`."""
+    """Computes the features `[H, W, C]` of each of the frames `[B, h, w, 3 or 1]`, as a tuple."""
     return tuple(extract_features(model, variables, frames, color_space=color_space))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'color_space'))
 def extract_features(model, variables, frames, *, color_space):
-    """Features `[B, H, W, C]` of frames `[B, h, w, 3 or 1]`, see `color.network_input`."""
+    """Computes features `[B, H, W, C]` of frames `[B, h, w, 3 or 1]` of `color.network_input`."""
     return model.apply(variables, color.network_input(frames, color_space))
 
 
 def stack(trees: list[Any]) -> Any:
-    """Trees of arrays as one tree of NumPy arrays `[D, ...]`."""
+    """Stacks trees of arrays to one tree of NumPy arrays `[D, ...]`."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(trees))
 
 
 def stack_frames(
     batches: Mapping[int, list[np.ndarray]], num_devices: int, count: int
 ) -> np.ndarray:
-    """Arrays of devices as one `[D, B, ...]`; zeros where a device has none.
+    """Stacks the arrays of devices to one `[D, B, ...]`; a device without arrays gets zeros.
 
     Args:
       batches: by the number of the device, at most `count` arrays each.
@@ -320,7 +324,7 @@ def stack_frames(
 
 @functools.lru_cache
 def _grid(model, size, color_space):
-    """(H, W) of a model's features, from shapes alone."""
+    """Computes (H, W) of a model's features from shapes alone."""
 
     def features(frames):
         inputs = color.network_input(frames, color_space)

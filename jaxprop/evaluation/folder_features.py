@@ -1,4 +1,4 @@
-"""Features that are read from a folder: an array for each video, whatever program has made them.
+"""The source that reads features from a folder: an array for each video, made by any program.
 
 Shapes: T frames of a video, T' feature maps that stand for them, H, W cells, C channels.
 """
@@ -24,10 +24,10 @@ from jaxprop.evaluation.targets import Sizes
 
 PREFIX = 'features:'
 SUFFIXES = ('.npy', '.npz', '.safetensors')
-# What `jaxprop export-features` says of the arrays of a folder.
+# The file in which `jaxprop export-features` describes the arrays of a folder.
 CARD = 'jaxprop-features.json'
 _DTYPES = ('float16', 'float32', 'bfloat16')
-# Cells may be unsquare where frames were made square, but not by more than this.
+# Cells may be unsquare if frames were resized to squares. A larger ratio of the sides is an error.
 _UNSQUARE = 3
 
 
@@ -36,19 +36,20 @@ class FolderFeatures:
 
     The array of the video NAME is FOLDER/NAME.npy, .npz or .safetensors, one array `[T', H, W, C]`
     in a file, in float16, float32 or (safetensors) bfloat16. A '/' in a video's name is a folder.
-    One frame at a time is read and brought to float32.
+    One frame at a time is read and converted to float32.
 
     T' is T or less. Map j stands for the frames t with floor(t T' / T) = j, the nearest ones in
-    time. Every video has a grid of its own. What `export-features` has written beside the arrays
-    says more: which frames a map stands for, and at what size they were seen.
+    time. Grids of videos may differ. If `export-features` wrote the folder, its file
+    jaxprop-features.json says more: for which frames a map stands, and at what size the network saw
+    them.
 
     Attributes:
       folder: of the arrays.
-      batch: how many maps are read at a time.
+      batch: the number of maps that are read at a time.
 
     Raises:
-      ValueError: there is no such folder, no array in it, or what `export-features` wrote there is
-        damaged. OSError: a file can't be read.
+      ValueError: there is no such folder, no array in it, or its jaxprop-features.json is damaged.
+      OSError: a file can't be read.
     """
 
     network, color = None, 'rgb'
@@ -59,7 +60,7 @@ class FolderFeatures:
         self.folder, self.batch = pathlib.Path(folder), batch
         self._channels: tuple[pathlib.Path, int] | None = None
         sha256 = folder_digest(folder)
-        # What is behind a linked folder is not among these: the digest doesn't tell of it.
+        # Files behind a linked folder are not among these, since the digest does not cover them.
         self._paths = set(files.files_in(self.folder, SUFFIXES))
         card = read_card(self.folder)
         self._known = card.get('videos', {})
@@ -95,13 +96,13 @@ class FolderFeatures:
         return OpenedVideo(_arrays(path, read), spans=spans)
 
     def _find(self, video):
-        """The path of a video's array, its shape, and a function that reads its frames."""
+        """Finds a video's array: its path, its shape, and a function that reads its frames."""
         if video.num_frames is None:
             raise ValueError(
                 f'{self.folder}: features are read for videos of known length: pass the video too'
             )
         check_name(video.name, self.folder, parts=None)
-        # A name may have dots.
+        # A name may have dots, so suffixes are appended as text.
         paths = [self.folder / f'{video.name}{suffix}' for suffix in SUFFIXES]
         found = [path for path in paths if path in self._paths]
         if len(found) != 1:
@@ -131,14 +132,16 @@ class FolderFeatures:
 
 
 def spans_of(num_maps: int, num_frames: int) -> list[int] | None:
-    """How many frames t each map j stands for: those with floor(t num_maps / num_frames) = j.
+    """Counts the frames for which each map stands, if nothing tells more than their numbers.
+
+    Map j stands for the frames t with floor(t num_maps / num_frames) = j.
 
     Args:
       num_maps: T', at most T.
       num_frames: T.
 
     Returns:
-      T' numbers; None where each stands for one.
+      T' numbers; None if each map stands for one frame.
     """
     if num_maps == num_frames:
         return None
@@ -147,7 +150,7 @@ def spans_of(num_maps: int, num_frames: int) -> list[int] | None:
 
 
 def read_card(folder: pathlib.Path) -> dict[str, Any]:
-    """What `export-features` has written of a folder's arrays; {} where there is nothing.
+    """Reads the description that `export-features` wrote for a folder's arrays; {} without one.
 
     Raises:
       ValueError: the file is damaged; the message names it.
@@ -172,7 +175,7 @@ def read_card(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def folder_digest(folder: str | os.PathLike) -> str:
-    """SHA-256 over a folder's arrays and what `export-features` says of them, in hexadecimal.
+    """Computes a SHA-256 of a folder's arrays and their description, in hexadecimal.
 
     Raises:
       ValueError: there is no such folder, or no array in it.
@@ -193,7 +196,10 @@ def folder_digest(folder: str | os.PathLike) -> str:
 
 @functools.lru_cache
 def _arrays_digest(folder, stamp):
-    """A study asks for each of its cells: files that are as they were are not read again."""
+    """Computes the digest of a folder's arrays; files whose `stamp` is the same are read once.
+
+    A study asks for the digest for each of its cells.
+    """
     return files.digest([folder], SUFFIXES)
 
 
@@ -208,11 +214,11 @@ def _arrays(path, read):
 
 @contextlib.contextmanager
 def _naming(path):
-    """Turns what libraries raise for damaged files into a DataError that names the file."""
+    """Turns errors of libraries for damaged files into a DataError that names the file."""
     from safetensors import SafetensorError
 
-    # zipfile raises RuntimeError where a password is needed, NotImplementedError where it does not
-    # know how a file is packed.
+    # zipfile raises RuntimeError if a password is needed, NotImplementedError if it does not know
+    # the compression of a file.
     wrong = (ValueError, OSError, EOFError, RuntimeError, NotImplementedError)
     try:
         yield
@@ -227,7 +233,7 @@ def _open_npy(path):
 
 
 def _open_npz(path):
-    """An array of a packed file, which is unpacked as it is read, frame by frame."""
+    """Opens the array of an .npz file, which may be compressed; it is read frame by frame."""
     with zipfile.ZipFile(path) as archive:
         name = _only(archive.namelist())
         with archive.open(name) as file:

@@ -1,7 +1,7 @@
-"""Features by the user's own function, in NumPy, JAX, PyTorch or anything else.
+"""The source of features that the user's own function computes, in NumPy, JAX, PyTorch or others.
 
-Shapes: B frames in a call, h, w pixels as the function sees them, B' feature maps that it gives for
-them, H, W cells, C channels.
+Shapes: B frames in a call, h, w pixels of the frames that the function gets, B' feature maps that
+it returns, H, W cells, C channels.
 """
 
 import ast
@@ -34,7 +34,7 @@ from jaxprop.names import nearest
 _PATTERN = re.compile(
     r'(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)(?P<call>\s*\(.*\))?', re.DOTALL
 )
-# Cells that are longer than wide by more than this: the axes are in another order.
+# If the ratio of a cell's sides is larger than this, the axes must be in another order.
 _UNSQUARE = 2
 
 
@@ -44,17 +44,18 @@ class FunctionFeatures:
 
     The function is called as `function(frames)` with uint8 RGB frames `[B, h, w, 3]` in NumPy, and
     returns features `[B', H, W, C]`, floats in an array of NumPy, JAX or PyTorch. Every call has B
-    frames in order: at a video's end the last one is repeated, and what is made of the copies is
-    dropped. B' is B, or, of a clip encoder, a whole part of it: each map then stands for B / B'
-    frames. Calls do not overlap.
+    frames in order: at a video's end the last one is repeated, and features of the copies are
+    dropped. B' is B. A clip encoder may return fewer maps, B / B' being a whole number: each map
+    then stands for B / B' frames. Calls do not overlap.
 
     Attributes:
-      function: of frames. For frames of one size it gives features of one shape.
-      name: of the function, recorded in every output; None: its module and its name.
-      version: recorded, to tell results of different weights apart; None: its package's, if any.
-      input: the frames' size in the function. They are resized in 'uint8', whatever the precision.
+      function: the function of frames. For frames of one size it returns features of one shape.
+      name: of the function, recorded in every output; None takes its module and its name.
+      version: recorded, to tell results of different weights apart; None takes the version of the
+        function's package, if there is one.
+      input: how frames are resized for the function: in 'uint8', whatever the precision.
       batch: B.
-      identity: recorded, in place of the SHA-256 of the function's source file.
+      identity: recorded in place of the SHA-256 of the function's source file.
 
     Raises:
       ValueError: a batch below 1.
@@ -157,18 +158,18 @@ class FunctionFeatures:
             yield from features
 
     def _shape(self, seen):
-        """The shape `[B', H, W, C]` of the features of frames of this size."""
-        # Zeros tell it, not the first frames: a plan is made before any frame is read, and the
-        # frames of a stream can be read only once. The features of zeros may hold any values.
+        """Finds the shape `[B', H, W, C]` of the features of frames of this size."""
+        # Call the function with zeros, not with the first frames: a plan is made before any frame
+        # is read, and the frames of a stream can be read only once. The values do not matter.
         if seen not in self._shapes:
             self._shapes[seen] = self._call(np.zeros((self.batch, *seen, 3), np.uint8)).shape
         return self._shapes[seen]
 
     def _call(self, frames):
-        """What the function returns for frames `[B, h, w, 3]`, as float32 `[B', H, W, C]`."""
+        """Calls the function on frames `[B, h, w, 3]`, and returns float32 `[B', H, W, C]`."""
         with self._lock:
             try:
-                # Errors of devices may come up when the values are asked for.
+                # A device may raise its error only when the values are asked for.
                 features = _to_numpy(self.function(frames))
             except (Exception, SystemExit) as error:
                 raise ValueError(f'the function {self.name} fails: {_said(error)}') from error
@@ -186,29 +187,30 @@ class FunctionFeatures:
                 f'the function {self.name} {wrong} for frames {list(frames.shape)}; it must return '
                 f"features [B', H, W, C] as floats, B' being {len(frames)} or a whole part of it"
             )
-        # A copy: the function may write its next features to the same memory.
-        with np.errstate(over='ignore'):  # What float32 can't hold is found by the caller.
+        # Copy the features: the function may write its next ones to the same memory.
+        with np.errstate(over='ignore'):  # The caller finds values too large for float32.
             return np.array(features, np.float32)
 
 
 def is_function(text: str) -> bool:
-    """Whether a text names a function as `load_function` takes it; no file needs to be there."""
+    """Tells whether a text has the form of a function's name; the function need not exist."""
     return _PATTERN.fullmatch(text) is not None
 
 
 def short_name(text: str) -> str:
-    """The name of the function alone, for tables."""
+    """Returns the name of the function alone, for tables."""
     return _PATTERN.fullmatch(text)['name']
 
 
 def load_function(text: str) -> Callable[[np.ndarray], Any]:
-    """Finds a function by its module and name, or has it made with settings.
+    """Finds a function by its module and name, or calls a factory that makes it.
 
     Modules are found as `python -m` finds them: in the current folder, then where Python looks.
 
     Args:
-      text: 'PACKAGE.MODULE:FUNCTION', or 'PACKAGE.MODULE:FACTORY(size=480, weights="x.pth")':
-        what the factory returns for these keyword arguments, which are literals, is the function.
+      text: 'PACKAGE.MODULE:FUNCTION', or 'PACKAGE.MODULE:FACTORY(size=480, weights="x.pth")'. The
+        factory is called with these keyword arguments, which are literals, and must return the
+        function.
 
     Raises:
       ValueError: there is no such module or name, importing the module or calling the factory
@@ -234,17 +236,17 @@ def load_function(text: str) -> Callable[[np.ndarray], Any]:
 
 
 def describe_function(text: str) -> dict[str, Any]:
-    """What tells a function from others: its package's version, its files' digests.
+    """Identifies a function by its package's version and the digests of its files.
 
     Args:
       text: as `load_function` takes it.
 
     Returns:
-      'version', if there is one; 'sha256' of the module's source file; 'files': of each setting
-      that is the path of a file, the SHA-256, or of one that holds paths, a list of them.
+      'version', if there is one; 'sha256' of the module's source file; 'files': for each setting
+      that is the path of a file the file's SHA-256, for each that holds paths a list of SHA-256s.
 
     Raises:
-      ValueError: as `load_function`, but nothing is called.
+      ValueError: as for `load_function`, but no factory is called.
     """
     module, _, settings = _parse(text)
     identity = _module_identity(module)
@@ -261,7 +263,7 @@ def describe_function(text: str) -> dict[str, Any]:
 
 
 def _files_in(setting):
-    """The paths of files that a literal is or holds, in an order that is always the same."""
+    """Lists the paths of files that a literal is or holds, always in the same order."""
     if isinstance(setting, str):
         path = os.path.expanduser(setting)
         return [path] if os.path.isfile(path) else []
@@ -275,7 +277,7 @@ def _files_in(setting):
 
 
 def _parse(text):
-    """The module of a text, imported, the name in it, and the settings; None without any."""
+    """Splits a text: the module, imported; the name in it; the settings, None if there are none."""
     match = _PATTERN.fullmatch(text)
     if match is None:
         raise ValueError(f'{text!r} names no function; PACKAGE.MODULE:FUNCTION does')
@@ -314,7 +316,7 @@ def _import(name, text):
 
 @contextlib.contextmanager
 def _current_folder():
-    """Has modules of the current folder found, as `python` does and console scripts don't."""
+    """Lets Python find modules of the current folder, which console scripts do not do."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
@@ -326,7 +328,7 @@ def _current_folder():
 
 
 def _unwrapped(function):
-    """What has the name and the module of a callable."""
+    """Finds the function or class that has a callable's name and module."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -334,7 +336,7 @@ def _unwrapped(function):
 
 
 def _holds_values(function):
-    """Whether a callable holds values, as closures and objects do, that no source file tells."""
+    """Tells whether a callable holds values that no source file has, as closures and objects do."""
     if isinstance(function, functools.partial) or inspect.ismethod(function):
         return True
     function = inspect.unwrap(function)
@@ -342,7 +344,7 @@ def _holds_values(function):
 
 
 def _identity(own):
-    """What tells a function from others, by its module or else by its own source."""
+    """Identifies a function by its module, or if that has no file by its own source."""
     identity = _module_identity(sys.modules.get(own.__module__))
     if 'sha256' not in identity:
         with contextlib.suppress(OSError, TypeError):
@@ -368,16 +370,17 @@ def _module_identity(module):
 
 
 def _to_numpy(value):
-    """An array of NumPy, JAX or PyTorch as one of NumPy; None of anything else."""
+    """Converts an array of NumPy, JAX or PyTorch to NumPy; returns None for anything else."""
     if all(hasattr(value, name) for name in ('detach', 'float', 'cpu')):
-        # A tensor of PyTorch, which this package does not import. NumPy has no bfloat16.
+        # This is a tensor of PyTorch, which this package does not import. NumPy has no bfloat16, so
+        # floats are converted to float32 first.
         is_float = value.is_floating_point()
         value = (value.detach().float() if is_float else value.detach()).cpu().numpy()
     return np.asarray(value) if hasattr(value, '__array__') else None
 
 
 def _said(error):
-    """What an error in the user's code says: its type, its message, and the user's line."""
+    """Describes an error in the user's code: its type, its message, and the user's line."""
     if isinstance(error, SyntaxError) and error.filename:
         return f'SyntaxError: {error.msg} ({error.filename}, line {error.lineno})'
     text = ' '.join(str(error).split())
@@ -387,7 +390,7 @@ def _said(error):
         if frame.filename not in (__file__, importlib.__file__)
         and not frame.filename.startswith('<frozen')
     ]
-    # The last line in the file that was called, not one deep in the libraries that it uses.
+    # Name the last line in the user's file, not one deep in the libraries that it uses.
     frames = [frame for frame in frames if frame.filename == frames[0].filename]
     where = f' ({frames[-1].filename}, line {frames[-1].lineno})' if frames else ''
     return f'{type(error).__name__}: {text}{where}'

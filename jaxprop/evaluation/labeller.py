@@ -1,4 +1,4 @@
-"""What labels videos, and what is fixed for a video before its frames are read."""
+"""The labeller of videos, and the plan of a video, which is made before its frames are read."""
 
 import dataclasses
 import math
@@ -19,13 +19,14 @@ from jaxprop.rules.rule import Execution
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labeller:
-    """What labels videos.
+    """All that labels videos: features, propagation, and the conversion of labels.
 
     Attributes:
       source: gives the features of their frames.
       propagation: carries soft labels by these features.
       target: makes soft labels of a first frame, and predictions of soft labels.
-      execution: how the propagation is computed; it is no factor.
+      execution: how the propagation is computed. Results do not depend on it, so it is not among
+        the recorded settings.
     """
 
     source: FeatureSource
@@ -37,8 +38,12 @@ class Labeller:
     def from_config(
         cls, config: Mapping[str, Any], source: FeatureSource | None = None
     ) -> 'Labeller':
-        """From a config in configs/eval: its `network`, `input`, `propagation`, and `labels` or
-        `keypoints`; the first two are not looked at where the source is given."""
+        """Makes a labeller of a config in configs/eval.
+
+        Args:
+          config: its `network`, `input`, `propagation`, and `labels` or `keypoints` are used.
+          source: of the features, in place of the config's `network` and `input`.
+        """
         return cls(
             open_source(config) if source is None else source,
             methods.from_settings(**config['propagation']),
@@ -48,16 +53,16 @@ class Labeller:
 
     @property
     def warnings(self) -> list[str]:
-        """What every output says of the source, and of a temperature that is not its training's."""
+        """Sentences for every output: on the source, and on a temperature unlike its training's."""
         warnings, described = list(self.source.warnings), self.source.description
-        # Arrays in a folder are of the network that they were exported from.
+        # Exported arrays in a folder have the training of the network that computed them.
         trained = {**described.get('exported_from', {}), **described}.get('affinity')
         temperature = getattr(self.propagation.rule, 'temperature', None)
         normalize_features = self.propagation.normalize_features
         if not trained or temperature is None:
             return warnings
         if trained['normalize_features'] != normalize_features:
-            return warnings  # Other affinities, which have temperatures of their own.
+            return warnings  # Other affinities need other temperatures.
         wanted, temperature = (float(f'{t:.4g}') for t in (trained['temperature'], temperature))
         if not math.isclose(wanted, temperature, rel_tol=1e-3):
             warnings.append(
@@ -67,7 +72,7 @@ class Labeller:
         return warnings
 
     def settings(self) -> dict[str, Any]:
-        """Every factor by name, as plain values for JSON."""
+        """Returns every setting on which results depend, by name, as plain values for JSON."""
         return {
             'propagation': methods.settings(self.propagation),
             **self.source.settings(),
@@ -78,12 +83,12 @@ class Labeller:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """What is fixed for a video before its frames are read.
+    """The plan of a video: sizes and labels, which are fixed before its frames are read.
 
     Attributes:
       sizes: of its frames, the network's input, the grid of features and its cells.
-      values: what its labels stand for, `[l]`.
-      num_labels: L, how many labels it is computed with.
+      values: the ids for which its labels stand, `[l]`.
+      num_labels: L, the number of labels with which it is computed.
     """
 
     sizes: Sizes
@@ -92,12 +97,12 @@ class Plan:
 
 
 def plan_video(first: np.ndarray, video: Any, labeller: Labeller) -> Plan:
-    """The plan of a video.
+    """Makes the plan of a video.
 
     Args:
-      first: what the first frame is labelled with, as the target has it.
+      first: the annotation of the first frame, as the target takes it.
       video: as a `FeatureSource` takes it: name, size and num_frames.
-      labeller: of the video.
+      labeller: labels the video.
 
     Raises:
       DataError: the source has no features of this video.
@@ -117,11 +122,11 @@ def start_video(
     """Makes soft labels of the first frame, as a `Stream` takes them.
 
     Args:
-      name: for messages.
-      first: what the first frame is labelled with.
+      name: of the video, for messages.
+      first: the annotation of the first frame.
       plan: of the video.
-      labeller: of the video.
-      variables: in place of the network's own.
+      labeller: labels the video.
+      variables: of the network, in place of its own; None takes its own.
     """
     target, values, num_labels = labeller.target, plan.values, plan.num_labels
     soft = np.zeros((*plan.sizes.grid, num_labels), np.float32)

@@ -1,7 +1,7 @@
 """Labels the sequences of a task that are not finished, on all devices, and writes their records.
 
-Frames are pushed into a `Stream`, predictions are handed to the task. Frames are read ahead of the
-devices and predictions written and scored behind them, in threads.
+It pushes frames into a `Stream` and hands predictions to the task. While the devices work, threads
+read the next frames, and write and score the last predictions.
 """
 
 import collections
@@ -39,10 +39,10 @@ def label_sequences(
     Args:
       sequences: of the task, names and functions that open them.
       task, labeller, output, skip_bad, videos_per_device: as for `run.evaluate`.
-      device: the number of the only device to use, silently; None for all of them.
+      device: the number of the only device to use, without a progress bar; None uses all devices.
 
     Returns:
-      The seconds spent waiting, by what for: 'frames' to be read, 'predictions' to be written.
+      The seconds spent waiting until 'frames' were read, and until 'predictions' were written.
     """
     folder = results.Folder(output, task, results.made_by(task, labeller))
     labeller = dataclasses.replace(labeller, target=task.target(labeller.target))
@@ -57,7 +57,8 @@ def label_sequences(
 
     try:
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            # What has one frame size and number of labels is labelled together.
+            # Open the sequences that are not finished, and group them by sizes and number of
+            # labels: a group is labelled together.
             groups = collections.defaultdict(list)
             for name, open_sequence in sequences:
                 results.skipped_path(output, name).unlink(missing_ok=True)
@@ -72,16 +73,17 @@ def label_sequences(
                 except DataError as error:
                     skip(name, error)
             if works:
-                # Scores of what is labelled anew don't stand beside it meanwhile.
+                # Remove old scores first: they must not stand beside new predictions.
                 for old in results.SUMMARIES:
                     (output / old).unlink(missing_ok=True)
+            # Label the groups one after another.
             total = sum(work.num_frames for group in groups.values() for work in group)
             with tqdm(
                 total=total,
                 unit='frame',
                 dynamic_ncols=True,
                 mininterval=0.5,
-                leave=None,  # Not below another bar, as that of training.
+                leave=None,  # The bar stays, unless it is below another one, such as training's.
                 disable=not total or device is not None,
             ) as bar:
                 for (sizes, num_labels), group in groups.items():
@@ -89,7 +91,7 @@ def label_sequences(
                         1 if device is not None else min(jax.local_device_count(), len(group))
                     )
                     num_rows = min(videos_per_device, -(-len(group) // num_devices))
-                    # The longest first, so that the last ones end together.
+                    # The longest sequences come first, so that the last ones end together.
                     group.sort(key=lambda work: -work.num_frames)
                     queue = _Queue(group, pool, num_devices * num_rows, skip)
                     stream = Stream(
@@ -111,7 +113,7 @@ def label_sequences(
 
 
 def _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar):
-    """Labels the sequences of a queue, rows of the stream taking turns."""
+    """Labels the sequences of a queue; the rows of the stream take turns."""
     last = time.time()
 
     def take(steps):
@@ -136,7 +138,7 @@ def _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar):
             try:
                 batches = _next_batches(works, queue, skip)
             except BaseException:
-                # The frames before have been labelled: they are written first.
+                # Earlier frames are labelled already: write them before the error is raised.
                 for other in playing:
                     take(stream.flush(other))
                 raise
@@ -148,9 +150,9 @@ def _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar):
 
 
 def _next_batches(works, queue, skip):
-    """The next arrays of a row's sequences, by device, as `Stream.push` takes them.
+    """Reads the next arrays of a row's sequences, by device, as `Stream.push` takes them.
 
-    When a sequence has ended, the queue's next one takes its place in `works`.
+    If a sequence has ended, the queue's next one takes its place in `works`.
     """
     batches = {}
     for device, work in enumerate(works):
@@ -164,10 +166,10 @@ def _next_batches(works, queue, skip):
 
 
 class _Queue:
-    """Sequences waiting for a device: opened in threads, some of them ahead of their turn.
+    """A queue of sequences that wait for a device; threads open some of them ahead of their turn.
 
     Attributes:
-      opened: those that have left the queue, by name.
+      opened: the sequences that have left the queue, by name.
     """
 
     def __init__(self, works, pool, ahead, skip):
@@ -192,7 +194,7 @@ class _Queue:
 
 
 class _Work:
-    """A sequence while it is labelled: frames read ahead, predictions written, scored behind."""
+    """A sequence while it is labelled: threads read its frames and write its predictions."""
 
     def __init__(
         self,
@@ -214,7 +216,7 @@ class _Work:
         self.seconds, self.stopped = 0.0, False
 
     def open(self):
-        """Reads what comes before the first step: in a thread, while others are labelled."""
+        """Prepares the first step, in a thread, while other sequences are labelled."""
         sequence = self.start.sequence
         opened = self.labeller.source.open(sequence, frames_of(sequence))
         self.arrays = iter(opened.arrays)
@@ -240,7 +242,7 @@ class _Work:
         return arrays
 
     def next_arrays(self, skip):
-        """The next batch of arrays, read while the one before was used; [] where there is none."""
+        """Returns the next batch of arrays, which a thread has read meanwhile; [] at the end."""
         if self.stopped or self.num_read == len(self.spans):
             return []
         try:
@@ -258,7 +260,7 @@ class _Work:
         """Gives the next prediction to a thread; with the last one the sequence is finished.
 
         Returns:
-          How many frames it is the prediction of.
+          The number of frames for which the prediction stands.
         """
         count = self.spans[self.num_steps]
         for index in range(self.num_taken, self.num_taken + count):
@@ -267,7 +269,7 @@ class _Work:
         self.num_steps += 1
         self.num_taken += count
         is_last = self.num_steps == len(self.spans)
-        # Predictions that wait to be written are held in memory.
+        # Predictions that wait to be written are held in memory, so wait if there are many.
         while len(self.jobs) > (0 if is_last else 2 * self.batch):
             self.taken.append(self._wait('predictions', self.jobs.popleft()))
         if is_last:
@@ -284,7 +286,7 @@ class _Work:
             'seconds': self.seconds,
         }
         self.folder.finish(self.partial, record, self.start.sequence.identity())
-        self.start = self.video = self.arrays = None  # Finished ones hold no label maps.
+        self.start = self.video = self.arrays = None  # Free the label maps and frames.
 
     def _wait(self, what, future):
         started = time.time()

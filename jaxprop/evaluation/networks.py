@@ -1,4 +1,4 @@
-"""Networks with their variables, by name: shipped, saved, published, or with random weights."""
+"""Loads networks with their variables by name: shipped, saved, published, or random weights."""
 
 import dataclasses
 import functools
@@ -19,26 +19,26 @@ from jaxprop.models import find_network
 from jaxprop.models.network import attribute_names, check_attributes
 from jaxprop.names import unknown
 
-# Attributes left out of descriptions: they change no feature.
+# Attributes that change no feature, so descriptions leave them out.
 _UNDESCRIBED = ('norm_momentum', 'norm_axis_name')
 DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A backbone with its variables, and what is known of them.
+    """A backbone with its variables, and facts about them for outputs.
 
     Attributes:
       model: a network as `jaxprop.models` describes it.
-      variables: all of the model's.
-      trained: False for random weights, whose batch statistics, if any, are estimated on each
-        video itself.
-      description: goes into every output.
-      color: what the network was trained to see, as `jaxprop.color.network_input` names it; None
-        where nothing says so.
-      card: attributes that have another value here than in the card of the saved network, or than
-        in the layout of the published file, with the values there.
-      notes: sentences that every output says of the network beside those of `card`.
+      variables: all variables of the model.
+      trained: whether the weights are trained. If they are random, batch statistics, if there are
+        any, are estimated on each video itself.
+      description: identifies the network in every output.
+      color: the colours that the network was trained to see, as `jaxprop.color.network_input` names
+        them; None if they are not known.
+      card: attributes that have another value here than in the card of the saved network, or in the
+        layout of the published file, with the values there.
+      notes: more sentences about the network for every output.
     """
 
     model: nn.Module
@@ -51,7 +51,7 @@ class Network:
 
     @property
     def warnings(self) -> list[str]:
-        """The notes, and one for each attribute that has another value than the card says."""
+        """The notes, and a sentence for each attribute whose value differs from the card's."""
         name, layout = self.description['name'], self.description.get('layout')
         source = f'the layout {layout}' if layout else f'the card of {name}'
         return [
@@ -79,19 +79,18 @@ def load_network(
       name: as `load_pretrained` takes it; the path of any published file that `load_published`
         reads; a folder or an address 'hf://OWNER/NAME', see `jaxprop.checkpoints.hub.locate`; or
         'untrained' for random weights.
-      architecture: of the untrained network, a name for `find_network`; None: 'resnet'. Of the
-        others it must be the one that the file says.
+      architecture: of an untrained network, a name for `find_network`; None takes 'resnet'. For
+        other networks it must be the architecture in the file.
       seed: of the random weights.
-      untrained: attributes, and the architecture, of an untrained network alone, where no others
-        are given.
-      layout: of a published file, as `load_published` takes it; None: it is recognised.
+      untrained: defaults of an untrained network: attributes, and 'architecture'.
+      layout: of a published file, as `load_published` takes it; None recognises it.
       prefix: likewise.
-      **attributes: of the network, in place of those in the card or of the layout, or of the
-        defaults where it is untrained. None stands for an attribute that is not given.
+      **attributes: of the network. They replace those of the card or the layout, or the defaults of
+        an untrained network. An attribute of None counts as not given.
 
     Raises:
-      ValueError: an unknown architecture, layout or attribute; as `load_pretrained` or
-        `load_published`; or the network gives no grid of features.
+      ValueError: an unknown architecture, layout or attribute; an error of `load_pretrained` or
+        `load_published`; or the network's features are no grid.
     """
     attributes = {key: value for key, value in attributes.items() if value is not None}
     if 'dtype' in attributes:
@@ -111,14 +110,14 @@ def load_network(
 
 
 def weights_digest(name: str) -> str:
-    """SHA-256 of a network's file of weights, in hexadecimal; '' for one without a file."""
+    """Computes the SHA-256 of a network's file of weights, in hexadecimal; '' without a file."""
     if name in ('', 'untrained'):
         return ''
     return native.weights_digest(name) if has_card(name) else digest(locate(name).path)
 
 
 def _untrained(architecture, seed, settings, attributes) -> Network:
-    """A network with random weights; `attributes` go before `settings`."""
+    """Makes a network with random weights; `attributes` replace those of `settings`."""
     attributes = {**settings, **attributes}
     attributes.pop('architecture', None)
     network = find_network(architecture or settings.get('architecture') or 'resnet')
@@ -130,7 +129,7 @@ def _untrained(architecture, seed, settings, attributes) -> Network:
 
 
 def _saved(name, architecture, layout, attributes) -> Network:
-    """A network of ours: what its card says goes before what is not given."""
+    """Loads a network that `save_pretrained` wrote; attributes not given are those of its card."""
     card = native.describe_pretrained(name)
     if architecture and find_network(architecture) is not find_network(card['network']):
         raise ValueError(
@@ -156,7 +155,7 @@ def _saved(name, architecture, layout, attributes) -> Network:
 
 
 def _published(name, architecture, layout, prefix, attributes) -> Network:
-    """A network of somebody else's file."""
+    """Loads a network from a file that somebody else published."""
     located = locate(name)
     file = published.read_published(located.path, layout, prefix)
     attributes = dict(attributes)
@@ -197,18 +196,18 @@ def alternatives(
     output: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> tuple[list[nn.Module], tuple[str, ...]]:
-    """What a published file could be too, by the names of its arrays.
+    """Lists the networks that a published file may be, by the names of its arrays.
 
     Args:
       file: as it was read.
-      name: what the user calls it.
-      recognised: its network.
-      output: that the network was built with.
-      attributes: in place of those of the layout.
+      name: the user's name for it.
+      recognised: the network as which it was read.
+      output: the output with which the network was built.
+      attributes: replace those of the layout.
 
     Returns:
-      The networks of all its layouts, the recognised one first; and a sentence, where with these
-      attributes one of the others gives other features or sees other colours.
+      The networks of all layouts of the file, the recognised one first; and a tuple with a
+      sentence, if with these attributes another one has other features or sees other colours.
     """
     attributes = attributes or {}
     candidates, others = [recognised], []
@@ -218,7 +217,7 @@ def alternatives(
             candidate, _ = file.build(output, one)
             other = candidate.clone(**attributes)
         except (TypeError, ValueError):
-            continue  # It is not of this layout.
+            continue  # The file has not this layout.
         candidates.append(candidate)
         if other != model or one.color != file.layout.color:
             others.append(one.name)
@@ -232,7 +231,11 @@ def alternatives(
 
 
 def locate(name: str) -> hub.Located:
-    """Finds the file of a published network, see `jaxprop.checkpoints.hub`; ValueError if none."""
+    """Finds the file of a published network, see `jaxprop.checkpoints.hub`.
+
+    Raises:
+      ValueError: there is no such file.
+    """
     located = hub.locate(name)
     if not located.path.exists():
         hint = '; a function is named PACKAGE.MODULE:FUNCTION' if ':' in str(name) else ''
@@ -246,22 +249,22 @@ def locate(name: str) -> hub.Located:
 
 
 def has_card(name: str) -> bool:
-    """Whether a name is that of a network that `save_pretrained` wrote."""
+    """Tells whether a name is that of a network that `save_pretrained` wrote, with a card."""
     if str(name).startswith(hub.HUB):
         return False
     base = str(name).removesuffix('.safetensors')
     if str(name) in native.list_pretrained():
         return True
     if base == str(name) and pathlib.Path(name).is_file():
-        return False  # This file is meant, not one of ours with a longer name.
+        return False  # The name is that of this file, not of NAME.safetensors.
     if pathlib.Path(f'{base}.json').is_file():
         return True
-    # A name without its ending, whose card is missing.
+    # If only NAME.safetensors is there, it is a saved network whose card is missing.
     return not pathlib.Path(name).exists() and pathlib.Path(f'{base}.safetensors').is_file()
 
 
 def digest(path: pathlib.Path) -> str:
-    """SHA-256 of a file; computed anew where the file was written to."""
+    """Computes the SHA-256 of a file; a file that has not changed is read once."""
     found = path.stat()
     return _digest_of(os.fspath(path), found.st_size, found.st_mtime_ns)
 
@@ -272,7 +275,7 @@ def _digest_of(path, size, time):
 
 
 def _fitting(model, variables, recognised, attributes, name):
-    """What a network with other attributes needs of the variables of the recognised one."""
+    """Selects the variables of the recognised network that one with other attributes needs."""
 
     def select(model):
         # A deeper network has all that a less deep one needs.
@@ -289,7 +292,7 @@ def _fitting(model, variables, recognised, attributes, name):
             try:
                 select(recognised.clone(**{key: attributes[key]}))
             except ValueError:
-                wrong = [key]  # The one that does not fit by itself.
+                wrong = [key]  # This attribute alone does not fit.
                 break
         given = ' and '.join(f'network.{key} is {attributes[key]!r}' for key in wrong)
         held = ', '.join(f'{key} {getattr(recognised, key)!r}' for key in wrong if key != 'depth')
@@ -298,7 +301,7 @@ def _fitting(model, variables, recognised, attributes, name):
 
 
 def kind(model: nn.Module) -> str:
-    """'ResNet50', 'VGG16', 'ViT of depth 12'."""
+    """Names a network's class and depth: 'ResNet50', 'VGG16', 'ViT of depth 12'."""
     name, depth = type(model).__name__, getattr(model, 'depth', None)
     if depth is None:
         return name
@@ -310,7 +313,7 @@ def _differ(first: nn.Module, second: nn.Module, key: str) -> bool:
 
 
 def _check_grid(model: nn.Module, name: str) -> None:
-    """ValueError where a network's features are no grid, such as the class token alone."""
+    """Raises ValueError if a network's features are no grid, such as the class token alone."""
     images = jnp.zeros((1, 64, 64, 3))
     features, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     if features.ndim != 4:
@@ -321,7 +324,7 @@ def _check_grid(model: nn.Module, name: str) -> None:
 
 
 def _dtype_name(value: Any) -> str:
-    """The name of a dtype, given as text or as NumPy or JAX have it."""
+    """Returns the name of a dtype, which is given as text or as an object of NumPy or JAX."""
     try:
         found = jnp.dtype(value).name
     except TypeError:
@@ -332,13 +335,13 @@ def _dtype_name(value: Any) -> str:
 
 
 def _dtype_of(model: nn.Module) -> str:
-    """The name of the dtype that a network computes in."""
+    """Returns the name of the dtype in which a network computes."""
     value = getattr(model, 'dtype', None)
     return 'float32' if value is None else np.dtype(jnp.dtype(value)).name
 
 
 def _described(model):
-    """The class of a network, and its attributes but those that change no feature."""
+    """Describes a network by its class and all attributes that may change its features."""
     names = [name for name in attribute_names(model) if name not in _UNDESCRIBED]
     taken = {'name', 'sha256', 'architecture', 'seed', 'card', 'layout', 'prefix', 'trained'}
     taken |= {'affinity', 'repository', 'commit', 'file'}
@@ -349,7 +352,8 @@ def _described(model):
         )
     described = {name: getattr(model, name) for name in names}
     if 'dtype' in described:
-        if _dtype_of(model) == 'float32':  # As it was before networks had another.
+        # Float32 is left out, as in results of earlier versions, which had no other dtype.
+        if _dtype_of(model) == 'float32':
             del described['dtype']
         else:
             described['dtype'] = _dtype_of(model)
@@ -357,5 +361,5 @@ def _described(model):
 
 
 def network_of(model: nn.Module, variables: Mapping[str, Any], name: str, color: str) -> Network:
-    """A trained network that is in memory, under a name that results will have for it."""
+    """Makes a `Network` of a trained network in memory, with a `name` for its results."""
     return Network(model, variables, True, {'name': name, **_described(model)}, color)

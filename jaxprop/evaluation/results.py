@@ -1,4 +1,4 @@
-"""The folder of an evaluation: where predictions and records are, and where a number comes from."""
+"""The folder of an evaluation: its predictions, its records, and the origin of its numbers."""
 
 import contextlib
 import hashlib
@@ -22,20 +22,20 @@ from jaxprop.data.sequences import DataError, check_name
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.tasks.task import Record, Task
 
-# What an evaluation's results are called in its folder, and all that it writes there.
+# Names of an evaluation's results in its folder, and of all that it writes there.
 SUMMARIES = ('metrics.json', 'per_sequence.csv', 'report.html')
 OWNED = ('masks', 'keypoints', 'sequences', *SUMMARIES)
 WRITTEN = (*OWNED, 'skipped')
 
-# Git runs programs that a repository's own settings name: monitors, hooks, filters, transports. A
-# comparison of object names needs none of them.
+# Git may run programs that a repository's settings name: monitors, hooks, filters, transports.
+# These options switch them off: comparing names of objects needs none.
 _GIT = ('git', '-c', 'core.fsmonitor=false', '-c', 'core.hooksPath=/dev/null')
 _GIT += ('-c', 'protocol.allow=never')
 _GIT_SECONDS = 10
 
 
 def provenance() -> dict[str, Any]:
-    """Where a number comes from: commit, versions, device, date. Nothing here is private."""
+    """Records where numbers come from: commit, versions, device, date. Nothing here is private."""
     packages = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
     return {
         'jaxprop': jaxprop.__version__,
@@ -48,12 +48,12 @@ def provenance() -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line of this process. It may hold paths and secrets: not to be shown."""
+    """Returns the command line of this process. Do not show it: it may hold paths and secrets."""
     return ' '.join(sys.argv)
 
 
 def git_commit(folder: pathlib.Path) -> str | None:
-    """The commit that a checkout is at, and whether the files of the package differ from it.
+    """Finds the commit of a checkout, and whether files of the package differ from it.
 
     Git is asked for names of objects alone. It runs no program that the repository's settings
     name, and fetches nothing.
@@ -62,9 +62,9 @@ def git_commit(folder: pathlib.Path) -> str | None:
       folder: of the checkout, which holds the package jaxprop.
 
     Returns:
-      The hash, with a remark where a file of the package is not the commit's; None where the folder
-      is not the top of a repository (an installed package may lie inside somebody else's), or git
-      is missing or takes more than 10 seconds.
+      The hash, with a remark if a file of the package differs from the commit's. None if the folder
+      is not the top of a repository (an installed package may lie inside somebody else's), or if
+      git is missing or takes more than 10 seconds.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
     environment |= {'GIT_NO_LAZY_FETCH': '1', 'GIT_OPTIONAL_LOCKS': '0'}
@@ -97,7 +97,7 @@ def git_commit(folder: pathlib.Path) -> str | None:
 
 
 def _blob(path):
-    """The name that git gives to a file's content; None without the file."""
+    """Computes git's name for the content of a file; None if there is no file."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -106,11 +106,12 @@ def _blob(path):
 
 
 def shown(value: Any, private: Iterable[str] = ()) -> Any:
-    """What may be shown to others of a value as JSON has them: paths are cut to their last part.
+    """Makes a value fit to be shown to others: paths in its texts are cut to their last part.
 
     Args:
-      value: texts in it may be absolute paths, or hold some.
-      private: paths that are cut off wherever they begin one, also with spaces inside.
+      value: as JSON has values; texts in it may be absolute paths, or hold some.
+      private: paths that are also cut if they have spaces: each is removed in front of a longer
+        path, and reduced to its last part elsewhere.
     """
     if isinstance(value, Mapping):
         return {key: shown(inner, private) for key, inner in value.items()}
@@ -124,7 +125,7 @@ def shown(value: Any, private: Iterable[str] = ()) -> Any:
 
 
 def made_by(task: Task, labeller: Labeller) -> dict[str, Any]:
-    """The settings that predictions and scores of a sequence depend on."""
+    """Returns all settings on which the predictions and scores of a sequence depend."""
     return {
         'network': labeller.source.description,
         **labeller.settings(),
@@ -133,34 +134,33 @@ def made_by(task: Task, labeller: Labeller) -> dict[str, Any]:
 
 
 class Folder:
-    """The results of an evaluation that may have been begun before, sequence by sequence.
+    """The results of an evaluation, sequence by sequence; a later run can go on with them.
 
         masks/NAME/00000.png ... or keypoints/NAME.json    predictions
         sequences/NAME.json                                a record: the sequence is finished
         skipped/NAME.json                                  why it could not be used
 
-    A record says, by digests, what it was made from: the settings, the sequence's files and the
-    predictions. A sequence whose record is damaged, or says something else than is there now, is
-    not finished.
+    A record holds digests of the settings, of the sequence's files and of the predictions. If a
+    record is damaged, or one of the digests differs now, the sequence is not finished.
     """
 
     def __init__(self, output: pathlib.Path, task: Task, settings: Mapping[str, Any]):
-        """A folder that exists or will be made.
+        """Refers to a folder that exists or will be made.
 
         Args:
-          output: of the results.
-          task: whose results they are.
-          settings: all that the results depend on besides the sequences themselves.
+          output: the folder.
+          task: the task that is evaluated.
+          settings: all settings on which the results depend, besides the sequences themselves.
         """
         self.output, self.task = output, task
         self.settings_digest = _digest(settings)
 
     def predictions(self, name: str) -> pathlib.Path:
-        """Where the predictions of a finished sequence are."""
+        """Returns the path of a finished sequence's predictions."""
         return prediction_path(self.output, self.task, name)
 
     def finish(self, partial: pathlib.Path, record: Record, data: str) -> None:
-        """Brings the predictions of a sequence to their place and, last, writes its record."""
+        """Moves the predictions of a sequence to their place, and then writes its record."""
         name = record['name']
         record_path(self.output, name).unlink(missing_ok=True)
         files.move(partial, self.predictions(name))
@@ -168,7 +168,7 @@ class Folder:
         write_sealed(record_path(self.output, name), {**record, 'made_from': made})
 
     def record(self, name: str, data: str) -> Record | None:
-        """The record of a sequence; None where it is not finished, or was made from other data."""
+        """Reads the record of a sequence; None if it is not finished, or was made of other data."""
         try:
             record = read_sealed(record_path(self.output, name))
             return record if record['made_from'] == self._made_from(name, data) else None
@@ -180,7 +180,7 @@ class Folder:
         return {'settings': self.settings_digest, 'data': data, 'predictions': predictions}
 
     def are_ours(self) -> bool:
-        """Whether records are there, and those that are whole were made with these settings."""
+        """Tells whether there are whole records, and all of them were made with these settings."""
         found = set()
         for path in (self.output / 'sequences').rglob('*.json'):
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -188,11 +188,11 @@ class Folder:
         return found == {self.settings_digest}
 
     def skip(self, name: str, reason: str) -> None:
-        """Writes down why a sequence could not be used."""
+        """Writes the reason why a sequence could not be used."""
         files.write_json(skipped_path(self.output, name), {'reason': reason})
 
     def skipped(self, name: str) -> str | None:
-        """Why a sequence could not be used, if that was found."""
+        """Reads the reason why a sequence could not be used; None if it was not skipped."""
         try:
             return str(files.read_json(skipped_path(self.output, name))['reason'])
         except FileNotFoundError:
@@ -205,10 +205,11 @@ def write_sealed(path: pathlib.Path, value: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: pathlib.Path) -> dict[str, Any]:
-    """What `write_sealed` wrote.
+    """Reads a mapping that `write_sealed` wrote.
 
     Raises:
-      ValueError: it is damaged; the message names the file. OSError: it can't be read.
+      ValueError: the file is damaged; the message names it.
+      OSError: the file can't be read.
     """
     value = files.read_json(path)
     if not isinstance(value, dict) or value.pop('seal', None) != _digest(value):
@@ -219,7 +220,7 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
 def identities(
     sequences: Iterable[tuple[str, Callable[[], Any]]],
 ) -> dict[str, str]:
-    """By name the digest of each sequence's files; '' where it can't be opened.
+    """Computes the digest of each sequence's files, by its name; '' if it can't be opened.
 
     Args:
       sequences: names, and functions that open them.
@@ -234,25 +235,25 @@ def identities(
 
 
 def _digest(value):
-    """SHA-256 of a value as JSON has it."""
+    """Computes the SHA-256 of a value written as JSON."""
     return hashlib.sha256(json.dumps(files.as_json(value), sort_keys=True).encode()).hexdigest()
 
 
 def prediction_path(output: pathlib.Path, task: Task, name: str) -> pathlib.Path:
-    """Where the predictions of a finished sequence are."""
+    """Returns the path of a finished sequence's predictions."""
     return output / task.folder / f'{_checked(name)}{task.suffix}'
 
 
 def record_path(output: pathlib.Path, name: str) -> pathlib.Path:
-    """Where the record of a finished sequence is, as its task made it."""
+    """Returns the path of a finished sequence's record."""
     return output / 'sequences' / f'{_checked(name)}.json'
 
 
 def skipped_path(output: pathlib.Path, name: str) -> pathlib.Path:
-    """Where the reason is why a sequence could not be used."""
+    """Returns the path of the file that says why a sequence could not be used."""
     return output / 'skipped' / f'{_checked(name)}.json'
 
 
 def _checked(name):
-    """The name of a sequence, which leads to no place outside the output. Raises DataError."""
+    """Checks that the name of a sequence leads to no place outside the output, and returns it."""
     return check_name(name, 'the results of a sequence', parts=None)

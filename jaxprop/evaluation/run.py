@@ -1,8 +1,8 @@
-"""From sequences to predictions and scores: what `evaluate.py` and `propagate.py` do.
+"""Labels videos and evaluates whole benchmarks, for the commands `propagate` and `evaluate`.
 
-`label_frames` carries a first label map through frames as they come, in constant memory; `evaluate`
-does a whole benchmark. Control runs in one direction: this module opens sequences, has `labelling`
-label them, and writes the scores and the report.
+`label_frames` carries a first label map through the frames of one video, in constant memory.
+`evaluate` does a whole benchmark: it opens the sequences, calls `labelling` to label them, and
+writes the scores and the report.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from jaxprop.tasks.task import Task, check_names
 
 
 class _Streamed(NamedTuple):
-    """A video of which nothing but the first label map is known."""
+    """A video of which only the size is known, from its first label map."""
 
     size: tuple[int, int]
     name: str = 'the video'
@@ -48,22 +48,22 @@ def label_frames(
     """Carries a label map through a video, one frame at a time.
 
     Args:
-      frames: uint8 RGB `[h, w, 3]`, the first one being that of `first_ids`.
+      frames: uint8 RGB `[h, w, 3]`; the first one is the frame of `first_ids`.
       first_ids: label map `[h, w]`, 0 background; ids need not be contiguous.
       labeller: with the features of any source.
       variables: of the network, in place of those that the source takes.
-      video: whose frames these are, with name, size, num_frames and read_frame, as
-        `jaxprop.data.video_files.open_video` gives it. A folder of features needs it, and the
-        batch statistics of an untrained network are taken from it; None: not known.
+      video: the video of these frames, with name, size, num_frames and read_frame, as
+        `jaxprop.data.video_files.open_video` returns it; None if it is not known. A folder of
+        features needs it, and an untrained network takes its batch statistics from it.
 
     Yields:
-      For each frame a label map `[h, w]` int32; for the first one `first_ids` itself. Where an
-      array of the source stands for several frames, they have the same.
+      For each frame a label map `[h, w]` int32; for the first one `first_ids` itself. If a feature
+      map of the source stands for several frames, they have the same label map.
 
     Raises:
-      ValueError: frames of different sizes, or of another size than `first_ids`; features of the
-        first frame that are not finite.
-      DataError: of the source.
+      ValueError: frames have different sizes, or another size than `first_ids`; features of the
+        first frame are not finite.
+      DataError: the source has no features of the video.
     """
     source, num_read, num_labelled = labeller.source, 0, 0
     about = _Streamed(first_ids.shape) if video is None else video
@@ -76,6 +76,7 @@ def label_frames(
             num_read += 1
             yield frame
 
+    # Prepare the video and the device.
     plan = plan_video(first_ids, about, labeller)
     opened = source.open(about, counted())
     spans = itertools.repeat(1) if opened.spans is None else iter(opened.spans)
@@ -89,12 +90,13 @@ def label_frames(
         plan.num_labels,
         execution=labeller.execution,
     )
+    # Label the frames, a batch at a time.
     failed = None
     while failed is None:
         try:
             batch = list(itertools.islice(opened.arrays, source.batch))
         except BaseException as error:
-            # The frames before have been labelled: they are handed out first.
+            # Earlier frames are labelled already: yield them before the error is raised.
             failed, batch = error, []
         steps = stream.push(0, {0: (started, batch)}) if batch else stream.flush(0)
         for step in steps:
@@ -115,7 +117,7 @@ def evaluate_config(
     output: str | os.PathLike,
     features: Callable[[np.ndarray], Any] | FeatureSource | None = None,
 ) -> dict[str, Any]:
-    """Evaluates what a config names, or features of your own by the config's factors.
+    """Evaluates a config's network, or features of your own with the config's other settings.
 
     >>> from jaxprop.config_files import load_config
     >>> config = load_config('synthetic')
@@ -131,13 +133,13 @@ def evaluate_config(
       config: of an evaluation, as `jaxprop.config_files.load_config` returns it.
       output: the folder for the results, see `evaluate`.
       features: a function of frames, uint8 `[B, h, w, 3]` -> `[B, H, W, C]`, as `FunctionFeatures`
-        takes it, or another source of features; None: the config's `network`.
+        takes it, or another source of features; None takes the config's `network`.
 
     Returns:
-      What `metrics.json` holds.
+      The content of `metrics.json`.
 
     Raises:
-      DataError, ValueError: as `evaluate`, or the config's settings are wrong.
+      DataError, ValueError: an error of `evaluate`, or the config's settings are wrong.
     """
     settings = config.to_dict() if isinstance(config, ConfigDict) else config
     task = tasks.open_task(settings['dataset'], settings.get('measure'))
@@ -169,31 +171,32 @@ def evaluate(
     """Labels and scores every sequence of a task, and writes the results.
 
     A sequence is finished when `output/sequences/NAME.json` says so, see `results.Folder`; a later
-    call with the same settings goes on with the others. Everything is written under another name
+    call with the same settings goes on with the others. Every file is written under another name
     and then renamed. No other process can write to the folder meanwhile.
 
     Sequences of one frame size and similar numbers of objects are labelled together, on all devices
-    of this process, see `Stream`; frames are read, and predictions written and scored,
-    meanwhile. Of several processes, which must share `output`, each labels its part of the
-    sequences, and the first one writes the results of all.
+    of this process, see `Stream`. Meanwhile threads read frames, and write and score predictions.
+    Several processes must share `output`: each labels its part of the sequences, and the first one
+    writes the results of all.
 
     Args:
-      task: its sequences, what their first frames are labelled with, and how they are scored.
-      labeller: labels them, with the task's variant of its target.
-      output: the folder: `masks/NAME/00000.png` (palette PNGs as DAVIS has them) or
-        `keypoints/NAME.json`, `metrics.json`, `per_sequence.csv`, `report.html`.
+      task: the sequences, the annotations of their first frames, and the measure.
+      labeller: labels the sequences; the task may change its target.
+      output: the folder for `masks/NAME/00000.png` (palette PNGs as DAVIS has them) or
+        `keypoints/NAME.json`, `metrics.json`, `per_sequence.csv` and `report.html`.
       title: of the report.
-      dataset: how the sequences were chosen, to be recorded.
-      skip_bad: list a sequence that raises DataError with its reason, and go on.
-      report_frames: how many frames of a sequence the report shows.
-      videos_per_device: how many videos a device labels at a time; the same masks.
+      dataset: the settings by which the sequences were chosen, to be recorded.
+      skip_bad: whether to go on after a DataError of a sequence, and to list it with the reason.
+      report_frames: the number of frames of a sequence that the report shows.
+      videos_per_device: the number of videos that a device labels at a time. Masks do not depend on
+        it.
 
     Returns:
-      What `metrics.json` holds. A sequence's seconds are its share of the time: that of each step
-      goes to the videos that advanced in it, in equal parts.
+      The content of `metrics.json`. The time of a step is divided equally among the videos that
+      advanced in it; a sequence's seconds are the sum of its parts.
 
     Raises:
-      DataError: a sequence that cannot be used, unless `skip_bad`.
+      DataError: a sequence cannot be used, unless `skip_bad`.
       ValueError: `output` holds results of other settings, or another process writes there;
         features are not finite; `videos_per_device` or `report_frames` is below 1.
     """
@@ -208,14 +211,14 @@ def evaluate(
 
 
 def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, videos_per_device):
-    """See `evaluate`: what it does in a folder that is this run's alone."""
-    # Opening checks every file: once for labelling and for the report.
+    """Does the work of `evaluate` in a folder to which no other run can write."""
+    # Open each sequence once, for labelling and for the report, since opening checks every file.
     sequences = [(name, opened_once(open_sequence)) for name, open_sequence in task.sequences()]
     check_names([name for name, _ in sequences])
     folder = open_folder(task, labeller, output, dataset)
     settings = {'dataset': dict(dataset), **results.made_by(task, labeller)}
 
-    # Label what is not finished.
+    # Label the sequences that are not finished.
     started = time.time()
     waits = labelling.label_sequences(
         parallel.own_part(sequences),
@@ -227,7 +230,7 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     )
     parallel.wait_for_all()
 
-    # Read the records of all, those of other processes too, and draw what the report shows.
+    # Read all records, also those of other processes, and draw the report's pictures.
     skipped, records, previews = [], {}, []
     for name, open_sequence in sequences:
         try:
@@ -263,7 +266,7 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
         'skipped': skipped,
         'unscored': unscored,
         'network': {'trained': labeller.source.trained, **labeller.source.description},
-        # How it was computed is recorded, but a run may go on with another way.
+        # These two are recorded, but a run may go on with others.
         'settings': {
             **settings,
             'execution': dataclasses.asdict(labeller.execution),
@@ -287,19 +290,19 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     if parallel.is_writer():
         _write_rows(output / 'per_sequence.csv', metrics)
         page.write_report(output / 'report.html', metrics, previews, task.layout)
-        # Where this file is, all is there.
+        # This file comes last: if it is there, all others are.
         results.write_sealed(output / 'metrics.json', metrics)
     parallel.wait_for_all()
     return metrics
 
 
 def writing_to(output: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-    """Keeps other runs from writing to a folder; of several processes of one run the first does."""
+    """Locks a folder, so that no other run writes to it; a run's first process holds the lock."""
     return files.locked(output) if parallel.is_writer() else contextlib.nullcontext()
 
 
 def _write_rows(path, metrics):
-    """The rows of 'per_sequence' as CSV, each with the network's name."""
+    """Writes the rows of 'per_sequence' as CSV, each with the network's name."""
     rows = [{**row, 'network': metrics['network']['name']} for row in metrics['per_sequence']]
     columns = list(rows[0]) if rows else ['sequence']
     files.write_csv(path, [columns, *([row.get(name) for name in columns] for row in rows)])
@@ -308,10 +311,10 @@ def _write_rows(path, metrics):
 def open_folder(
     task: Task, labeller: Labeller, output: pathlib.Path, dataset: Mapping[str, Any]
 ) -> results.Folder:
-    """Makes `output` the folder of an evaluation, or goes on with what is there, see `evaluate`.
+    """Makes `output` the folder of an evaluation, or opens it to go on, see `evaluate`.
 
     Raises:
-      ValueError: it holds results of other settings, or somebody else's files.
+      ValueError: the folder holds results of other settings, or files that are no results.
     """
     made = results.made_by(task, labeller)
     folder = results.Folder(output, task, made)
@@ -330,7 +333,7 @@ def open_folder(
 
 
 def opened_once(open_sequence: Callable[[], Any]) -> Callable[[], Any]:
-    """Makes a function run once: later calls give the same sequence, or the same DataError."""
+    """Wraps a function so that it runs once: later calls return or raise the same."""
     lock, opened = threading.Lock(), []
 
     def once():
@@ -348,6 +351,6 @@ def opened_once(open_sequence: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def evenly(num_frames: int, count: int) -> list[int]:
-    """At most `count` numbers of frames, the first and the last among them."""
+    """Chooses at most `count` numbers of frames, evenly, from the first to the last."""
     chosen = np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int)
     return np.unique(chosen).tolist()

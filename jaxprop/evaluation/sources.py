@@ -1,4 +1,4 @@
-"""Which source of features a config means: a network, the user's own function, or a folder."""
+"""Opens the source of features that a config names: a network, a user's function, or a folder."""
 
 import json
 import pathlib
@@ -19,12 +19,12 @@ def open_source(config: Mapping[str, Any], network: Network | None = None) -> Fe
 
     'features:FOLDER' is a folder of arrays, see `FolderFeatures`; 'MODULE:FUNCTION' or
     'MODULE:FACTORY(size=480)' is the user's own function, see `load_function`, unless a file has
-    that name; everything else is a network, see `load_network`. Of `network` the first two have
-    nothing but the name.
+    that name; everything else is a network, see `load_network`. A folder and a function use no
+    other setting of `network` than the name.
 
     Args:
-      config: as in configs/eval: its `network`, `input` and `feature_batch`.
-      network: if it is loaded already.
+      config: as in configs/eval; its `network`, `input` and `feature_batch` are used.
+      network: the network, if it is loaded already.
 
     Raises:
       ValueError: there is no such source, or the config's settings are wrong.
@@ -45,7 +45,7 @@ def open_source(config: Mapping[str, Any], network: Network | None = None) -> Fe
 def function_source(
     function: Callable[..., Any], config: Mapping[str, Any], **described: Any
 ) -> FunctionFeatures:
-    """The features of a function, given frames as a config's `input` and `feature_batch` say.
+    """Makes the source of a function's features, with a config's `input` and `feature_batch`.
 
     Args:
       function: as `FunctionFeatures` takes it.
@@ -53,23 +53,24 @@ def function_source(
       **described: name, version and identity of the function, see `FunctionFeatures`.
     """
     size = dict(config['input'])
-    size.pop('color')  # The function is given RGB, see `check_flags`.
+    size.pop('color')  # A function gets RGB; `check_flags` refuses other colours.
     return FunctionFeatures(
         function, input=InputConfig(**size), batch=config['feature_batch'], **described
     )
 
 
 def check_flags(name: str, given: Mapping[str, Any]) -> None:
-    """Refuses settings without any effect where a name is that of a function or a folder.
+    """Checks that the user gave no setting that has no effect on a function or a folder.
 
-    Configs may have such settings: these are for the network that they name themselves.
+    Configs may have such settings for their own networks. They are not refused.
 
     Args:
       name: a config's `network.name`.
-      given: what the user has set, 'network.output' and the value.
+      given: the settings that the user gave: values by names such as 'network.output'.
 
     Raises:
-      ValueError: one of them is a network's attribute, a colour, or for a folder the frames' size.
+      ValueError: the name is that of a function or a folder, and a given setting is a network's
+        attribute, a colour other than RGB, or for a folder any setting of `input`.
     """
     if not _is_own(name):
         return
@@ -84,13 +85,14 @@ def check_flags(name: str, given: Mapping[str, Any]) -> None:
 
 
 def source_digest(name: str) -> str:
-    """What tells the source of a name from others that have had the same name.
+    """Computes a text that changes if the source of a name changes.
 
     Args:
       name: a config's `network.name`.
 
     Returns:
-      A network's SHA-256 of its weights, '' without any; a folder's SHA-256; a function's identity.
+      The SHA-256 of a network's weights, '' if it has none; the SHA-256 of a folder; or the
+      identity of a function, see `describe_function`.
 
     Raises:
       ValueError: there is no such source.
@@ -103,7 +105,7 @@ def source_digest(name: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """What a table calls the source of a name: no folders, no settings."""
+    """Shortens the name of a source for tables: without folders and settings."""
     if name.startswith(PREFIX):
         return pathlib.Path(name.removeprefix(PREFIX)).resolve().name
     if _is_own(name):
@@ -113,7 +115,7 @@ def short_name(name: str) -> str:
 
 
 def _is_own(name):
-    """Whether a name is that of a folder of features or of a function, not of a network."""
+    """Tells whether a name is that of a folder of features or of a function, not of a network."""
     if name.startswith(PREFIX):
         return True
     is_file = any(pathlib.Path(f'{name}{suffix}').exists() for suffix in ('', '.safetensors'))

@@ -1,11 +1,12 @@
-"""Videos on devices: one on each device in step, by `pmap`, and several such rows.
+"""Labels videos on devices: a row is one video on each device, in step by `pmap`.
 
-`run.py` pushes the next frames of each video and takes what has become of the ones before. All
-videos of a row advance by one frame at a time, so what is held does not grow with a video's length.
+The caller pushes the next frames of a row's videos, and gets the predictions of the frames before.
+All videos of a row advance by one frame at a time, so memory does not grow with a video's length.
+Several rows take turns.
 
 We do not `vmap` over videos: XLA then rounds the softmax differently for each batch position, and
 nearly tied labels flip. One video per device and per program makes a video's masks independent of
-what is labelled beside it.
+the videos that are labelled beside it.
 
 Shapes: D devices, B frames in one call of the network, H, W cells, L labels.
 """
@@ -32,12 +33,13 @@ class Video:
 
     Attributes:
       name: for messages.
-      given: the prediction of the first frame: what was given.
+      given: the prediction of the first frame, see `given` in `jaxprop.evaluation.targets`.
       labels: soft labels of the first frame, float32 `[H, W, L]`.
-      values: what the labels stand for, int32 `[L]`. Padding labels stand for the background.
-      entry: what the rule keeps of the first frame, where its label map says more than soft labels,
-        see `Rule.init_from_ids`; else None.
-      variables: of the network, in place of its own; None for these.
+      values: the ids for which the labels stand, int32 `[L]`. Padding labels stand for the
+        background.
+      entry: the entry of the first frame in the rule's context, if the rule makes it of the label
+        map and not of soft labels, see `Rule.init_from_ids`; else None.
+      variables: of the network, in place of its own; None takes its own.
     """
 
     name: str
@@ -50,13 +52,19 @@ class Video:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-    """One frame of the videos of a row: predictions that may still be computed on the devices."""
+    """One step of a row's videos: predictions, which the devices may still be computing.
+
+    Attributes:
+      predictions: of all devices; None if no video went on.
+      moved: of each device whose video advanced: its number, the video, and whether the step was
+        the video's first.
+    """
 
     predictions: Any
     moved: list[tuple[int, Video, bool]]
 
     def fetch(self) -> list[tuple[Video, Any]]:
-        """The videos that advanced, each with its prediction; waits for the devices."""
+        """Waits for the devices; returns the videos that advanced, each with its prediction."""
         predictions = jax.tree.map(np.asarray, self.predictions)
         return [
             (video, video.given if is_first else _entry(predictions, device))
@@ -66,13 +74,13 @@ class Step:
 
 @dataclasses.dataclass(eq=False)
 class _Row:
-    """One video on each device. Arrays on the devices are `[D, ...]`.
+    """A row: one video on each device. Arrays on the devices are `[D, ...]`.
 
     Attributes:
       playing: the video of each device.
       variables: of the network, on the devices.
-      values: of the videos' labels, `[D, L]` on the host.
-      device_values: the values, on the devices.
+      values: the ids for which the videos' labels stand, `[D, L]` on the host.
+      device_values: the same values, on the devices.
       context: of the propagation, on the devices.
       waiting: the steps of the last push.
     """
@@ -86,7 +94,7 @@ class _Row:
 
 
 class Stream:
-    """Labels videos of one size, as many rows of them as are asked for."""
+    """Labels videos of one size, in one or more rows."""
 
     def __init__(
         self,
@@ -106,13 +114,13 @@ class Stream:
         Args:
           source: of the arrays that are pushed.
           propagation: the method.
-          target: what labels stand for.
+          target: makes predictions of soft labels.
           sizes: of every video.
           num_labels: L, of every video.
           execution: how the propagation is computed.
-          num_rows: how many rows of D videos take turns.
-          num_devices: D, of this process's devices.
-          first_device: the number of the first one of the devices.
+          num_rows: the number of rows, of D videos each, that take turns.
+          num_devices: D, the number of this process's devices to use.
+          first_device: the number of the first of these devices.
         """
         self.source, self.network, self.propagation = source, source.network, propagation
         self.target, self.sizes, self.num_labels = target, sizes, num_labels
@@ -138,20 +146,22 @@ class Stream:
 
         Args:
           row: its number.
-          batches: by the number of the device in the row: its video, and the next arrays of it as
-            the source gives them, at most `source.batch`. Where a device's video is another
-            one than in the last push, it starts there: its first array must be that of frame 0.
+          batches: by the number of the device in the row, its video and the video's next arrays, as
+            the source gives them, at most `source.batch`. If the video is another one than in the
+            last push, it starts now, and its first array must be that of frame 0.
 
         Returns:
-          The steps of this row's push before: to be fetched while the devices work.
+          The steps of this row's last push. Fetch them while the devices work on this one.
 
         Raises:
-          ValueError: features of a first frame that are not finite; the message names the video.
+          ValueError: features of a first frame are not finite; the message names the video.
         """
+        # Compute the features of all frames of the batch.
         row = self.rows[row]
         starting = [d for d, (video, _) in batches.items() if video is not row.playing[d]]
         row.playing = [batches[d][0] if d in batches else None for d in range(self.num_devices)]
         features = self._features(row, starting, {d: arrays for d, (_, arrays) in batches.items()})
+        # Propagate labels step by step; videos that start do so in the first step.
         steps = []
         for index in range(max(len(arrays) for _, arrays in batches.values())):
             moving = [d for d, (_, arrays) in batches.items() if index < len(arrays)]
@@ -174,13 +184,13 @@ class Stream:
         return steps
 
     def flush(self, row: int) -> list[Step]:
-        """The steps of this row's last push."""
+        """Returns the steps of this row's last push, and puts no new frames on the devices."""
         row = self.rows[row]
         steps, row.waiting = row.waiting, []
         return steps
 
     def _features(self, row, starting, arrays):
-        """The features of the frames, each `[D, H, W, C]`."""
+        """Computes the features of the frames, each `[D, H, W, C]`, on the devices."""
         stacked = stack_frames(arrays, self.num_devices, self.source.batch)
         if self.network is None:
             if stacked.shape[2:4] != tuple(self.sizes.grid):
@@ -203,12 +213,13 @@ class Stream:
         return self.extract(self.network.model, self.source.color, row.variables, self.put(stacked))
 
     def _begin(self, row, first, features, goes_on):
-        """Starts the videos of the devices in `first`; where others go on, their context stays."""
+        """Starts the videos of the devices in `first`; the context of videos that go on stays."""
         labels = np.zeros((*features.shape[:3], self.num_labels), np.float32)
         for device in first:
             video = row.playing[device]
             row.values[device], labels[device] = video.values, video.labels
-        # `stack` needs an entry for every device. Those that go on get a copy, which is not used.
+        # `stack` needs an entry for every device. Devices whose videos go on get a copy of another
+        # one's, which is not used.
         some = row.playing[first[0]].entry
         entries = [row.playing[d].entry if d in first else some for d in range(self.num_devices)]
         entry = None if some is None else stack(entries)
@@ -231,13 +242,13 @@ class Stream:
 
 
 def _advance(propagation, execution, target, sizes, context, features, values):
-    """One frame: the new context, and the prediction."""
+    """Propagates labels to one frame; returns the new context, and the prediction."""
     context, label = propagate_step(context, features, propagation, execution=execution)
     return context, target.decode(label, values, sizes)
 
 
 def _start(propagation, execution, context, features, first_label, is_first, entry=None):
-    """The context of a video that begins; `context`, if there is one, where none does.
+    """Makes the context of a device: new if its video begins (`is_first`), else `context`.
 
     Returns:
       The context, and whether the features are finite.

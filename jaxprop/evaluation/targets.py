@@ -1,16 +1,16 @@
-"""What labels stand for: a first frame's masks or joints to soft labels, and soft labels back.
+"""Targets: they turn a first frame's mask or joints into soft labels, and soft labels back.
 
 A target is a frozen dataclass, so that it can be a static argument of a compiled function, with
 
-    values(first, seen)             the ids `[l]` that a video's labels stand for
-    num_labels(values)              how many labels L a video is computed with, l at least
+    values(first, seen)             the ids `[l]` for which a video's labels stand
+    num_labels(values)              the number of labels L with which a video is computed, l or more
     encode(first, values, sizes)    soft labels `[H, W, l]` of the first frame
-    decode(label, values, sizes)    the prediction of soft labels `[H, W, L]` with these ids `[L]`;
+    decode(label, values, sizes)    the prediction from soft labels `[H, W, L]` with the ids `[L]`;
                                     can be compiled
     given(first, label, values, sizes)
-                                    the prediction of the first frame itself: what was given, or
-                                    its soft labels `[H, W, L]` decoded as those of any frame
-    ids(first, seen)                the first frame as a label map, where it is one; else None
+                                    the prediction of the first frame itself: its annotation, or
+                                    its soft labels `[H, W, L]` decoded like those of any frame
+    ids(first, seen)                the first frame's label map; None if it has joints
     settings()                      its settings by the name of a config's section, to be recorded
 
 where `first` is the given annotation of frame 0, a label map or joints, and `seen` is the (height,
@@ -28,7 +28,7 @@ from jaxprop.data.vip import resize_ids
 
 
 class Sizes(NamedTuple):
-    """Of a video, all (height, width).
+    """The sizes of a video, its features and their cells, each (height, width).
 
     Attributes:
       frame: in pixels.
@@ -44,31 +44,33 @@ class Sizes(NamedTuple):
 
 
 def padded_labels(count: int) -> int:
-    """The number of labels that so many are computed with: the next power of two.
+    """Rounds a number of labels up to the next power of two.
 
-    So few compiled programs serve all videos, alone and in batches. Padding labels are zero
-    everywhere. Of equal labels the first one wins, so a padding label is never chosen.
+    With few different numbers, few compiled programs serve all videos, alone and in batches.
+    Padding labels are zero everywhere. Of equal labels the first one wins, so a padding label is
+    never chosen.
     """
     return 1 << (count - 1).bit_length()
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskTarget:
-    """Label maps: `first` and predictions are ids `[h, w]` int32, 0 background.
+    """The target of label maps: `first` and predictions are ids `[h, w]` int32, 0 background.
 
     Attributes:
-      encode_by: how the first label map comes to the feature grid: 'area', 'nearest', 'bilinear'.
-      min_max: scale each class to [0, 1] before the largest one is taken.
+      encode_by: how the first label map is resized to the feature grid: 'area', 'nearest' or
+        'bilinear'.
+      min_max: whether each class is scaled to [0, 1] before the largest one is taken.
       decode_at: 'frame': labels are upsampled to the frame, then the largest class is taken;
         'input': they are upsampled to the network's input, and the label map is resized by nearest.
-      resize_first: bring the first ids to the size of the network's input before they are made
-        one-hot: 'nearest' or 'bilinear', see `jaxprop.data.vip.resize_ids`; 'pillow_nearest': to
-        the pixel that holds the centre (TimeCycle); None: don't.
-      smallest: an object of fewer pixels in the first ids, resized if they are, is background.
-      first_frame: its prediction. 'given': the given ids, as most systems write and count them;
-        'decoded': its soft labels decoded, as CRW does.
-      keep_soft: a prediction is (ids, the soft labels `[H, W, L]`, what they stand for `[L]`);
-        (ids, None, None) of a first frame that is 'given'.
+      resize_first: how the first ids are resized to the network's input before they are made
+        one-hot: 'nearest' or 'bilinear', see `jaxprop.data.vip.resize_ids`; 'pillow_nearest' takes
+        the pixel that holds the centre (TimeCycle). None does not resize them.
+      smallest: an object of fewer pixels in the first ids, after `resize_first`, is background.
+      first_frame: the prediction of the first frame. 'given': its annotation, as most systems write
+        and score it; 'decoded': its soft labels decoded, as CRW does.
+      keep_soft: whether a prediction is (ids, the soft labels `[H, W, L]`, the ids `[L]` for which
+        they stand). If the first frame is 'given', its prediction is then (ids, None, None).
     """
 
     encode_by: str = 'bilinear'
@@ -145,15 +147,17 @@ class MaskTarget:
 
 @dataclasses.dataclass(frozen=True)
 class KeypointTarget:
-    """Joints: `first` and predictions are positions `[J, 2]` (x, y) in pixels, NaN where lost.
+    """The target of joints: `first` and predictions are positions `[J, 2]` (x, y) in pixels.
+
+    A joint that is lost is NaN.
 
     Attributes:
       encode_by: the map of a joint: 'stamp', 'gaussian' or 'cell', see `encode_keypoints`.
-      sigma: of the map, in cells of the grid or, drawn on the frame, in pixels.
-      num_cells: a joint is at the weighted mean of so many of its strongest cells.
-      at: 'grid': maps are drawn and read on the feature grid; 'frame': they are drawn on the frame
-        and then resized, and the labels resized to the frame and then read, where cells are pixels
-        (VFS).
+      sigma: of the map, in cells of the grid, or in pixels if `at` is 'frame'.
+      num_cells: a joint's position is the weighted mean of so many of its strongest cells.
+      at: 'grid': maps are drawn and read on the feature grid; 'frame': maps are drawn on the frame
+        and resized to the grid, and labels are resized to the frame and read there, where cells are
+        pixels (VFS).
     """
 
     encode_by: str = 'stamp'
@@ -208,7 +212,7 @@ Target = MaskTarget | KeypointTarget
 
 
 def from_config(config: Mapping[str, Any]) -> Target:
-    """From a config's `keypoints`, or, if it has none, its `labels`."""
+    """Makes the target of a config's `keypoints`, or, if it has none, of its `labels`."""
     if 'keypoints' in config:
         return KeypointTarget(**config['keypoints'])
     settings = dict(config['labels'])

@@ -1,4 +1,4 @@
-"""Evaluates the network of a run of training, while it trains, on sequences that tune it."""
+"""Evaluates the network of a training run while it trains, on sequences chosen for tuning."""
 
 import pathlib
 from collections.abc import Callable
@@ -29,35 +29,36 @@ def make_evaluate(
 
     Args:
       base: a config of configs/eval. Its own sequences are those on which results are reported.
-      settings: a training config's `evaluation`, see configs/train/base.py: `measure`, `allow_val`,
-        attributes of the network that differ from training in `network`, and sections of `base`
-        with what is to be changed in it. None and what is empty change nothing.
+      settings: a training config's `evaluation`, see configs/train/base.py: `measure`; `allow_val`;
+        `network`, attributes of the network that differ from training; and sections of `base` with
+        settings to change in it. A setting that is None or empty changes nothing.
       output: the folder for the latest evaluation's masks, scores and report.
       name: of the run, for reports.
-      network: that is trained, by which the settings are checked.
+      network: the network to train, to check the settings.
 
     Returns:
       evaluate(network, variables, color, step) -> 'mean', the measure over all sequences; 'scores',
-      all measures over all sequences; 'sequences', the measure of each one.
+      all measures over all sequences; 'sequences', the measure of each sequence.
 
     Raises:
-      ValueError: sequences would be tuned on that are to be reported; a setting that the config,
-        the network or the benchmark does not have; (from evaluate) there is nothing to score.
+      ValueError: the sequences are among those on which results are reported; the config, the
+        network or the benchmark lacks a setting; (from evaluate) there is nothing to score.
       DataError: the sequences cannot be listed or opened.
     """
+    # Check the sequences and the settings.
     config = _changed(base, settings)
     task = tasks.open_task(config.dataset, config.get('measure'))
     sequences = list(task.sequences())
     if not settings.allow_val:
         _refuse_reported(base, config, [sequence for sequence, _ in sequences])
     for _, open_sequence in sequences:
-        open_sequence()  # What cannot be read is said now, not hours later.
+        open_sequence()  # An unreadable sequence raises its error now, not hours later.
     measure = settings.measure
     if task.printed and measure not in task.printed:
         raise ValueError(
             f'evaluation.measure is {measure!r}; it must be one of {", ".join(task.printed)}'
         )
-    # What the config says of its own network is not said of this one.
+    # The attributes that the config has for its own network do not count for this one.
     attributes = {key: value for key, value in settings.network.items() if value is not None}
     if unknown := sorted(set(attributes) - set(attribute_names(network))):
         raise ValueError(
@@ -70,11 +71,11 @@ def make_evaluate(
         described = network_of(network, variables, f'{name}, step {step}', color)
         return Labeller.from_config(config, open_source(config, described))
 
-    labeller(network, {}, 'rgb', 0)  # It refuses wrong settings.
+    labeller(network, {}, 'rgb', 0)  # This raises an error for wrong settings.
 
     def evaluate(network, variables, color, step):
         if parallel.is_writer():
-            files.remove(output)  # An earlier step's.
+            files.remove(output)  # Remove the evaluation of an earlier step.
         parallel.wait_for_all()
         found = run.evaluate(
             task,
@@ -105,7 +106,7 @@ def make_evaluate(
 
 
 def _changed(base: ConfigDict, settings: ConfigDict) -> ConfigDict:
-    """A copy of a config with what a run's settings change in it."""
+    """Copies a config, and changes in it what a run's settings say."""
     config = ConfigDict(base.to_dict())
     for section, values in settings.items():
         if section == 'network' or not isinstance(values, ConfigDict):
@@ -123,12 +124,13 @@ def _changed(base: ConfigDict, settings: ConfigDict) -> ConfigDict:
 
 
 def _refuse_reported(base, config, names):
-    """Raises ValueError where sequences are among those that the config itself evaluates."""
+    """Raises ValueError if sequences are among those that the config itself evaluates."""
     dataset = {**base.dataset, **{k: v for k, v in config.dataset.items() if k == 'root'}}
     try:
         reported = _names(dataset, base)
     except NoListError:
-        # The folder is of another split alone: what that one lists is not to be reported.
+        # The folder holds the other split alone, without the list of the reported one. Sequences
+        # that this split lists are not reported; take all others as reported.
         reported = set(names) - _names({**config.dataset, 'names': ()}, base)
     if shared := [name for name in names if name in reported]:
         more = f' and {len(shared) - 3} more' if len(shared) > 3 else ''

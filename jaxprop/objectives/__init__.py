@@ -2,11 +2,12 @@
 
 A task is one file here that nothing else names; a training config finds it by the module's name.
 The module has a function `objective(backbone, *, ..., axis_name=None) -> Objective`, whose keyword
-arguments are the config's settings. Without a backbone in the config it is called without one.
+arguments are the config's settings. If the config has no backbone, it is called without one.
 
-Where settings are not yet the arguments, such as the path of a frozen network, the module also has
-`from_config(backbone, *, restore, ...) -> Objective`, which is called instead with the settings and
-`axis_name`. `restore(folder)` reads the 'params' and 'state' of the latest checkpoint in a folder.
+Some settings must be read before they are arguments, such as the path of a frozen network. Then the
+module also has `from_config(backbone, *, restore, ...) -> Objective`, and training calls this in
+place of `objective`, with the settings and `axis_name`. `restore(folder)` reads the 'params' and
+'state' of the latest checkpoint in a folder.
 """
 
 import importlib

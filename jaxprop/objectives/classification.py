@@ -1,4 +1,4 @@
-"""Classification of images, the supervised network that label propagation is compared with."""
+"""Classification of images: supervised training, to compare self-supervised networks with."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -35,10 +35,10 @@ def objective(
     Args:
       backbone: any, see `jaxprop.models`; the full ResNet18 has output 'res4'.
       num_classes: number of labels.
-      size: of the crops, in pixels.
+      size: side of the crops, in pixels.
       min_area: least share of an image that a crop covers.
       head: 'linear' or 'residual' (UVC+), see `jaxprop.models.heads`.
-      gray: the network gets the lightness alone, as in UVC.
+      gray: whether the network gets the lightness alone, as in UVC.
       axis_name: the mapped axis of devices, if any.
 
     Raises:

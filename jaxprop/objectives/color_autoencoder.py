@@ -1,4 +1,4 @@
-"""Training of the colour autoencoder that UVC needs frozen."""
+"""Training of the colour autoencoder: UVC copies its features, and does not train it further."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ def objective(*, size: int = 256, axis_name: str | None = None) -> Objective:
     """Reconstruction of colours: the mean |decode(encode(x)) - x| over scaled Lab.
 
     The batch is `{'image': uint8 RGB [B, h, w, 3]}`; the images x are random crops of it, flipped
-    half of the time. The metrics are 'loss', and 'error_l', 'error_a' and 'error_b', the
-    mean absolute errors in levels of 8-bit Lab: the loss is their mean over 128. The network is
-    under 'backbone'.
+    half of the time. The metrics are 'loss', and 'error_l', 'error_a' and 'error_b', the mean
+    absolute errors in levels of 8-bit Lab. The loss is the mean of these errors, divided by 128.
+    Parameters: the autoencoder's, under 'backbone'.
 
     Args:
-      size: of the crops, in pixels.
+      size: side of the crops, in pixels.
       axis_name: the mapped axis of devices, if any.
 
     Raises:

@@ -18,25 +18,26 @@ def combine(
 ) -> Objective:
     """The sum video loss + weight * image loss, in one step on a shared backbone.
 
-    The batch is `{'video': that of the video objective, 'image': that of the image objective}`. Of
-    `jax.random.split(rng)` the first key is the video objective's, the second the image one's, in
-    both functions. Parameters and state are `{'backbone': ..., 'video': ..., 'image': ...}`, the
-    latter two without their backbones; `init` takes the video objective's. The result's `color` is
-    the video objective's too.
+    The batch is `{'video': the video objective's batch, 'image': the image objective's batch}`. In
+    `init` and in `loss`, `jax.random.split(rng)` gives the video objective its first key and the
+    image objective its second. Parameters and state are
+    `{'backbone': ..., 'video': ..., 'image': ...}`, where 'video' and 'image' hold all but the
+    backbone. `init` takes the backbone's first values from the video objective, and the result's
+    `color` and `affinity` are the video objective's too.
 
     The backbone's batch statistics go through the video loss first and from there through the image
-    loss: every step updates the running ones twice. They don't influence training, which uses the
-    batch's own. Metrics are those of both, and their losses without the weight, as 'video/NAME' and
-    'image/NAME'.
+    loss, so every step updates the running statistics twice. Training uses the statistics of the
+    batch, so the running ones don't influence it. The metrics are those of both objectives, and
+    their losses without the weight, as 'video/NAME' and 'image/NAME'.
 
     Args:
-      video: on `batch['video']`.
-      image: on `batch['image']`, with the same backbone.
+      video: the objective of `batch['video']`.
+      image: the objective of `batch['image']`, with the same backbone.
       weight: lambda. The study: 0.3 for rotation, 0.1 for MoCo, 0.05 for classification.
       gradient_norms: adds the metrics 'video/gradient_norm' and 'image/gradient_norm', the lengths
-        of the two losses' gradients with respect to the backbone, the weight not counted. They help
-        to choose the weight, and cost a second pass through the network. Of a batch that is taken
-        in parts, training gives the mean over the parts of their gradients' lengths.
+        of the two losses' gradients with respect to the backbone, without the weight. They help to
+        choose the weight, and cost a second pass through the network. If training takes a batch in
+        parts, the metrics are the mean over the parts of the lengths in each.
       axis_name: the mapped axis of devices over which these gradients are averaged, if any.
 
     Raises:
@@ -86,8 +87,8 @@ def combine(
 
 
 def _gradient_norm(objective, params, state, batch, rng, axis_name):
-    """The length of the gradient of an objective's loss with respect to the backbone."""
-    # The norm is only looked at: the loss's own gradient need not pass through it.
+    """Computes the length of the gradient of an objective's loss with respect to the backbone."""
+    # The norm is a metric alone: the gradient of the step need not pass through it.
     params, state = jax.lax.stop_gradient((params, state))
 
     def loss(backbone):
@@ -100,7 +101,7 @@ def _gradient_norm(objective, params, state, batch, rng, axis_name):
 
 
 def _take_backbone(variables):
-    """The backbone's variables, and the others."""
+    """Splits variables into the backbone's and the others."""
     others = {name: value for name, value in variables.items() if name != 'backbone'}
     return variables.get('backbone', {}), others
 

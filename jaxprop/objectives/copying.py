@@ -1,6 +1,6 @@
-"""Colours copied from frame to frame by local attention: what CorrFlow and MAST have in common.
+"""Copies colours from frame to frame by local attention: the common part of CorrFlow and MAST.
 
-Features have one cell for 4 x 4 pixels. H x W cells, h x w = 4 H x 4 W pixels.
+Features have one cell for 4 x 4 pixels: H x W cells for h x w = 4 H x 4 W pixels.
 """
 
 import flax.linen as nn
@@ -20,10 +20,10 @@ def check_sizes(backbone: nn.Module, size: int, reach: int, temperature: float) 
     """Raises ValueError for settings that a copying objective cannot have.
 
     Args:
-      backbone: of stride 4.
-      size: of the frames, in pixels.
-      reach: of the window, in cells.
-      temperature: of the softmax over the window.
+      backbone: must have stride 4.
+      size: side of the frames, in pixels; must be a multiple of 4.
+      reach: of the window, in cells; must be at least 0.
+      temperature: of the softmax over the window; must be above 0.
     """
     if backbone.stride != STRIDE:
         raise ValueError(
@@ -57,7 +57,7 @@ def copy_from_window(
     temperature: float = 1.0,
     zero_outside: bool = False,
 ) -> jax.Array:
-    """What each cell of a target frame gets from windows of reference frames.
+    """Copies values to each cell of a target frame from windows of reference frames.
 
     y_p = sum over r and d of softmax(<f_p, f^r_{p+d}> / T) v^r_{p+d}, with one softmax over the
     offsets d within `reach` rows and columns in all references r.
@@ -68,8 +68,8 @@ def copy_from_window(
       values: v, `[B, R, H, W, L]`.
       reach: of the window, in cells: (2 reach + 1)^2 offsets.
       temperature: T.
-      zero_outside: cells of the window outside the frame take part in the softmax, with affinity
-        and value 0; else there are none. Released: MAST's do.
+      zero_outside: whether cells of the window outside the frame take part in the softmax, with
+        affinity and value 0. In MAST's released code they do.
 
     Returns:
       `[B, H, W, L]`.
@@ -91,7 +91,7 @@ def copy_from_window(
 
 
 def _num_outside(grid, reach):
-    """How many cells of each cell's window lie outside the grid, `[N]`."""
+    """Counts the cells of each cell's window that lie outside the grid, `[N]`."""
     steps = np.arange(-reach, reach + 1)
     rows, columns = (
         np.sum((steps >= -place[:, None]) & (steps < size - place[:, None]), axis=1)
@@ -102,12 +102,12 @@ def _num_outside(grid, reach):
 
 
 def enlarge(maps: jax.Array) -> jax.Array:
-    """Maps of cells as maps of pixels, bilinearly: `[B, H, W, L]` -> `[B, 4 H, 4 W, L]`."""
+    """Enlarges maps of cells to maps of pixels: bilinear, `[B, H, W, L]` -> `[B, 4 H, 4 W, L]`."""
     batch, height, width, channels = maps.shape
     return jax.image.resize(maps, (batch, STRIDE * height, STRIDE * width, channels), 'linear')
 
 
 def central_pixels(maps: jax.Array) -> jax.Array:
-    """The four pixels in the middle of each cell: `[B, 4 H, 4 W, L]` -> `[B, H, W, 4, L]`."""
+    """Takes the four middle pixels of each cell: `[B, 4 H, 4 W, L]` -> `[B, H, W, 4, L]`."""
     maps = rearrange(maps, 'b (h i) (w j) l -> b h i w j l', i=STRIDE, j=STRIDE)
     return rearrange(maps[:, :, 1:3, :, 1:3], 'b h i w j l -> b h w (i j) l')

@@ -1,4 +1,4 @@
-"""CorrFlow: colours of a frame that are copied through a clip, also back to where they came from.
+"""CorrFlow: copies the colours of a frame through a clip, and back to the frame they came from.
 
 Lai, Xie, "Self-supervised Learning for Video Correspondence Flow", BMVC 2019, with the settings of
 the released code.
@@ -29,7 +29,7 @@ from jaxprop.objectives.objective import (
     numbered_keys,
 )
 
-# The released centres of 16 clusters of colours, a and b of CIE Lab.
+# Centres of 16 clusters of colours in the released code: a and b of CIE Lab.
 PALETTE = (
     (10.23, -25.50), (9.17, -5.48), (38.08, -55.18), (13.77, 29.93),
     (-22.91, 4.35), (0.37, -7.30), (-5.35, -13.47), (-9.10, 43.39),
@@ -58,13 +58,14 @@ def objective(
 
         loss = CE(0 -> 1) + CE(1 -> 2) + long_weight (CE(0 -> 1 -> 0) + CE(0 -> 1 -> 2 -> 1 -> 0))
 
-    Arrows are copies by `copy_from_window`, CE the cross-entropy of the last one with the frame's
-    own classes: see `clip_terms`. The second copy takes the true classes of frame 1 in some steps
-    and the copied ones in the others; the share of the first falls over the run.
+    An arrow is a copy by `copy_from_window`. CE is the cross-entropy of the last copy with the true
+    classes of the frame that it reaches: see `clip_terms`. The copy 1 -> 2 takes the true classes
+    of frame 1 in some steps, and in the others the classes that were copied there. The share of
+    steps with true classes falls over the run.
 
-    The network sees frames in RGB from 0 to 1, some of them in other colours, and in most steps
-    without one or two of the three channels, see `drop_channels`, so that it cannot match colours
-    alone. Each frame of the clips has batch statistics of its own.
+    The network sees frames in RGB from 0 to 1. Some have jittered colours, and in most steps one or
+    two of the three channels are missing, see `drop_channels`, so that the network cannot match
+    colours alone. Frame 0, 1 and 2 of the clips have batch statistics of their own each.
 
     The batch is `{'frames': uint8 RGB [B, 3, h, w, 3]}`, in the order of time; released: 4 frames
     apart. Metrics: 'similarity' and 'long', the terms as they enter the loss, 'loss', their sum;
@@ -83,27 +84,27 @@ def objective(
             variables['params'], variables['state'], batch, jax.random.key(1)
         )
 
-    Running batch statistics are of images with dropped channels, as in the release. They move once
-    a frame, there 5, 8 and 3 times for frame 0, 1 and 2. `statistics` of a training config exports
-    those of whole frames instead.
+    Running batch statistics are of images with dropped channels, as in the release. Each frame of a
+    step updates them once; the release updates them 5, 8 and 3 times for frame 0, 1 and 2. With
+    `statistics` a training config exports statistics of frames with all channels instead.
 
     Args:
       backbone: of stride 4. Released: as in the example.
-      truth_steps: in so many steps the share of true classes goes from the first to the second of
-        `truth`. Released: the whole run.
-      size: frames are resized to squares of so many pixels.
+      truth_steps: the share of steps with true classes goes from the first to the second value of
+        `truth` in so many steps. Released: the whole run.
+      size: frames are resized to squares with sides of so many pixels.
       reach: of the window of a copy, in cells.
-      temperature: T of the copies; features are not normalised. Released: 1. The square root of
-        the channels is easier to learn with, and is then needed in propagation, too.
-      palette: the classes: a and b of CIE Lab. None: `PALETTE`, the released 16.
+      temperature: T of the copies; features are not normalised. Released: 1. With the square root
+        of the number of channels training is easier; propagation must then use the same.
+      palette: the colours of the classes, a and b of CIE Lab. None: `PALETTE`, the released 16.
       keep_all: share of the steps without a dropped channel.
-      jitter: strengths of brightness, contrast, saturation and hue.
-      jitter_probability: of a clip to be jittered, each frame by itself.
-      long_weight: of the cycles.
-      truth: shares of steps in which the second copy takes true classes, at the first and from step
-        `truth_steps` on.
-      average_class_numbers: the true classes of a cell's four pixels are averaged as numbers and
-        rounded down, instead of as soft labels: an error of the released code.
+      jitter: strength of the changes of brightness, contrast, saturation and hue, one for all.
+      jitter_probability: probability that a clip is jittered, each of its frames differently.
+      long_weight: weight of the copies that return to frame 0.
+      truth: shares of steps in which the copy 1 -> 2 takes true classes: in the first step, and
+        from step `truth_steps` on.
+      average_class_numbers: whether the true classes of a cell's four pixels are averaged as
+        numbers and rounded down, an error of the released code. Else soft labels are averaged.
       axis_name: the mapped axis of devices, if any.
 
     Raises:
@@ -126,6 +127,7 @@ def objective(
         return variables
 
     def loss(params, state, batch, rng):
+        # Augment the frames.
         frames = stretch(clip_frames(batch, 3, 'colours go through three')[:, :3], size)
         drop_rng, truth_rng, jitter_rng = jax.random.split(rng, 3)
         images = frames
@@ -136,13 +138,16 @@ def objective(
                 keys[:, 3], jitter_probability, jnp.stack(jittered, axis=1), frames
             )
         images = color.network_input(jnp.round(255 * images), 'rgb_unit')
-        # Of the whole batch, or batch statistics would be of no input that there is.
+        # Drop the same channels in the whole batch. If images dropped different ones, the batch
+        # statistics would be of a mixture, and would suit no single image.
         images = drop_channels(drop_rng, images, keep_all)
+        # Compute features, each frame with batch statistics of its own.
         features = []
         for t in range(3):
             result, state = apply_networks(networks, params, state, images[:, t])
             features.append(result.astype(jnp.float32))
 
+        # Copy the classes of the unchanged frames.
         progress = jnp.minimum(state['step'] / truth_steps, 1)
         share = truth[0] + (truth[1] - truth[0]) * progress
         terms = clip_terms(
@@ -174,16 +179,17 @@ def clip_terms(
     temperature: float = 1.0,
     average_class_numbers: bool = False,
 ) -> dict[str, jax.Array]:
-    """CorrFlow's terms, from features.
+    """Computes CorrFlow's terms of the loss from features.
 
-    A copy takes a frame's class maps at the middle of each cell (`prepare`), copies them by
-    `copy_from_window` and enlarges them to pixels. Copies of copies stay soft, and gradients flow
-    through all.
+    A copy averages a frame's class maps over the four middle pixels of each cell (`prepare`),
+    copies them by `copy_from_window` and enlarges them to pixels. Copies of copies stay soft, and
+    gradients flow through all of them.
 
     Args:
       features: `[B, 3, H, W, C]`.
       classes: of the pixels, integers `[B, 3, 4 H, 4 W]`.
-      true_classes: whether the copy 1 -> 2 takes the true classes of frame 1.
+      true_classes: whether the copy 1 -> 2 takes the true classes of frame 1, or those copied
+        there from frame 0.
       num_classes: L.
       reach, temperature: see `copy_from_window`.
       average_class_numbers: see `objective`.
@@ -220,12 +226,13 @@ def clip_terms(
 
 
 def prepare(classes: jax.Array, num_classes: int, average_class_numbers: bool = False) -> jax.Array:
-    """Classes of pixels as soft labels of cells: those of the four pixels in its middle.
+    """Turns classes of pixels into soft labels of cells: the mean of a cell's four middle pixels.
 
     Args:
       classes: integers `[B, 4 H, 4 W]`.
       num_classes: L.
-      average_class_numbers: their numbers are averaged and rounded down, an error of the release.
+      average_class_numbers: whether the four numbers are averaged and rounded down to one class, an
+        error of the release.
 
     Returns:
       `[B, H, W, L]`.
@@ -238,28 +245,31 @@ def prepare(classes: jax.Array, num_classes: int, average_class_numbers: bool = 
 
 
 def class_error(prediction: jax.Array, classes: jax.Array) -> jax.Array:
-    """The mean of -log(prediction[class] + 1e-8): `[..., L]` and integer `classes [...]`."""
+    """The mean of -log(prediction[class] + 1e-8).
+
+    `prediction` is `[..., L]`, `classes` integers `[...]`.
+    """
     chosen = jnp.take_along_axis(prediction, classes[..., None].astype(jnp.int32), axis=-1)
     return -jnp.mean(jnp.log(chosen + 1e-8))
 
 
 def nearest_color(ab: jax.Array, palette: tuple[tuple[float, float], ...] = PALETTE) -> jax.Array:
-    """Numbers of the colours of `palette` nearest to `ab`: `[..., 2]` -> `[...]`.
+    """Finds the number of the colour of `palette` nearest to `ab`: `[..., 2]` -> `[...]`.
 
-    Of equally near colours the first is taken.
+    Of equally near colours it takes the first.
     """
     difference = ab[..., None, :] - np.asarray(palette, np.float32)
     return jnp.argmin(jnp.sum(jnp.square(difference), axis=-1), axis=-1)
 
 
 def drop_channels(key: jax.Array, images: jax.Array, keep_all: float = 0.3) -> jax.Array:
-    """Images without one or two of their channels, which become 0; the others grow by as much.
+    """Sets one or two channels, the same in all images, to 0.
 
-    With probability `keep_all` none is dropped, else one or two alike. The same are dropped in all
-    images, and the rest is multiplied by 3 / (how many are left).
+    With probability `keep_all` no channel is dropped; else one or two, with equal probability. The
+    channels that are left are multiplied by 3 / (their number).
 
     Args:
-      key: one.
+      key: a single random key.
       images: `[..., 3]`.
       keep_all: 0 to 1.
     """

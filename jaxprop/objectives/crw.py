@@ -1,4 +1,4 @@
-"""CRW: a walk over the patches of a clip, there and back again, ends where it started.
+"""CRW: a random walk over the patches of a clip and back should end where it started.
 
 Jabri, Owens, Efros, "Space-Time Correspondence as a Contrastive Random Walk", NeurIPS 2020, with
 the settings of the released model.
@@ -56,15 +56,17 @@ def objective(
         loss = mean over i = 1 .. T - 2 and nodes n of -log P_i[n, n]
 
     The walk over two frames alone, P_0, is left out as in the released code, so T is at least 3.
-    Batch statistics are of all nodes of all frames and clips. Where walks tell nothing the loss is
-    log N and the accuracy 1 / N. Pixels are normalised by ImageNet's mean and deviation, as they
-    are in evaluation; the released network was trained with CIFAR-10's. Crops are rounded to 8 bits
-    once, after both; there after each. The linear head's first weights are Flax's, whose deviation
-    is 1.7 times that of the release.
+    Batch statistics are of all nodes of all frames and clips. If walks end anywhere with equal
+    probability, the loss is log N and the accuracy 1 / N.
+
+    Differences to the release: pixels are normalised by ImageNet's mean and deviation, as in
+    evaluation, the release trained with CIFAR-10's; crops are rounded to 8 bits once, after the
+    crop of the frame and of the window, the release rounds after each; the linear head's first
+    weights are Flax's, whose deviation is 1.7 times that of the release.
 
     The batch is `{'frames': uint8 RGB [B, T, h, w, 3]}`. Metrics: 'cycle_i', the loss of P_i, and
-    'accuracy_i', how often the walk most likely returns to its start. Parameters: 'backbone' and
-    'head'. State: their batch statistics.
+    'accuracy_i', the share of nodes whose most probable end is their start. Parameters: 'backbone'
+    and 'head'. State: their batch statistics.
 
     Example:
 
@@ -77,11 +79,13 @@ def objective(
 
     Args:
       backbone: any. Released: as in the example; evaluated at res3.
-      size: of the crops of frames, in pixels.
-      patch_size, patch_stride: of the windows, in pixels: N = ((size - patch_size) / stride + 1)^2.
+      size: side of the crops of frames, in pixels.
+      patch_size, patch_stride: side of the windows, and the step from one to the next, in pixels:
+        N = ((size - patch_size) / patch_stride + 1)^2.
       nodes: 'patches', or 'cells': every cell of the features of a whole crop is a node.
-      frame_area, frame_aspect: shares of area and aspect ratios of frames' crops.
-      patch_area, patch_aspect: the same of windows' crops.
+      frame_area, frame_aspect: bounds of the share of a frame's area that its crop covers, and of
+        the crop's aspect ratio.
+      patch_area, patch_aspect: the same bounds for the crops of windows.
       head: 'linear' on the average of a node's cells; or 'residual' (UVC+), with a backbone up to
         res3 that is shared with an image objective of the same head. See `jaxprop.models.heads`.
       hidden_layers: of the linear head.
@@ -91,7 +95,7 @@ def objective(
       axis_name: the mapped axis of devices, if any.
 
     Raises:
-      ValueError: settings out of their range or that don't fit each other; (from loss) clips of
+      ValueError: settings are out of their range or don't fit each other; (from loss) clips have
         fewer than 3 frames.
     """
     if nodes not in NODES:
@@ -120,7 +124,7 @@ def objective(
         return init_networks(networks, rng, jnp.zeros((1, input_size, input_size, 3)))
 
     def images(frames, frame_keys, window_keys):
-        """What the backbone sees of each frame: its windows in a row, or all of its crop."""
+        """Crops the backbone's inputs: all windows of each frame in a row, or the whole crop."""
         num_frames = frames.shape[1]
         frames = rearrange(frames, 'b t h w c -> (b t) h w c').astype(jnp.float32) / 255
         keys = numbered_keys(frame_keys, num_frames).reshape(-1)
@@ -134,6 +138,7 @@ def objective(
 
     def loss(params, state, batch, rng):
         frames = clip_frames(batch, 3, 'the shortest walk goes over three frames')
+        # Compute the vectors of the nodes.
         batch_size, num_frames = frames.shape[:2]
         keys = numbered_keys(example_keys(rng, batch_size, axis_name), 3)
         inputs = network_input(images(frames, keys[:, 0], keys[:, 1]))
@@ -142,6 +147,7 @@ def objective(
             features = rearrange(features, 'f h w c -> (f h w) 1 1 c')
         vectors, state = apply_networks({'head': node_head}, params, state, features)
         vectors = l2_normalize(vectors).reshape(batch_size, num_frames, -1, dimensions)
+        # Walk over them, with some edges cut.
         cut = (None, None)
         if edge_dropout:
             num_nodes = vectors.shape[2]
@@ -157,9 +163,9 @@ def objective(
 
 
 def windows(images: jax.Array, size: int, stride: int) -> jax.Array:
-    """All windows of images, `stride` pixels apart: `[B, h, w, 3]` -> `[B, N, size, size, 3]`.
+    """Cuts images into all windows at a stride: `[B, h, w, 3]` -> `[B, N, size, size, 3]`.
 
-    Windows are numbered row by row.
+    Windows lie `stride` pixels apart and are numbered row by row.
     """
     height, width = images.shape[1:3]
     return jnp.stack(
@@ -175,14 +181,14 @@ def windows(images: jax.Array, size: int, stride: int) -> jax.Array:
 def cut_edges(
     key: jax.Array, num_steps: int, num_nodes: int, rate: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Edges between the nodes of neighbouring frames that walks may not take.
+    """Draws edges between the nodes of neighbouring frames that walks may not take.
 
-    Steps forward lose each edge with probability `rate`. Steps back lose the same edges, and of all
-    edges again a share of `rate`: 19 % for 10 %. So the released code does it, which masks the
-    affinities in place before it transposes them.
+    Each edge is cut for steps forward with probability `rate`. Steps back lose the same edges, and
+    each edge once more with probability `rate`: 19 % of them if `rate` is 10 %. The released code
+    does so, since it masks the affinities in place before it transposes them.
 
     Args:
-      key: of this draw.
+      key: a random key.
       num_steps: steps forward, T - 1.
       num_nodes: N, of each frame.
       rate: from 0 to 1.
@@ -197,11 +203,11 @@ def cut_edges(
 def transition(
     affinities: jax.Array, temperature: float, cut: jax.Array | None = None
 ) -> jax.Array:
-    """The step of a random walk: the softmax of each row of affinities / temperature.
+    """Computes the step of a random walk: the softmax of each row of affinities / temperature.
 
     Args:
       affinities: `[..., N, N]`, rows where the step starts.
-      temperature: divides.
+      temperature: of the softmax.
       cut: `[..., N, N]`, True where there is no edge. A row without any edge is uniform.
 
     Returns:
@@ -213,7 +219,7 @@ def transition(
 
 
 def walks(forward: jax.Array, backward: jax.Array) -> jax.Array:
-    """P_i = F_0 ... F_i G_i ... G_0 for i = 1 .. T - 2.
+    """Multiplies steps to walks there and back: P_i = F_0 ... F_i G_i ... G_0, i = 1 .. T - 2.
 
     Args:
       forward: F_t `[..., T - 1, N, N]`.
@@ -237,7 +243,7 @@ def walk_terms(
     forward_cut: jax.Array | None = None,
     backward_cut: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Loss and accuracy of each walk there and back.
+    """Computes the loss and the accuracy of each walk there and back.
 
     Args:
       nodes: L2-normalised `[B, T, N, D]`, T at least 3.
@@ -245,8 +251,8 @@ def walk_terms(
       forward_cut, backward_cut: `[B, T - 1, N, N]`, see `cut_edges`.
 
     Returns:
-      Means over clips and nodes, `[T - 2]` each, of -log P_i[n, n] and of whether n is the largest
-      of P_i[n, :]; of equal ones the first counts.
+      The mean over clips and nodes of -log P_i[n, n], and the share of nodes n for which P_i[n, n]
+      is the largest of P_i[n, :] (the first of equal ones): `[T - 2]` each.
     """
     affinities = affinity(nodes[:, :-1], nodes[:, 1:])
     probabilities = walks(

@@ -1,7 +1,7 @@
-"""MAST: a colour channel that the network does not see is copied from earlier frames.
+"""MAST: copies a colour channel that the network does not see from earlier frames.
 
-Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020: the stage with pairs of
-frames, which alone is released, for any number of reference frames.
+Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020. Only the stage with
+pairs of frames is released; here a target frame may have any number of reference frames.
 """
 
 import flax.linen as nn
@@ -31,17 +31,18 @@ def objective(
     """Huber loss of a channel of colour that is copied from earlier frames to the last one.
 
     Frames are in scaled Lab, x = ((L - 50) / 50, a / 127, b / 127). In each step one channel c, a
-    or b, is hidden from the network in all frames, and the others grow by half. It is copied from
-    the earlier frames by `copy_from_window`, taken there at the first pixel of each cell, enlarged
-    to pixels, and compared:
+    or b, is hidden from the network in all frames, and the other two are multiplied by 1.5. The
+    hidden channel of the earlier frames is read at the first pixel of each cell, copied by
+    `copy_from_window` and enlarged to pixels. The result Y is compared with the last frame's own:
 
         loss = mean over pixels of huber(scale (Y - x_c)),
         huber(e) = e^2 / 2 where |e| < 1, else |e| - 1/2
 
-    The batch is `{'frames': uint8 RGB [B, T, h, w, 3]}`, T at least 2, in the order of time: the
-    last frame is the target, the others are references, all of one softmax. Released: pairs 2, 5
-    or 8 frames apart at 30 a second. Metrics: 'loss' and 'error', the mean |Y - x_c| in units of
-    Lab. Parameters: 'backbone'. State: 'backbone' (its batch statistics, if any).
+    The batch is `{'frames': uint8 RGB [B, T, h, w, 3]}`, T at least 2, in the order of time. The
+    last frame is the target, the others are references, and one softmax goes over all of them.
+    Released: pairs 2, 5 or 8 frames apart at 30 a second. Metrics: 'loss' and 'error', the mean
+    |Y - x_c| in units of Lab. Parameters: 'backbone'. State: 'backbone' (its batch statistics, if
+    any).
 
     Example:
 
@@ -57,19 +58,20 @@ def objective(
 
     Args:
       backbone: of stride 4. Released: as in the example.
-      size: frames are resized to squares of so many pixels.
+      size: frames are resized to squares with sides of so many pixels.
       reach: of the window of a copy, in cells.
-      temperature: T of the copies; features are not normalised. Propagation needs the same. The
+      temperature: T of the copies; features are not normalised. Propagation must use the same. The
         default is the square root of the release's 64 channels, with which users of its code get it
         to learn. Released: 1.
-      scale: of differences, before the Huber loss.
-      zero_outside: cells of a window outside the frame take part, with affinity and value 0: what
-        the released code does, so that colours near borders fade to grey, and what its propagation
-        does, too.
-      axis_name: unused; no randomness here is of single examples.
+      scale: factor of differences, before the Huber loss.
+      zero_outside: whether cells of a window outside the frame take part, with affinity and value
+        0. In the released code they do, in training and in propagation: colours near borders fade
+        to grey.
+      axis_name: unused, since nothing random differs from example to example.
 
     Raises:
-      ValueError: settings out of their range, another stride; (from loss) clips of one frame.
+      ValueError: settings are out of their range, or the stride is not 4; (from loss) clips have
+        one frame.
     """
     del axis_name
     check_sizes(backbone, size, reach, temperature)
@@ -85,7 +87,8 @@ def objective(
         frames = clip_frames(batch, 2, 'references, and the frame that their colours are copied to')
         lab = color.network_input(255 * stretch(frames, size), 'lab')
         channel = 1 + jax.random.bernoulli(rng).astype(jnp.int32)
-        # Of the whole batch, or batch statistics would be of no input that there is.
+        # Hide the same channel in the whole batch. If images hid different ones, the batch
+        # statistics would be of a mixture, and would suit no single image.
         images = 1.5 * jnp.where(jnp.arange(3) == channel, 0, lab)
         features = []
         for frame in range(frames.shape[1]):
@@ -116,13 +119,13 @@ def copy_channel(
     temperature: float = 8.0,
     zero_outside: bool = True,
 ) -> jax.Array:
-    """What the last frame's pixels get from the other frames.
+    """Copies values from the other frames to the pixels of the last one.
 
-    Values are taken at the first pixel of each cell, as released, so features learn to point a
-    pixel and a half off: `enlarge` has a cell's value in its middle.
+    A cell's value is that of its first pixel, as released, but `enlarge` puts it in the middle of
+    the cell. Features therefore learn to point a pixel and a half off.
 
     Args:
-      features: `[B, R + 1, H, W, C]`, those of the target last.
+      features: `[B, R + 1, H, W, C]`, the target's last.
       values: of the references' pixels, `[B, R, 4 H, 4 W, L]`.
       reach, temperature, zero_outside: see `copy_from_window`.
 
@@ -141,6 +144,6 @@ def copy_channel(
 
 
 def huber(error: jax.Array) -> jax.Array:
-    """e^2 / 2 where |e| < 1, else |e| - 1/2."""
+    """The Huber loss of each `error`: e^2 / 2 where |e| < 1, else |e| - 1/2."""
     size = jnp.abs(error)
     return jnp.where(size < 1, jnp.square(error) / 2, size - 0.5)

@@ -1,4 +1,4 @@
-"""MoCo: two views of one image are more alike than those of different images.
+"""MoCo: features of two views of one image should be more alike than those of different images.
 
 He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning",
 CVPR 2020, in its first version.
@@ -38,33 +38,34 @@ def objective(
     gray: bool = False,
     axis_name: str | None = None,
 ) -> Objective:
-    """InfoNCE of queries, their keys and a queue of the keys of former batches.
+    """The InfoNCE loss of queries, their keys and a queue of the keys of earlier batches.
 
-    Each image gives two views, see `random_view`. With q the L2-normalised output for the first,
-    k that of the momentum encoder for the second, and n_j the queue:
+    Each image gives two views, see `random_view`. The query q is the network's L2-normalised output
+    for the first view, the key k that of the momentum encoder for the second, n_j are the keys in
+    the queue:
 
         loss = mean of -log(exp(q.k / T) / (exp(q.k / T) + sum_j exp(q.n_j / T)))
 
-    First the momentum encoder moves to m * itself + (1 - m) * params; in the first step it becomes
-    a copy of `params` and their statistics, so that a backbone put there after `init` counts.
-    After the loss the keys of all devices replace the oldest of the queue.
+    A step first moves the momentum encoder to m * itself + (1 - m) * params. The first step makes
+    it a copy of `params` and of the networks' statistics instead, so that it has a backbone that
+    was loaded after `init`. After the loss the keys of all devices replace the oldest of the queue.
 
     Keys share no batch statistics with their queries, as these would give the answer away. The
     batch of all devices is cut into `num_groups` groups, and each is normalised by itself, whatever
-    the backbone's `norm_axis_name`: queries in the batch's order, keys in a random order, so that a
-    key's group is another part of the batch than its query's. MoCo's groups are the batches of its
-    8 devices; here the result depends on the number of groups, and not on that of devices. Running
-    statistics become the mean of what each group makes of them.
+    the backbone's `norm_axis_name`. Queries are in the batch's order and keys in a random one, so
+    that a key's group is another part of the batch than its query's. MoCo's groups are the batches
+    of its 8 devices; here the result depends on the number of groups, and not on that of devices.
+    Each group updates the running statistics by itself, and their mean is kept.
 
-    The batch is `{'image': uint8 RGB [B, h, w, 3]}`. Metrics: 'accuracy', how often q.k is the
-    largest, 'positive' and 'negative', the means of q.k and of q.n_j. Parameters: 'backbone' and
-    'head'. State: their batch statistics (the head's where it has any), 'momentum' with the
-    'params' and 'state' of the momentum encoder, 'queue' `[queue_size, dimensions]`, 'pointer' to
-    its oldest key, 'step'.
+    The batch is `{'image': uint8 RGB [B, h, w, 3]}`. Metrics: 'accuracy', the share of queries
+    whose q.k is above all q.n_j; 'positive' and 'negative', the means of q.k and of q.n_j.
+    Parameters: 'backbone' and 'head'. State: their batch statistics (the head's where it has any),
+    'momentum' with the 'params' and 'state' of the momentum encoder, 'queue'
+    `[queue_size, dimensions]`, 'pointer' to its oldest key, 'step' (calls so far).
 
     Args:
       backbone: any, see `jaxprop.models`; the full ResNet18 has output 'res4'.
-      size: of the views, in pixels.
+      size: side of the views, in pixels.
       min_area: least share of an image that a view covers.
       grayscale: probability of a view in grayscale.
       jitter: strengths of brightness, contrast, saturation and hue.
@@ -75,12 +76,12 @@ def objective(
       num_groups: 2 or more; a multiple of the number of devices that divides the batch into groups
         of at least 2.
       head: 'linear' or 'residual' (UVC+), see `jaxprop.models.heads`.
-      gray: the network gets the lightness alone, as in UVC.
+      gray: whether the network gets the lightness alone, as in UVC.
       axis_name: the mapped axis of devices, if any.
 
     Raises:
-      ValueError: for another head, or numbers out of their range; (from loss) a batch that can't be
-        cut into the groups or is larger than the queue.
+      ValueError: for another head, or numbers out of their range; (from loss) the batch can't be
+        cut into the groups, or is larger than the queue.
     """
     if num_groups < 2:
         raise ValueError(f'num_groups is {num_groups}; needed: at least 2')
@@ -95,7 +96,8 @@ def objective(
         del batch
         network_rng, queue_rng = jax.random.split(rng)
         variables = init_networks(networks, network_rng, jnp.zeros((1, size, size, 3)))
-        # Copies: a training loop that donates its arrays may not hold one twice.
+        # Copy the momentum encoder's arrays: a training loop that donates its arrays to the
+        # compiled step may hold none of them twice.
         variables['state'] |= {
             'momentum': jax.tree.map(jnp.copy, variables),
             'queue': _normalize(jax.random.normal(queue_rng, (queue_size, dimensions))),
@@ -105,7 +107,7 @@ def objective(
         return variables
 
     def encode(params, statistics, images, groups):
-        """L2-normalised outputs; each of so many groups has batch statistics of its own."""
+        """Computes L2-normalised outputs, each of the groups with batch statistics of its own."""
         images = images.reshape(groups, -1, *images.shape[1:])
         outputs, statistics = jax.vmap(
             lambda group: apply_networks(networks, params, statistics, group)
@@ -114,10 +116,11 @@ def objective(
         return _normalize(outputs.reshape(-1, dimensions)), statistics
 
     def gather(values):
-        """Those of all devices in a row."""
+        """Collects the values of all devices in a row."""
         return values if axis_name is None else jax.lax.all_gather(values, axis_name, tiled=True)
 
     def loss(params, state, batch, rng):
+        # Check that the batch fits the groups and the queue.
         images = unit_images(batch)
         batch_size = len(images)
         devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
@@ -132,6 +135,7 @@ def objective(
             raise ValueError(
                 f'queue_size is {queue_size}; needed: at least the batch, {batch_size * devices}'
             )
+        # Draw the views, and encode the first ones.
         view_rng, shuffle_rng = jax.random.split(rng)
         view_keys = jax.vmap(jax.random.split, out_axes=1)(
             example_keys(view_rng, batch_size, axis_name)
@@ -143,6 +147,7 @@ def objective(
         statistics = {name: state[name] for name in networks if name in state}
         queries, new_statistics = encode(params, statistics, views[0], groups)
 
+        # Move the momentum encoder.
         first = state['step'] == 0
         moved = jax.lax.stop_gradient(
             {
@@ -158,6 +163,7 @@ def objective(
                 ),
             }
         )
+        # Encode the second views in a random order, and bring the keys back into the batch's.
         order = jax.random.permutation(shuffle_rng, batch_size * devices)
         mine = jax.lax.dynamic_slice_in_dim(order, device * batch_size, batch_size)
         shuffled, moved['state'] = encode(
@@ -166,6 +172,7 @@ def objective(
         all_keys = gather(shuffled)[jnp.argsort(order)]
         keys = jax.lax.dynamic_slice_in_dim(all_keys, device * batch_size, batch_size)
 
+        # Compare queries with their keys and the queue, then put the keys into the queue.
         positive = jnp.sum(queries * keys, axis=1, keepdims=True)
         negative = jnp.matmul(
             queries, jax.lax.stop_gradient(state['queue']).T, precision=jax.lax.Precision.HIGHEST
@@ -191,11 +198,11 @@ def objective(
 
 
 def _mean_of_groups(values):
-    """The mean of floating point values; integers count, and are the same in all groups."""
+    """Averages floating point values over groups; integers are counters, the same in all groups."""
     return jnp.mean(values, axis=0) if jnp.issubdtype(values.dtype, jnp.floating) else values[0]
 
 
 def _normalize(vectors):
-    """Each `[..., D]` of length 1, with a finite gradient where it is 0."""
+    """Scales vectors `[..., D]` to length 1; the gradient of a vector 0 is finite."""
     squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(squared + 1e-12)

@@ -1,4 +1,4 @@
-"""What an objective is, and what the objectives have in common."""
+"""The interface of objectives, `Objective`, and functions that several objectives use."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,26 +18,27 @@ class Objective(NamedTuple):
     """A pretext task as two pure functions; everything else is up to the training loop.
 
     Attributes:
-      init: `init(rng, batch) -> variables`, with what is trained in `variables['params']` and what
-        is not in `variables['state']`: batch statistics, queues, frozen networks. Both hold the
-        backbone's part under 'backbone': its 'params', and its other collections by name, if it
-        has any. Only the structure of `batch` matters, not its values.
+      init: `init(rng, batch) -> variables`. `variables['params']` holds the parameters that are
+        trained, `variables['state']` all that changes otherwise or not at all: batch statistics,
+        queues, frozen networks. Both hold the backbone's part under 'backbone': its 'params', and
+        its other collections by name, if it has any. Only the structure of `batch` matters, not its
+        values.
       loss: `loss(params, state, batch, rng) -> (loss, (state, metrics))`: a float32 scalar, the
-        state after the step, and what else there is to see, such as the terms of the loss: a dict
-        of float32 scalars. It augments and updates batch statistics as training does.
-      color: what the backbone learns to see, as `jaxprop.color.network_input` names it. A saved
-        backbone's card says it.
+        state after the step, and a dict of float32 scalars to watch, such as the terms of the loss.
+        It augments the batch and updates batch statistics, as training does.
+      color: the colours that the backbone learns to see, as `jaxprop.color.network_input` names
+        them. They are written into a saved backbone's card.
       affinity: how the loss compares features of the backbone itself, by the names of propagation's
-        settings: `temperature` and `normalize_features`. A saved backbone's card says it, and an
-        evaluation that compares them with another temperature notes it. None where the loss
-        compares others, such as a head's.
+        settings: `temperature` and `normalize_features`. These are written into a saved backbone's
+        card, and an evaluation that uses another temperature notes the difference. None where the
+        loss compares other features, such as a head's.
 
     Batches hold uint8 pixels: `{'image': [B, h, w, 3]}` (classification adds `'label'`, int32
     `[B]`), `{'frames': [B, T, h, w, 3]}`, clips in order of time, or both as
     `{'video': ..., 'image': ...}`.
 
-    Under `jax.pmap` every device gets its part of the batch and the same `rng`; losses, metrics,
-    gradients and state are then to be averaged over the devices.
+    Under `jax.pmap` every device gets its part of the batch and the same `rng`. The caller then
+    averages losses, metrics, gradients and state over the devices.
     """
 
     init: Callable[[jax.Array, Batch], Variables]
@@ -50,15 +51,15 @@ class Objective(NamedTuple):
 
 
 def example_keys(rng: jax.Array, batch_size: int, axis_name: str | None = None) -> jax.Array:
-    """A random key for each example that doesn't depend on the number of devices.
+    """Makes a random key for each example, which doesn't depend on the number of devices.
 
-    The key of an example is `fold_in(rng, i)`, i its index in the batch of all devices together:
-    batch_size times the device's index along the axis, plus its index on the device.
+    The key of an example is `fold_in(rng, i)` with i the example's index in the batch of all
+    devices: batch_size times the device's index along the axis, plus the index on the device.
 
     Args:
       rng: the step's key, the same on all devices.
       batch_size: examples on this device.
-      axis_name: the mapped axis of devices; None: there is one device.
+      axis_name: the mapped axis of devices; None if there is one device.
 
     Returns:
       `[batch_size]` keys.
@@ -76,7 +77,7 @@ def numbered_keys(keys: jax.Array, num: int) -> jax.Array:
 
 
 def unit_images(batch: Batch) -> jax.Array:
-    """The images of a batch as float32 RGB `[B, h, w, 3]` in [0, 1].
+    """Takes the images of a batch, as float32 RGB `[B, h, w, 3]` in [0, 1].
 
     Raises:
       ValueError: `batch['image']` isn't uint8 `[B, h, w, 3]`.
@@ -90,15 +91,15 @@ def unit_images(batch: Batch) -> jax.Array:
 
 
 def clip_frames(batch: Batch, least: int, use: str) -> jax.Array:
-    """The frames of a batch of clips, uint8 RGB `[B, T, h, w, 3]`.
+    """Takes the frames of a batch of clips, uint8 RGB `[B, T, h, w, 3]`.
 
     Args:
       batch: with 'frames'.
-      least: how many frames a clip must have.
-      use: what they are for, as the message says it.
+      least: the number of frames that a clip must have at least.
+      use: the end of the error's message, which says why so many are needed.
 
     Raises:
-      ValueError: `batch['frames']` is something else, or has fewer frames.
+      ValueError: `batch['frames']` has another type or shape, or fewer frames.
     """
     frames = batch['frames']
     is_clip = frames.dtype == jnp.uint8 and frames.ndim == 5 and frames.shape[-1] == 3
@@ -111,11 +112,12 @@ def clip_frames(batch: Batch, least: int, use: str) -> jax.Array:
 
 
 def network_input(images: jax.Array, gray: bool = False) -> jax.Array:
-    """Augmented images as a network takes them: normalised RGB, or the lightness alone as in UVC.
+    """Makes a network's input of augmented images: normalised RGB, or lightness alone as in UVC.
 
     Args:
-      images: RGB `[..., 3]` in [0, 1]; rounded to 8 bits, as Lab is defined for these.
-      gray: `jaxprop.color.lightness_input` instead of `normalize_rgb`.
+      images: RGB `[..., 3]` in [0, 1]. They are rounded to 8 bits first, since the conversion to
+        Lab takes 8 bits.
+      gray: whether to use `jaxprop.color.lightness_input` in place of `normalize_rgb`.
 
     Returns:
       float32 `[..., 3]`.
@@ -127,12 +129,12 @@ def network_input(images: jax.Array, gray: bool = False) -> jax.Array:
 def init_networks(
     networks: Mapping[str, nn.Module], rng: jax.Array, inputs: jax.Array
 ) -> Variables:
-    """Variables of networks of which each takes the one before's output.
+    """Initialises a chain of networks: each takes the output of the one before.
 
     Args:
       networks: by name, in order.
       rng: a key.
-      inputs: of the first one.
+      inputs: of the first network.
 
     Returns:
       `{'params': {name: ...}, 'state': {name: the other collections, where there are any}}`.
@@ -150,16 +152,16 @@ def init_networks(
 def apply_networks(
     networks: Mapping[str, nn.Module], params: Variables, state: Variables, inputs: jax.Array
 ) -> tuple[jax.Array, Variables]:
-    """The output in training of networks of which each takes the one before's output.
+    """Applies a chain of networks in training: each takes the output of the one before.
 
     Args:
       networks: by name, in order; called with `train=True`.
       params: of each network, by name.
-      state: the other collections by name, of each network that has any.
-      inputs: of the first one.
+      state: for each network that has other collections, by its name: these by their names.
+      inputs: of the first network.
 
     Returns:
-      The last one's output, and the state after the step.
+      The last network's output, and the state after the step.
     """
     state = dict(state)
     for name, network in networks.items():
@@ -173,7 +175,9 @@ def apply_networks(
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean of -log softmax(logits)[label], and how often the largest logit is the label's.
+    """Computes the cross-entropy, and how often the largest logit is that of the label.
+
+    The loss is the mean of -log softmax(logits)[label].
 
     Args:
       logits: `[B, L]`.

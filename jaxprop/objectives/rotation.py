@@ -1,4 +1,4 @@
-"""Rotation: by how many quarter turns was the image rotated?"""
+"""Rotation: the network learns to tell by how many quarter turns an image was rotated."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -34,10 +34,10 @@ def objective(
 
     Args:
       backbone: any, see `jaxprop.models`; the full ResNet18 has output 'res4'.
-      size: of the crops, in pixels.
+      size: side of the crops, in pixels.
       min_area: least share of an image that a crop covers.
       head: 'linear' or 'residual' (UVC+), see `jaxprop.models.heads`.
-      gray: the network gets the lightness alone, as in UVC.
+      gray: whether the network gets the lightness alone, as in UVC.
       axis_name: the mapped axis of devices, if any.
 
     Raises:

@@ -1,4 +1,4 @@
-"""TimeCycle: a patch that is tracked back through a clip and forward again comes back.
+"""TimeCycle: a patch, tracked back through a clip and forward again, should reach its own place.
 
 Wang, Jabri, Efros, "Learning Correspondence from the Cycle-Consistency of Time", CVPR 2019, with
 the settings of the released code.
@@ -48,19 +48,19 @@ def objective(
     detach_steps: int = 0,
     axis_name: str | None = None,
 ) -> Objective:
-    """How far from its place a patch ends that was tracked through a clip and back.
+    """The distance from a patch's true place to the place where tracking it back and forth ends.
 
-    The patch is cut from a frame that follows after the clip, turned at random, where something
-    moves: see `salient_thetas`. The network tracks it through the clip back to an earlier frame,
-    forward again and to its own frame: see `cycle_terms`.
+    The patch is cut from a frame that follows after the clip, at a place where something moves and
+    at a random angle: see `salient_thetas`. The network tracks it back through the clip to an
+    earlier frame, then forward again to the patch's own frame: see `cycle_terms`.
 
         loss = inlier_weight inlier + skip_weight skip + cycle_weight mean of cycle_c over c
 
-    The batch is `{'frames': uint8 RGB [B, V + 2, h, w, 3]}`: the V frames of a clip, the frame that
-    the patch is cut from, and one more that tells what moves there. Released: V = 4, frames 0, 2,
-    4, 6, 15 and 17 at 12 a second. All are cropped and flipped alike. Clips, patches and the
-    patches' frames go through the network one after the other, each with batch statistics of their
-    own.
+    The batch is `{'frames': uint8 RGB [B, V + 2, h, w, 3]}`: the V frames of a clip, the frame from
+    which the patch is cut, and one more, whose difference to that frame shows what moves. Released:
+    V = 4, frames 0, 2, 4, 6, 15 and 17 at 12 a second. All frames of an example are cropped and
+    flipped alike. Clips, patches and the patches' frames go through the network one after the
+    other, each of the three with batch statistics of its own.
 
     The metrics are 'inlier', 'skip' and 'cycle', the terms as they enter the loss, 'loss', their
     sum, and 'cycle_c' for c = 1 .. V without a weight. Parameters: 'backbone' and 'head'. State:
@@ -76,25 +76,25 @@ def objective(
         )
 
     Args:
-      backbone: released: as in the example, of stride 8 and 512 channels after a ReLU.
-      frame_size, patch_size: in pixels.
+      backbone: any. Released: as in the example, of stride 8 and 512 channels after a ReLU.
+      frame_size, patch_size: sides of frames and patches, in pixels.
       hidden, head_kernel: see `TransformHead`.
       temperature: T of softmax(A / T), for features of length 1. Released: 1 / sqrt(512).
       inlier_weight, skip_weight, cycle_weight: of the terms.
       max_rotation: of patches, in degrees.
       num_windows, num_salient: a patch lies at one of the `num_salient` windows that move most, of
-        num_windows^2.
+        num_windows^2 windows.
       corner_aligned: how crops count pixels, see `affine_places`. Released: True.
-      crop_offset: shifts of crops are multiplied by it. Released: 1, or 227 / 210 by an error under
+      crop_offset: factor of the shifts of crops. Released: 1, or 227 / 210 by an error under
         Python 3.
-      inlier_offset: the same in `inlier_score`. Released: 227 / 210, by an error.
-      detach_steps: for so many steps no gradient flows into the features of clips and patches.
-        Released: 0. Where the loss does not fall it is said to help.
+      inlier_offset: factor of the shifts in `inlier_score`. Released: 227 / 210, by an error.
+      detach_steps: in so many first steps no gradient flows into the features of clips and patches.
+        Released: 0. It is said to help where the loss does not fall.
       axis_name: the mapped axis of devices, if any.
 
     Raises:
-      ValueError: sizes or numbers that don't fit each other; (from loss) clips of fewer than 3
-        frames, or smaller than `frame_size`.
+      ValueError: sizes or numbers don't fit each other; (from loss) clips have fewer than 3 frames,
+        or frames smaller than `frame_size`.
     """
     stride = backbone.stride
     cells, patch_cells = frame_size // stride, patch_size // stride
@@ -131,15 +131,17 @@ def objective(
         frames = clip_frames(
             batch, 3, "the frames of a clip, the patch's own, and one that tells what moves there"
         )
+        # Crop and flip all frames of a clip alike.
         batch_size, num_frames = len(frames), frames.shape[1] - 2
         crop_keys, flip_keys, place_keys = numbered_keys(
             example_keys(rng, batch_size, axis_name), 3
         ).T
         frames = random_crop(crop_keys, frames, frame_size)
-        # Flipped as one high image each, so that all frames of a clip are.
+        # A clip is flipped as one tall image, its frames above each other.
         tall = rearrange(frames, 'b t h w c -> b (t h) w c').astype(jnp.float32)
         tall = color.normalize_rgb(random_flip(flip_keys, tall))
         frames = rearrange(tall, 'b (t h) w c -> b t h w c', h=frame_size)
+        # Cut the patch where something moves.
         target, following = frames[:, -2], frames[:, -1]
         theta = salient_thetas(
             place_keys,
@@ -152,6 +154,7 @@ def objective(
         )
         patch = sample(target, affine_places(theta, patch_size, frame_size, corner_aligned))
 
+        # Compute features of clips, patches and targets.
         features = []
         for images in (rearrange(frames[:, :-2], 'b t h w c -> (b t) h w c'), patch, target):
             result, state = apply_networks(networks, params, state, images)
@@ -162,6 +165,7 @@ def objective(
             jnp.where(detached, jax.lax.stop_gradient(x), x) for x in (of_clip, of_patch)
         )
 
+        # Track the patch, and weight the terms.
         def predict(affinities):
             outputs: Any = head.apply({'params': params['head']}, affinities)
             return theta_of(outputs, scale)
@@ -203,27 +207,27 @@ def cycle_terms(
     crop_offset: float = 1.0,
     inlier_offset: float = 1.0,
 ) -> dict[str, jax.Array]:
-    """TimeCycle's terms, from features.
+    """Computes TimeCycle's terms of the loss from features.
 
-    Tracking a patch in a frame is: A = softmax of <patch cell, frame cell> / T over the frame's
-    cells, theta = predict(A); the frame's features, cropped by theta, are the patch that is tracked
-    next. With D `point_distance`, and frames numbered 0 .. V - 1:
+    A patch is tracked in a frame as follows. A = softmax of <patch cell, frame cell> / T over the
+    frame's cells; theta = predict(A), an affine map, is its place. The frame's features, cropped by
+    theta, are the patch that is tracked next. With D `point_distance`, and frames 0 .. V - 1:
 
     - 'cycle_c', c = 1 .. V: D(theta of the last step, true theta) of the cycle that goes from the
       patch back through the frames V - 1 .. V - c, forward through V - c + 1 .. V - 1 and to the
       target;
-    - 'skip': mean over frames t of D(theta, true theta) of the patch tracked in t and from there
-      in the target;
+    - 'skip': the mean over frames t of D(theta, true theta), where the patch is tracked in frame t
+      and from there at once in the target;
     - 'inlier': minus the mean over t of `inlier_score` of the patch tracked in t.
 
     Gradients flow through every step, both into the features and into the theta of crops.
 
     Args:
-      predict: affinities `[N, n, n, H, H]` to theta `[N, 2, 3]`.
-      clip: features `[B, V, H, H, C]`, not normalised.
-      patch: `[B, n, n, C]`.
-      target: `[B, H, H, C]`, of the frame that the patch was cut from.
-      theta: `[B, 2, 3]`, by which it was cut.
+      predict: a function from affinities `[N, n, n, H, H]` to theta `[N, 2, 3]`.
+      clip: features of the clip, `[B, V, H, H, C]`, not normalised.
+      patch: features of the patch, `[B, n, n, C]`.
+      target: features of the frame from which the patch was cut, `[B, H, H, C]`.
+      theta: the affine map by which it was cut, `[B, 2, 3]`.
       temperature: T, for features of length 1.
       corner_aligned, crop_offset, inlier_offset: see `objective`.
 
@@ -233,7 +237,7 @@ def cycle_terms(
     num_frames, cells, patch_cells = clip.shape[1], clip.shape[2], patch.shape[1]
 
     def track(queries, bases):
-        """The affinities and the theta of patches `[N, ...]` in frames, all of length 1."""
+        """Computes affinities and theta of patches `[N, ...]` in frames; features have length 1."""
         logits = affinity(_flat(queries), _flat(bases)) / temperature
         shape = (len(logits), patch_cells, patch_cells, cells, cells)
         affinities = jax.nn.softmax(logits, axis=-1).reshape(shape)
@@ -245,19 +249,19 @@ def cycle_terms(
         return l2_normalize(sample(features, places))
 
     def step(queries, frames):
-        """The patches found in frames, `[B, k, ...]` each; the next queries."""
+        """Tracks patches in frames, `[B, k, ...]` each; returns those found, the next queries."""
         queries, frames = (x.reshape(-1, *x.shape[2:]) for x in (queries, frames))
         _, thetas = track(queries, l2_normalize(frames))
         return crop(frames, thetas).reshape(len(clip), -1, *patch.shape[1:])
 
     def in_target(queries):
-        """How far from its true place each of `[B, V, ...]` patches is found, `[B, V]`."""
+        """Tracks patches `[B, V, ...]` in the target; returns distances to the true place."""
         bases = jnp.repeat(l2_normalize(target), num_frames, axis=0)
         _, thetas = track(queries.reshape(-1, *queries.shape[2:]), bases)
         distances = point_distance(thetas, jnp.repeat(theta, num_frames, axis=0))
         return distances.reshape(-1, num_frames)
 
-    # From the patch to each frame, and from there to the target.
+    # Track the patch in each frame, and from there in the target.
     frames = clip.reshape(-1, *clip.shape[2:])
     queries = jnp.repeat(l2_normalize(patch), num_frames, axis=0)
     affinities, thetas = track(queries, l2_normalize(frames))
@@ -265,11 +269,12 @@ def cycle_terms(
     found = crop(frames, thetas).reshape(*clip.shape[:2], *patch.shape[1:])
     terms = {'inlier': -jnp.mean(score), 'skip': jnp.mean(in_target(found))}
 
-    # Back, frame by frame; the first step is done.
+    # Track the patch back frame by frame. The first step, to the last frame, is done.
     back = [found[:, -1:]]
     for frame in range(num_frames - 2, -1, -1):
         back.append(step(back[-1], clip[:, frame : frame + 1]))
-    # Forward, all cycles at once: entry t starts at frame t, and waits in the last frame.
+    # Track forward, all cycles at once. Entry t starts at frame t; when it has reached the last
+    # frame, it waits there for the others.
     queries = jnp.concatenate(back[::-1], axis=1)
     for ahead in range(1, num_frames):
         moved = step(queries[:, :-ahead], clip[:, ahead:])
@@ -279,9 +284,9 @@ def cycle_terms(
 
 
 def theta_of(outputs: jax.Array, scale: float) -> jax.Array:
-    """Makes affine maps `[N, 2, 3]` of a head's `outputs [N, 3]`: shift (x, y) and angle.
+    """Makes affine maps `[N, 2, 3]` of one `scale` from a head's outputs.
 
-    All maps have the same `scale`.
+    A row of `outputs [N, 3]` is the shift (x, y) and the angle.
     """
     sine, cosine = scale * jnp.sin(outputs[:, 2]), scale * jnp.cos(outputs[:, 2])
     rows = [cosine, -sine, outputs[:, 0]], [sine, cosine, outputs[:, 1]]
@@ -289,11 +294,12 @@ def theta_of(outputs: jax.Array, scale: float) -> jax.Array:
 
 
 def point_distance(theta: jax.Array, other: jax.Array) -> jax.Array:
-    """The mean squared distance of a point's images under affine maps `theta` and `other`.
+    """The mean squared distance between the places to which two affine maps take points.
 
-    Both are `[N, 2, 3]`, the distance `[N]`.
+    The maps `theta` and `other` are `[N, 2, 3]`, the distance is `[N]`.
 
-    The points are a grid of 20 x 20 from -1 to 1, whose mean square along an axis is 21 / 57:
+    The points are a grid of 20 x 20 from -1 to 1, whose mean square along an axis is 21 / 57. With
+    M and t the matrix and the shift of `theta`, and M' and t' those of `other`:
     D = 21 / 57 |M - M'|^2 + |t - t'|^2.
     """
     squares = jnp.sum(jnp.square(theta - other), axis=1)
@@ -303,14 +309,14 @@ def point_distance(theta: jax.Array, other: jax.Array) -> jax.Array:
 def inlier_score(
     affinities: jax.Array, theta: jax.Array, offset: float = 1.0, corner_aligned: bool = True
 ) -> jax.Array:
-    """How large affinities are where an affine map takes the cells of the patch.
+    """Computes how large affinities are at the places to which a map takes the patch's cells.
 
     S = sum of A_p at p's place / (sum of the bilinear weights there + 1e-5 n^2 H^2).
 
     Args:
-      affinities: `[N, n, n, H, H]`.
-      theta: `[N, 2, 3]`.
-      offset: its shift is multiplied by it.
+      affinities: A_p for each cell p of the patch, `[N, n, n, H, H]`.
+      theta: the affine maps, `[N, 2, 3]`.
+      offset: factor of the maps' shifts.
       corner_aligned: see `affine_places`.
 
     Returns:
@@ -335,18 +341,18 @@ def salient_thetas(
     num_windows: int = 7,
     num_salient: int = 10,
 ) -> jax.Array:
-    """Where to cut a patch from each frame: at random where something moves, at a random angle.
+    """Draws where to cut a patch from each frame: where something moves, at a random angle.
 
-    What moves is the sum of |frame - following| in num_windows^2 windows, each of three boxes a
-    side, one box apart.
+    Motion is the sum of |frame - following| in a window. There are num_windows^2 windows; each is
+    three boxes wide and high, and neighbours lie one box apart.
 
     Args:
       keys: `[B]`.
-      frames, following: `[B, H, H, 3]`.
-      scale: of the patch in the frame.
+      frames, following: frames and those that follow them, `[B, H, H, 3]`.
+      scale: side of the patch as a share of the frame's.
       max_rotation: degrees to either side.
-      num_windows: along an axis.
-      num_salient: a patch is in one of so many windows that move most.
+      num_windows: number of windows along an axis.
+      num_salient: the patch is cut at one of so many windows that move most.
 
     Returns:
       `[B, 2, 3]`, see `affine_places`.

@@ -1,7 +1,7 @@
-"""UVC: features that copy the colours of one frame of a video to another.
+"""UVC: learns features by copying the colours of one frame of a video to another.
 
 Li, Liu, De Mello, Wang, Kautz, Yang, "Joint-task Self-supervised Learning for Temporal
-Correspondence", NeurIPS 2019, with what its released code does where the paper is silent.
+Correspondence", NeurIPS 2019. Where the paper is silent, this follows the released code.
 """
 
 import os
@@ -52,13 +52,17 @@ def objective(
     outlier_start: int = 0,
     axis_name: str | None = None,
 ) -> Objective:
-    """Colorization of each frame of a pair from the other one, in one of UVC's two stages.
+    """Colours each frame of a pair by copying from the other one, in one of UVC's two stages.
 
-    The features see lightness alone; their affinities copy a frozen autoencoder's colour features.
-    'warm_up': both frames are crops of one random rotation, scale and flip, each from a place of
-    its own.
-    'joint': frame 1 is a rotated crop, frame 2 is whole; the crop is first located in frame 2,
-    see `locate`, and what is there is cropped. Then `pair_terms`:
+    The network sees lightness alone. Affinities of its features copy the colour features that a
+    frozen autoencoder computes. The stages differ in the images:
+
+    - 'warm_up': both images are crops, with the same random rotation, scale and flip, and each from
+      a place of its own.
+    - 'joint': image 1 is a rotated crop of frame 1. `locate` finds it in the whole frame 2, and the
+      box found there is cropped as image 2.
+
+    The loss is made of the terms of `pair_terms`:
 
         loss = mean over pairs of (color + cycle_weight cycle), 0 for an outlier
                + coordinate_weight coordinates + concentration_weight concentration
@@ -67,27 +71,29 @@ def objective(
     and rounded to 8 bits before they become Lab, so that the colours are those of 8-bit images.
 
     The batch is `{'frames': uint8 RGB [B, 2, h, w, 3]}`, two frames of each video. The metrics are
-    'loss', the four terms as they enter it, so that it is their sum, and 'outliers', the share of
-    pairs that were left out. Parameters: 'backbone'. State: 'backbone' (its batch statistics, if
-    any), 'step' (calls so far), 'color_autoencoder' (the frozen variables).
+    'loss'; 'color', 'cycle', 'coordinates' and 'concentration' as they enter it, so that it is
+    their sum; and 'outliers', the share of pairs that were left out. Parameters: 'backbone'. State:
+    'backbone' (its batch statistics, if any), 'step' (calls so far), 'color_autoencoder' (the
+    frozen variables).
 
     Args:
       backbone: a network of stride 8. Released: output 'res4' (512 channels); the study: 'res3'.
-      color_variables: of a `ColorAutoencoder`, such as `load_released` gives.
+      color_variables: of a `ColorAutoencoder`, as `load_released` returns them.
       stage: 'warm_up' or 'joint'; the second starts from the backbone of the first.
-      patch_size: of the crops, in pixels.
-      frame_size: of the whole frame 2 of 'joint': its longer side in pixels; padded to a square.
+      patch_size: side of the crops, in pixels.
+      frame_size: in 'joint', frames are resized to this longer side in pixels, and padded to a
+        square.
       max_rotation: of crops, in degrees.
-      max_scale, min_scale: bounds of the crops' magnification, in 'warm_up' only; the lower one is
-        1 / max_scale where it is None.
+      max_scale, min_scale: bounds of the crops' magnification, in 'warm_up' only. If `min_scale` is
+        None, it is 1 / max_scale.
       box: how `locate` finds the size of the box: 'size' (the patch's) or 'spread'. Released: the
         patch's, but cut at the right and bottom of the frame instead of moved into it.
       temperature: T of softmax(A / T).
-      cycle_weight: of colouring frame 1 with frame 2.
-      coordinate_weight: of coordinates that should return. Released: 0; the paper's joint stage:
-        0.1.
-      concentration_weight: of compactness of where windows of cells go. Released: 0.3, summed over
-        4 devices.
+      cycle_weight: weight of colouring image 1 from image 2.
+      coordinate_weight: weight of the distance at which coordinates return from the other image.
+        Released: 0; the paper's joint stage: 0.1.
+      concentration_weight: weight of how far neighbouring cells are sent apart. Released: 0.3,
+        summed over 4 devices.
       concentration_window: side of a window in cells.
       concentration_start: step from which concentration counts. Released: after the first epoch
         of 'warm_up', at once in 'joint'.
@@ -130,7 +136,7 @@ def objective(
         return {'params': params, 'state': state}
 
     def images(frames, rng):
-        """The two images of each pair, uint8 RGB."""
+        """Makes the two images of each pair, uint8 RGB; in 'joint' the second is all of frame 2."""
         frames = frames.astype(jnp.float32) / 255
         first, second = frames[:, 0], frames[:, 1]
         keys = example_keys(rng, len(frames), axis_name)
@@ -149,7 +155,7 @@ def objective(
                 for place_keys, frame in zip(numbered_keys(keys, 2).T, (first, second))
             )
         else:
-            # Its scale stays that of frame 2, and so does its handedness.
+            # The crop is neither scaled nor flipped, as frame 2 is not.
             first = random_affine_crop(
                 keys,
                 resize_and_pad(first, frame_size),
@@ -168,7 +174,8 @@ def objective(
                 f'frames are {frames.dtype} {list(frames.shape)}; needed: uint8 [B, 2, h, w, 3]'
             )
         features, labs, colors = [], [], []
-        # One after the other: in training each frame has batch statistics of its own.
+        # Compute features and colours, one image after the other: in training each has batch
+        # statistics of its own.
         for rgb in images(frames, rng):
             result, state = apply_networks(networks, params, state, color.lightness_input(rgb))
             lab = color.scale_lab(color.rgb_to_lab8(rgb))
@@ -176,6 +183,7 @@ def objective(
             labs.append(lab)
             colors.append(autoencoder.apply(state['color_autoencoder'], lab, method='encode'))
 
+        # Crop frame 2 where image 1 is found in it.
         if stage == 'joint':
             boxes = locate(*features, box=box, temperature=temperature)
             features[1] = crop(features[1], boxes, cells)
@@ -193,6 +201,7 @@ def objective(
             temperature=temperature,
             window=concentration_window,
         )
+        # Leave out the colours of outliers, and weight the terms.
         started = state['step'] >= outlier_start
         pair_loss = terms['color'] + cycle_weight * terms['cycle']
         outlier = started & (pair_loss > outlier_threshold)
@@ -221,7 +230,7 @@ def from_config(
     restore: Callable[[pathlib.Path], Variables],
     **settings: Any,
 ) -> Objective:
-    """Builds `objective` from a config, which names the autoencoder by its path.
+    """Builds `objective` from the settings of a config, in which the autoencoder is a path.
 
     Args:
       backbone: as for `objective`.
@@ -234,7 +243,7 @@ def from_config(
 def load_color_autoencoder(
     path: str | os.PathLike, restore: Callable[[pathlib.Path], Variables]
 ) -> Variables:
-    """Variables of a colour autoencoder.
+    """Loads the variables of a colour autoencoder.
 
     Args:
       path: the folder of a run that trained one, or a folder with the two files that UVC was
@@ -242,7 +251,7 @@ def load_color_autoencoder(
       restore: reads the 'params' and 'state' of the latest checkpoint in a folder.
 
     Raises:
-      ValueError: it is neither, or its files are damaged.
+      ValueError: `path` is neither, or its files are damaged.
     """
     if not path:
         raise ValueError(
@@ -273,10 +282,11 @@ def load_color_autoencoder(
 def locate(
     patch: jax.Array, frame: jax.Array, *, box: str = 'size', temperature: float = 1.0
 ) -> jax.Array:
-    """Boxes of a frame in which patches are found.
+    """Finds the boxes of frames in which patches lie.
 
-    Every cell of the patch gets the expected coordinate of softmax(A / T) over the frame's cells;
-    the box is around the mean of these, as large as the patch or as they are spread.
+    Every cell of the patch gets an expected coordinate: the mean of the frame's cells, weighted by
+    softmax(A / T). The box is centred at the mean of these coordinates, and is as large as the
+    patch, or as the coordinates are spread.
 
     Args:
       patch: features `[B, h, w, C]`.
@@ -313,10 +323,10 @@ def pair_terms(
     temperature: float = 1.0,
     window: int = 8,
 ) -> dict[str, jax.Array]:
-    """UVC's terms between two images of one size, pair by pair and without weights.
+    """Computes UVC's terms between two images of one size, pair by pair and without weights.
 
-    A_ij = <F1_i, F2_j>; P_ij = softmax of A / T over the cells i of image 1, Q_ij over the cells j
-    of image 2. With colour features C and cell coordinates X:
+    A_ij = <F1_i, F2_j> are the affinities. P_ij is the softmax of A / T over the cells i of image
+    1, Q_ij that over the cells j of image 2. With colour features C and cell coordinates X:
 
     - 'color': `color_error` of image 2 and decode(P^T C1);
     - 'cycle': `color_error` of image 1 and decode(P C2), the same P, not normalised again;
@@ -327,9 +337,9 @@ def pair_terms(
       features: of image 1 and 2, `[B, H, W, C]` each.
       colors: their colour features, `[B, H, W, D]`.
       labs: the images in scaled Lab, `[B, h, w, 3]`.
-      decode: from `[B, H, W, D]` to `[B, h, w, 3]`.
+      decode: the autoencoder's decoder, from `[B, H, W, D]` to `[B, h, w, 3]`.
       temperature: T.
-      window: of the concentration, in cells.
+      window: side of the windows of `concentration`, in cells.
 
     Returns:
       The four terms, `[B]` each.
@@ -360,7 +370,7 @@ def pair_terms(
 
 
 def color_error(prediction: jax.Array, truth: jax.Array) -> jax.Array:
-    """The mean distance of two images' colours, that of a and b weighted ten times.
+    """The mean distance of two images' colours, with ten times the weight for a and b.
 
     mean |L - L'| + 10 mean |a - a'| + 10 mean |b - b'| of `prediction` and `truth`, both scaled Lab
     `[B, H, W, 3]`: `[B]`.
@@ -370,7 +380,7 @@ def color_error(prediction: jax.Array, truth: jax.Array) -> jax.Array:
 
 
 def concentration(coordinates: jax.Array, window: int) -> jax.Array:
-    """How far cells of one window are sent apart: the mean variance of their coordinates.
+    """Computes how far cells of one window are sent apart: the mean variance of coordinates.
 
     Coordinates are scaled so that the outermost centres of cells are at -1 and 1. Windows don't
     overlap; the mean is over windows, their cells, rows and columns. Cells beyond the last whole
@@ -378,7 +388,7 @@ def concentration(coordinates: jax.Array, window: int) -> jax.Array:
 
     Args:
       coordinates: where each cell goes in a grid of the same size, `[B, H, W, 2]`, in cells.
-      window: its side.
+      window: side of a window, in cells.
 
     Returns:
       `[B]`.

@@ -1,7 +1,7 @@
-"""VFS: frames of one video are more alike than the network yet sees.
+"""VFS: features of whole frames should be alike for frames of one video.
 
 Xu, Wang, "Rethinking Self-supervised Correspondence Learning: A Video Frame-level Similarity
-Perspective", ICCV 2021, in the form without negative pairs that is released.
+Perspective", ICCV 2021, in the released form without negative pairs.
 """
 
 import flax.linen as nn
@@ -52,19 +52,20 @@ def objective(
         loss = mean of l(a, b) over the frames a of the first and b of the second half
 
     The halves go through the networks one after the other, each with batch statistics of its own.
-    The loss is 2 for vectors that tell nothing, and 0 where all are equal: 'spread' tells the two
-    apart.
+    The loss is 2 if vectors are unrelated. It is 0 if frames of a video have equal vectors, and
+    also in a collapse, where all frames of all videos have the same: the metric 'spread' tells.
 
     The batch is `{'frames': uint8 RGB [B, 2 T, h, w, 3]}`. Released: one frame from each of 8 parts
     of a video (2 for ResNet50). With two views of one image as frames this is SimSiam itself.
     Metrics: 'shift_i', the mean of l over the pairs of frame t of the first and frame t - i (modulo
-    T) of the second half, whose mean is the loss; 'spread', sqrt(D) times the mean standard
+    T) of the second half; their mean is the loss. 'spread', sqrt(D) times the mean standard
     deviation of the elements of z / |z|: 1 for vectors in all directions, 0 for a collapse.
     Parameters: 'backbone', 'projector', 'predictor'. State: their batch statistics.
 
-    Crops are resized as numbers, antialiased where they shrink; the release has OpenCV's bilinear
-    resizing of 8 bits, without. It jitters colours in a random order, here it is that of
-    `color_jitter`; half of the frames are then blurred by 0.1 to 0.2 pixels, here none.
+    Differences to the release: crops are resized in floating point, antialiased where they shrink,
+    while the release resizes 8 bits by OpenCV's bilinear interpolation without antialiasing.
+    Colours are jittered in the order of `color_jitter`, in the release in a random order. The
+    release then blurs half of the frames by 0.1 to 0.2 pixels; here none is.
 
     Example:
 
@@ -77,19 +78,20 @@ def objective(
 
     Args:
       backbone: any. Released: as in the example, or ResNet50; evaluated at res3 of stride 8.
-      size: of the crops, in pixels.
+      size: side of the crops, in pixels.
       min_area: least share of a frame that a crop covers.
       jitter: strengths of brightness, contrast, saturation and hue. Released: none for label
         propagation; (0.4, 0.4, 0.4, 0.1) and `grayscale` 0.2 for tracking objects.
-      jitter_probability: of a frame to be jittered.
+      jitter_probability: probability that a frame's colours are jittered.
       grayscale: probability of a frame in grayscale.
-      hidden, dimensions: of the projector; ResNet50: 2048.
-      bottleneck: of the predictor; ResNet50: 512.
-      all_pairs: else frame t of one half is compared with frame t of the other alone.
+      hidden, dimensions: widths of the projector's hidden layers and output; ResNet50: 2048.
+      bottleneck: width of the predictor's hidden layer; ResNet50: 512.
+      all_pairs: whether every frame of one half is compared with every frame of the other; if not,
+        frame t only with frame t.
       axis_name: the mapped axis of devices, if any.
 
     Raises:
-      ValueError: arguments of an augmentation are out of their range; (from loss) clips of an odd
+      ValueError: arguments of an augmentation are out of their range; (from loss) clips have an odd
         number of frames.
     """
     projector = ProjectionHead(
@@ -118,10 +120,12 @@ def objective(
         batch_size, num_frames = frames.shape[:2]
         if num_frames % 2:
             raise ValueError(f'clips have {num_frames} frames; needed: an even number, two halves')
+        # Augment each frame, and split clips into halves.
         keys = numbered_keys(example_keys(rng, batch_size, axis_name), num_frames).reshape(-1)
         images = rearrange(frames, 'b t h w c -> (b t) h w c').astype(jnp.float32) / 255
         views = network_input(augment(keys, images))
         views = rearrange(views, '(b s t) h w c -> s (b t) h w c', b=batch_size, s=2)
+        # Compute vectors, each half with batch statistics of its own, and compare the halves.
         projections, predictions = [], []
         for view in views:
             z, state = apply_networks(encoder, params, state, view)
@@ -141,7 +145,7 @@ def pair_losses(
     predictions: list[jax.Array] | tuple[jax.Array, ...],
     projections: list[jax.Array] | tuple[jax.Array, ...],
 ) -> jax.Array:
-    """l(a, b) of each frame a of the first and each frame b of the second half of a clip.
+    """Computes l(a, b) for each frame a of the first and each frame b of the second half of a clip.
 
     Args:
       predictions: p of the two halves, `[B, T, D]` each.

@@ -1,8 +1,8 @@
 """Checkpoints: all of a run's state, written in the background, whole or not at all.
 
-Each holds the SHA-256 of every file that Orbax wrote for it, and gets its name after that. What was
-damaged later is found when it is read, and an older checkpoint is used: a run that goes on from it
-ends with the same parameters.
+A checkpoint holds the SHA-256 of every file that Orbax wrote for it, and gets its name after that.
+Reading finds a checkpoint that was damaged later, and takes an older one. A run that goes on from
+the older one ends with the same parameters.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ from jaxprop.training.log import note
 from jaxprop.training.state import TrainState
 
 _DIGESTS = 'integrity.json'
-# Orbax writes the time into this file when it gives the folder its name, after the digests.
+# Files without a digest: Orbax writes the time into the first one when it gives the folder its
+# name, after the digests, and the second one holds the digests.
 _UNTIL_THE_END = ('_CHECKPOINT_METADATA', _DIGESTS)
 
 
@@ -40,14 +41,15 @@ def open_manager(
     read_only: bool = False,
     score: Callable[[int], float | None] | None = None,
 ) -> ocp.CheckpointManager:
-    """A manager of the checkpoints in a folder, which is made where missing.
+    """Opens a manager of the checkpoints in a folder, and makes the folder where missing.
 
     Args:
-      folder: of the checkpoints, one folder each.
-      keep: how many of the latest are kept, beside the best one, whichever process wrote them.
-      read_only: change nothing there: another process may be writing.
-      score: of a step, by which the best one is chosen; it may give None for some. Without it, or
-        where it gives none, the best one has the lowest loss.
+      folder: the folder for the checkpoints; each is a folder in it.
+      keep: the number of the latest checkpoints that are kept, beside the best one. Checkpoints
+        that earlier processes wrote count, too.
+      read_only: whether the manager changes nothing, since another process may be writing there.
+      score: a function from a step to the score of its network, or None. The checkpoint with the
+        largest score is the best one. If no step has a score, it is the one with the lowest loss.
 
     Raises:
       ValueError: keep is less than 1.
@@ -55,7 +57,8 @@ def open_manager(
     if keep < 1:
         raise ValueError(f'keep is {keep}; it must be at least 1')
     folder = pathlib.Path(folder).resolve()
-    # Orbax reads the losses of all checkpoints at its start otherwise, and fails on damaged ones.
+    # Without `lightweight_initialize` Orbax reads the losses of all checkpoints now, and fails if
+    # one is damaged.
     options = ocp.CheckpointManagerOptions(read_only=True, lightweight_initialize=True)
     if not read_only:
         options = ocp.CheckpointManagerOptions(
@@ -80,13 +83,14 @@ def open_manager(
 def save(
     manager: ocp.CheckpointManager, state: TrainState, data: Mapping[str, Any], loss: float
 ) -> None:
-    """Saves in the background, unless this step is saved already.
+    """Saves a checkpoint in the background, unless this step is saved already.
 
     Args:
       manager: from `open_manager`.
       state: NumPy arrays.
-      data: the data iterator's state, the same in all processes but for what only informs.
-      loss: by which checkpoints are compared.
+      data: the data iterator's state. Processes may differ only in parts of it that do not change
+        which batches follow.
+      loss: by which checkpoints without a score are compared.
 
     Raises:
       OSError: this checkpoint, or the one before, cannot be written.
@@ -107,27 +111,30 @@ def save(
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
-    """Returns when what `save` began is written.
+    """Waits until the checkpoint that `save` began is written.
 
     Raises:
-      OSError: it cannot be.
+      OSError: it cannot be written.
     """
     with _naming(manager):
         manager.wait_until_finished()
 
 
 def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """The state as NumPy arrays, and the data iterator's, of the newest whole checkpoint.
+    """Reads the newest whole checkpoint, and removes newer ones that are damaged.
 
-    Notes tell the user of newer ones that are damaged, and these are removed: the run writes them
-    anew. A checkpoint without digests, of an earlier version, is used where there is no other.
+    Notes tell the user of the damaged ones; the run writes these checkpoints anew. A checkpoint
+    without digests, of an earlier version, is used if no other is whole.
 
     Args:
       manager: from `open_manager`.
       like: a state of the same shapes.
 
+    Returns:
+      The state as NumPy arrays, and the data iterator's state.
+
     Raises:
-      ValueError: there is no whole one, or it is of another network, objective or optimiser.
+      ValueError: no checkpoint is whole, or it is of another network, objective or optimiser.
     """
 
     def read(step):
@@ -143,14 +150,17 @@ def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainStat
         return restored['state'], restored['data']
 
     step, result = _read_newest(manager, read)
-    parallel.wait_for_all()  # Other processes may still be looking at what is removed here.
+    # Other processes may still be reading the damaged checkpoints that are removed next.
+    parallel.wait_for_all()
     for later in [other for other in manager.all_steps() if other > step]:
         manager.delete(later)
     return result
 
 
 def restore_variables(folder: str | os.PathLike) -> dict[str, Any]:
-    """The newest whole checkpoint's 'params' and 'state', of whatever objective, as NumPy arrays.
+    """Reads 'params' and 'state' of the newest whole checkpoint, whatever the objective.
+
+    The values are NumPy arrays.
 
     Raises:
       ValueError: there is no whole checkpoint.
@@ -169,13 +179,14 @@ def restore_variables(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read_newest(manager: ocp.CheckpointManager, read: Callable[[int], Any]) -> tuple[int, Any]:
-    """The newest whole step, and what `read` gives for it."""
+    """Finds the newest whole checkpoint; returns its step and the result of `read(step)`."""
     problems = []
     steps = sorted(manager.all_steps(), reverse=True)
     if not steps:
         raise ValueError(f'{manager.directory}: holds no checkpoint')
     unverified = []
 
+    # List the steps whose files are whole, the newest first, then those without digests.
     def in_order():
         for step in steps:
             try:
@@ -189,15 +200,16 @@ def _read_newest(manager: ocp.CheckpointManager, read: Callable[[int], Any]) -> 
                 problems.append(f'checkpoint {step} {problem}')
         yield from unverified
 
+    # Read the first one that can be read, and tell the user why others were not.
     for step in in_order():
         try:
             result = read(step)
         except (OtherRunError, PermissionError, MemoryError):
             raise
-        # What Orbax makes of a damaged file may be any error.
+        # Orbax may raise any error for a damaged file.
         except Exception as error:
             if step not in unverified:
-                raise  # Its files are whole: something else is wrong, and nothing is removed.
+                raise  # The files are whole, so the error is another: nothing may be removed.
             reason = ' '.join(f'{type(error).__name__}: {error}'.split())
             problems.append(f'checkpoint {step} cannot be read: {reason[:200]}')
             continue
@@ -214,7 +226,7 @@ def _read_newest(manager: ocp.CheckpointManager, read: Callable[[int], Any]) -> 
 
 
 def _write_digests(folder: pathlib.Path) -> None:
-    """Orbax calls this when it has written all of a checkpoint but its name."""
+    """Writes a checkpoint's digests. Orbax calls this before it gives the folder its name."""
     if not parallel.is_writer():
         return
     for unnamed in folder.iterdir():
@@ -227,10 +239,10 @@ def _write_digests(folder: pathlib.Path) -> None:
 
 
 def _damage(folder: pathlib.Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None if nothing.
+    """Describes the damage to a checkpoint's files; None if they are whole.
 
     Raises:
-      FileNotFoundError: it has no digests.
+      FileNotFoundError: the checkpoint has no digests.
     """
     try:
         digests = json.loads((folder / _DIGESTS).read_bytes())['sha256']
@@ -250,10 +262,10 @@ def _damage(folder: pathlib.Path) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Keep:
-    """Orbax's rule of which checkpoints stay: the latest ones and the best one.
+    """The rule by which Orbax keeps checkpoints: the latest ones and the best one stay.
 
-    Orbax knows the losses of those alone that this process has saved; the others' are read. Those
-    of earlier versions have none.
+    Orbax knows the losses only of checkpoints that this process has saved. Those of the others are
+    read from their files; checkpoints of earlier versions have none.
     """
 
     folder: pathlib.Path
@@ -274,7 +286,7 @@ class _Keep:
         try:
             metrics = info.metrics
             if metrics is None:
-                # As Orbax writes it.
+                # Orbax has written this file for the item 'loss'.
                 metrics = json.loads((self.folder / f'{info.step}/loss/metadata').read_text())
             return float(metrics['loss'])
         except (OSError, ValueError, KeyError, TypeError):
@@ -283,7 +295,7 @@ class _Keep:
 
 @contextlib.contextmanager
 def _naming(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Makes errors of Orbax in writing, a full disk above all, such that name the folder."""
+    """Turns errors of Orbax in writing, such as a full disk, into OSErrors that name the folder."""
     try:
         yield
     except Exception as error:

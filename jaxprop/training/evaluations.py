@@ -1,8 +1,8 @@
-"""Evaluations while training: of which steps, and what they gave, in the run's evaluation.jsonl.
+"""Evaluations while training: when they are due, and their results in the run's evaluation.jsonl.
 
-An evaluation follows the checkpoint of its step, so a killed run repeats no more than that one. An
-entry stays when the run goes on from an earlier step: the step's network will be the same, and is
-not evaluated again.
+A step is evaluated after its checkpoint is saved, so a killed run repeats at most one evaluation.
+An entry stays when the run goes on from an earlier step: the network of the entry's step will be
+the same again, and is not evaluated twice.
 """
 
 import json
@@ -15,8 +15,9 @@ from jaxprop import parallel
 from jaxprop.files import write_text
 from jaxprop.training.log import read_entries
 
-# Of the network, its variables, the colour that it sees and the step: 'mean', by which checkpoints
-# are compared (the largest is the best), and more for JSON. All processes of a run call it.
+# A function of the network, its variables, the colours that it sees and the step. It returns
+# 'mean', by which checkpoints are compared (the largest is the best), and more values that JSON can
+# write. All processes of a run call it.
 Evaluate = Callable[[Any, Mapping[str, Any], str, int], Mapping[str, Any]]
 
 
@@ -24,11 +25,11 @@ class Evaluations:
     """The evaluations of a run.
 
     Attributes:
-      entries: by step: 'step', what `evaluate` gave, and 'seconds'.
+      entries: by step, a dict with 'step', the results of `evaluate`, and 'seconds'.
     """
 
     def __init__(self, workdir: pathlib.Path, every: int | None, evaluate: Evaluate | None) -> None:
-        """Reads what the run's earlier processes have evaluated.
+        """Reads the entries that the run's earlier processes have written.
 
         Args:
           workdir: the run's folder.
@@ -45,12 +46,17 @@ class Evaluations:
         if every is None and evaluate is not None:
             raise ValueError('evaluation.every is None: it must say after how many steps')
         self._path, self._every, self._evaluate = workdir / 'evaluation.jsonl', every, evaluate
-        # Also where nothing is evaluated any more: the best checkpoint is to stay.
+        # Entries are read also if nothing is evaluated any more: the best checkpoint must stay.
         lines = read_entries(self._path)
         self.entries: dict[int, dict[str, Any]] = {entry['step']: entry for _, entry in lines}
 
     def is_due(self, step: int, is_last: bool) -> bool:
-        """Is the network of this step to be evaluated, now or by an earlier process?"""
+        """Tells whether this step is one of those whose networks are evaluated.
+
+        Args:
+          step: its number.
+          is_last: whether it is the last step of the run.
+        """
         return self._every is not None and step > 0 and (is_last or step % self._every == 0)
 
     def make(self, step: int, network: Callable[[], tuple[Any, Any, str]]) -> dict[str, Any]:
@@ -58,7 +64,7 @@ class Evaluations:
 
         Args:
           step: its number.
-          network: called to get the network, its variables and the colour that it sees.
+          network: a function that returns the network, its variables and the colours that it sees.
 
         Returns:
           The entry.
@@ -75,5 +81,5 @@ class Evaluations:
         return self.entries[step]
 
     def score(self, step: int) -> float | None:
-        """What the network of a step has scored; None where it was not evaluated."""
+        """Returns the score of a step's network; None if it was not evaluated."""
         return self.entries[step]['mean'] if step in self.entries else None

@@ -1,4 +1,4 @@
-"""What a run writes about itself while it goes on."""
+"""The log of a run: metrics.jsonl, TensorBoard's events, and notes to the user."""
 
 import contextlib
 import json
@@ -16,18 +16,26 @@ from tensorboardX import SummaryWriter
 from jaxprop import parallel
 from jaxprop.files import write_text
 
-# Steps that are dispatched ahead of the device; each holds a batch there.
+# The number of steps that may be dispatched before the device is done with an earlier one. Each
+# holds a batch in the device's memory.
 _AHEAD = 2
 
 
 def note(message: str) -> None:
-    """Tells the user, in one process of several, what is no error but should be known."""
+    """Prints a note to the user, which is no error, in one process of several."""
     if parallel.is_writer():
         print(f'note: {message}', file=sys.stderr)
 
 
 class Log:
-    """metrics.jsonl and TensorBoard's events, one entry for several steps, by the one writer."""
+    """Writes metrics.jsonl and TensorBoard's events, one entry for several steps.
+
+    Of several processes one writes. The time between `start` and `write` gives the speed; the part
+    of it inside `waiting` is that of waiting for data.
+
+    Attributes:
+      metrics: the entry that was written last.
+    """
 
     def __init__(self, workdir: pathlib.Path, first_step: int) -> None:
         self.metrics: dict[str, float] = {}
@@ -55,7 +63,17 @@ class Log:
             jax.block_until_ready(self._pending[-1 - _AHEAD][1])
 
     def write(self, step: int, examples_per_step: int, **more: float) -> None:
-        """Averages what was added since the last time, if anything; refuses what isn't finite."""
+        """Writes the mean of the metrics added since the last call, if there are any.
+
+        Args:
+          step: the number of steps done.
+          examples_per_step: examples in a step, of all devices and processes together.
+          **more: values to write beside the metrics.
+
+        Raises:
+          FloatingPointError: a metric is not finite.
+          OSError: the file cannot be written.
+        """
         if not self._pending:
             return
         values = [(number, parallel.unreplicate(metrics)) for number, metrics in self._pending]
@@ -97,10 +115,10 @@ class Log:
 
 
 def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
-    """Refuses metrics that are not finite.
+    """Checks that metrics are finite.
 
     Raises:
-      FloatingPointError: naming the step and every metric that is infinite or not a number.
+      FloatingPointError: some are infinite or not a number; the message names the step and these.
     """
     bad = {name: float(value) for name, value in metrics.items() if not math.isfinite(value)}
     if bad:
@@ -109,13 +127,16 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
 
 
 def read_entries(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
-    """The lines of a file of JSON objects that have a 'step', each with its object.
+    """Reads the lines of a file of JSON objects, each of which has a 'step'.
 
-    What a killed run or a power cut leaves at the end, half a line or zeros, is left out. Without
-    the file there is no line.
+    A killed run or a power cut may leave half a line or zeros at the end; these are left out. A
+    file that does not exist has no lines.
+
+    Returns:
+      The lines, each with its object.
 
     Raises:
-      ValueError: naming the file and the line that is damaged.
+      ValueError: a line is damaged; the message names the file and the line.
     """
     if not path.exists():
         return []
@@ -139,7 +160,7 @@ def read_entries(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _cut(path, step):
-    """Leaves only what was written up to a step, as later ones are done again; gives the last."""
+    """Removes the entries after a step, since later steps are done again; returns the last one."""
     if not path.exists():
         if step:
             note(f'{path}: is missing, so the entries up to step {step} are')

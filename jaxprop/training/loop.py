@@ -1,4 +1,4 @@
-"""A run of training, from a config to a backbone on disk."""
+"""The training loop: a run from a config to a trained backbone on disk."""
 
 import contextlib
 import functools
@@ -31,10 +31,11 @@ from jaxprop.training.setup import (
 from jaxprop.training.state import create_state
 from jaxprop.training.step import make_train_step
 
-# What a run's results are called in its folder.
+# Names of a run's results in its folder.
 _OWNED = ('checkpoints', 'metrics.jsonl', 'evaluation.jsonl', 'evaluation')
 _OWNED += ('backbone.safetensors', 'backbone.json')
-# Settings that may differ when a run is resumed: its length, its paths, what is logged.
+# Settings that may differ when a run is resumed. They affect its length, its paths and its logging,
+# not the parameters that it learns.
 _CHANGEABLE = {
     'title',
     'steps',
@@ -50,37 +51,38 @@ _CHANGEABLE = {
     'evaluation/allow_val',
     'evaluation/dataset/root',
 }
-# These are of the exported network alone, until a network of the run was evaluated with them.
+# These affect the exported network alone. They may differ, too, until a network of the run was
+# evaluated with them.
 _OF_EXPORT = {'statistics', 'statistics/frames', 'statistics/size', 'statistics/color'}
 
 
 def train(
     config: ConfigDict, workdir: str | os.PathLike, evaluate: Evaluate | None = None
 ) -> dict[str, Any]:
-    """Trains, or goes on where an earlier call with the same `workdir` stopped.
+    """Trains a network, or goes on where an earlier call with the same `workdir` stopped.
 
     SIGTERM and Ctrl-C (SIGINT) make it save a checkpoint after the current step, and return; a
     second Ctrl-C ends the process at once.
 
     Args:
       config: see configs/train/base.py.
-      workdir: the folder for config.json, metrics.jsonl, TensorBoard's events, checkpoints, the
-        unreadable files of each process in unreadable.N.json and, when the run ends or is stopped,
-        if the config has a `backbone`, backbone.safetensors for
-        `jaxprop.checkpoints.load_pretrained`, whose card says at which step that was.
-      evaluate: called every `evaluation.every` steps and at the end as `evaluate(network,
-        variables, color, step)`, with what would be saved at that step. It returns 'mean', by which
-        the best checkpoint is chosen, and what else evaluation.jsonl is to hold; 'scores' are shown
-        in TensorBoard too. It does not change the run.
+      workdir: the folder for config.json, metrics.jsonl, TensorBoard's events, checkpoints, and
+        unreadable.N.json, the list of files that process N could not read. If the config has a
+        `backbone`, a run that ends or is stopped also writes backbone.safetensors for
+        `jaxprop.checkpoints.load_pretrained`, with a card that says at which step.
+      evaluate: a function that evaluates the network, called every `evaluation.every` steps and at
+        the end as `evaluate(network, variables, color, step)`, with the variables that would be
+        exported at that step. It returns a dict for evaluation.jsonl: its 'mean' chooses the best
+        checkpoint, and its 'scores' are shown in TensorBoard too. It does not change the run.
 
     Returns:
-      'step', 'finished' (False after a signal), and 'metrics', the last that were written.
+      'step', 'finished' (False after a signal), and 'metrics', those that were written last.
 
     Raises:
-      FloatingPointError: a term of the loss is not finite; the message says which. The checkpoints
-        there are from before that.
-      DataError: the data cannot be read, or too much of it.
-      ValueError: a setting that won't do, or `workdir` holds a run of other settings, or one whose
+      FloatingPointError: a term of the loss is not finite; the message says which. All checkpoints
+        are from before that step.
+      DataError: the data cannot be read, or too many files of it.
+      ValueError: a setting cannot be used; or `workdir` holds a run of other settings, or one whose
         checkpoints are all damaged.
       OSError: `workdir` cannot be written to.
     """
@@ -96,6 +98,7 @@ def train(
 
 
 def _train(config, workdir, evaluate, stopped):
+    # Check that the folder is of a run of these settings, or free.
     changeable = _CHANGEABLE
     if not (workdir / 'evaluation.jsonl').exists():
         changeable = changeable | _OF_EXPORT
@@ -104,6 +107,7 @@ def _train(config, workdir, evaluate, stopped):
     )
     claim(write=False)
 
+    # Make the parts of the run, and the first state.
     iterator = open_data(config)
     steps_per_epoch = iterator.examples_per_epoch / config.data.batch_size
     num_steps = config.steps if config.steps is not None else round(config.epochs * steps_per_epoch)
@@ -116,7 +120,7 @@ def _train(config, workdir, evaluate, stopped):
     iterator.set_state(start)
     state = create_state(objective, optimizer, example, config.seed)
 
-    # The settings can be used, so the folder is theirs.
+    # All settings can be used: write them into the folder.
     claim(write=parallel.is_writer())
     if not schedule(num_steps - 1) > 0:
         note(
@@ -130,6 +134,7 @@ def _train(config, workdir, evaluate, stopped):
         manager = stack.enter_context(
             checkpoint.open_manager(workdir / 'checkpoints', config.keep, score=evaluations.score)
         )
+        # Go on from a checkpoint, if there is one.
         if manager.latest_step() is not None:
             state, data_state = checkpoint.restore(manager, state)
             iterator.set_state(data_state)
@@ -167,12 +172,12 @@ def _train(config, workdir, evaluate, stopped):
 
         def save():
             nonlocal saved
-            write()  # First: it refuses what is not finite.
+            write()  # This comes first, since it raises an error if a metric is not finite.
             checkpoint.save(manager, parallel.unreplicate(state), data_state, log.loss_since_save())
             saved = step
 
         def variables():
-            """The network's at this step, as they are exported."""
+            """The variables of the network at this step, as they are exported."""
             now = parallel.unreplicate(state)
             found = {'params': now.params['backbone'], **now.state.get('backbone', {})}
             return found if config.statistics is None else data_statistics(config, backbone, found)
@@ -182,11 +187,12 @@ def _train(config, workdir, evaluate, stopped):
             entry = evaluations.make(step, lambda: (network, variables(), objective.color))
             scores = {'mean': entry['mean'], **entry.get('scores', {})}
             log.show(step, {f'evaluation/{name}': value for name, value in scores.items()})
-            log.start()  # The time was not training's.
+            log.start()  # The time of the evaluation does not count as training's.
 
+        # Train. First make the evaluation of a process that was killed before it was done.
         log.start()
         if evaluations.is_due(step, step == num_steps):
-            evaluate_step()  # Of a process that was killed before its end, if it isn't there.
+            evaluate_step()
         while step < num_steps and not (stopped.is_set() or parallel.stop_requested(step)):
             with log.waiting():
                 batch, data_state = next(batches)
@@ -204,7 +210,9 @@ def _train(config, workdir, evaluate, stopped):
         if step > saved:
             save()
 
-        checkpoint.wait(manager)  # It matters more than the network, should this process be killed.
+        # Export the network. The checkpoint is written before that: it matters more, should this
+        # process be killed.
+        checkpoint.wait(manager)
         if step > 0 and parallel.is_writer() and backbone is not None:
             export_backbone(
                 workdir / 'backbone',
@@ -215,7 +223,7 @@ def _train(config, workdir, evaluate, stopped):
                     'color': objective.color,
                     'affinity': objective.affinity,
                     'steps': step,
-                    'finished': step >= num_steps,  # False: the run was stopped at this step.
+                    'finished': step >= num_steps,  # False if the run was stopped at this step.
                     'epochs': step / steps_per_epoch,
                     'metrics': log.metrics,
                     'config': _without_paths(config.to_dict()),
@@ -226,9 +234,9 @@ def _train(config, workdir, evaluate, stopped):
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, instead of ending the process wherever it is.
+    """Makes an event that SIGTERM and SIGINT set, instead of ending the process wherever it is.
 
-    The handlers do little else: an exception in the middle of a compilation can crash the process.
+    The handlers raise no exception: in the middle of a compilation it could crash the process.
     """
     event, is_interrupted = threading.Event(), threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -247,9 +255,9 @@ def _stop_signals() -> Iterator[threading.Event]:
         else:
             # JAX listens to SIGTERM, so that all processes stop at the same step.
             os.kill(os.getpid(), signal.SIGTERM)
-        # Not by print, which the signal may have interrupted.
+        # `print` is not used here: the signal may have interrupted a call of it.
         os.write(2, b'\nnote: stopping after this step; Ctrl-C again stops at once\n')
-        time.sleep(0.2)  # `timeout` sends a signal twice.
+        time.sleep(0.2)  # The program `timeout` sends a signal twice: let the second one pass.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     handlers = {signal.SIGINT: interrupt}
@@ -264,7 +272,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 def _without_paths(config):
-    """What may be shown to others: where the data lay on this machine says nothing to them."""
+    """Removes the paths of this machine from a config, since they tell others nothing."""
     flat = traverse_util.flatten_dict(config)
     return traverse_util.unflatten_dict(
         {

@@ -27,21 +27,23 @@ def make_schedule(
     restarts: Sequence[float] = (),
     warmup: float = 0.0,
 ) -> optax.Schedule:
-    """The learning rate of each step. Times are in epochs, and may be fractions, if not said else.
+    """Makes the schedule that gives the learning rate of each step.
+
+    Times are in epochs and may be fractions, unless an argument says otherwise.
 
     Args:
-      name: with t the epoch, learning_rate times: 'constant': 1; 'step': `factor` for every one of
-        the boundaries passed; 'poly': (1 - t / epochs)^power; 'cosine':
+      name: the schedule. With t the time, the rate is `learning_rate` times: 'constant': 1; 'step':
+        a `factor` for each boundary passed; 'poly': (1 - t / epochs)^power; 'cosine':
         (1 + cos(pi t / epochs)) / 2.
-      learning_rate: the largest one.
-      steps_per_epoch: to count in steps.
-      epochs: when 'poly' and 'cosine' reach 0.
+      learning_rate: the largest rate.
+      steps_per_epoch: converts epochs to steps.
+      epochs: the time at which 'poly' and 'cosine' reach 0.
       boundaries, factor: of 'step'.
-      boundary_examples: more boundaries of 'step', in examples, where a release counts these.
-      batch_size: examples of a step, to count them in steps.
+      boundary_examples: more boundaries of 'step', in examples, for releases that count examples.
+      batch_size: examples of a step; converts examples to steps.
       power: of 'poly'.
-      restarts: when t starts at 0 again.
-      warmup: during this time at the very start the rate rises linearly from 0; t counts on.
+      restarts: times at which t starts at 0 again.
+      warmup: from 0 to this time the rate also rises linearly from 0; t goes on meanwhile.
 
     Raises:
       ValueError: for another name, or `epochs` not above 0.
@@ -58,7 +60,7 @@ def make_schedule(
         schedule = optax.constant_schedule(learning_rate)
     elif name == 'step':
         passed = *map(steps, boundaries), *(round(n / batch_size) for n in boundary_examples)
-        # Several may be of one step where an epoch has few.
+        # If an epoch has few steps, several boundaries may be one step.
         factors = {step: factor**number for step, number in Counter(passed).items()}
         schedule = optax.piecewise_constant_schedule(learning_rate, factors)
     elif name == 'poly':
@@ -86,19 +88,20 @@ def make_optimizer(
     clip_norm: float | None = None,
     frozen_until: str | None = None,
 ) -> optax.GradientTransformation:
-    """An optimiser of an objective's parameters.
+    """Makes the optimiser of an objective's parameters.
 
     Args:
       schedule: of the learning rate, see `make_schedule`.
       name: 'sgd': momentum on the gradient plus weight_decay times the parameter; 'adam', with
         weight decay apart from the gradient (AdamW).
       momentum: of 'sgd'.
-      beta1: of 'adam': the share of the mean gradient that a step keeps; that of its square is
-        0.999.
-      weight_decay: of kernels; not of biases and BatchNorm.
-      decay_all: of biases and BatchNorm too.
-      clip_norm: gradients of a larger global norm are scaled to it.
-      frozen_until: that of the backbone: its parameters before this stage don't change at all.
+      beta1: of 'adam': the share of the mean gradient that a step keeps. Of the mean squared
+        gradient it keeps 0.999.
+      weight_decay: of kernels; biases and BatchNorm's parameters do not decay.
+      decay_all: whether biases and BatchNorm's parameters decay, too.
+      clip_norm: gradients of a larger global norm are scaled to this one. None: they are not.
+      frozen_until: a stage of the backbone; the backbone's parameters before it do not change.
+        None: all change.
 
     Raises:
       ValueError: for another name; `beta1` is not from 0 to below 1.
@@ -122,12 +125,12 @@ def make_optimizer(
 
 
 def is_kernel(params: Any) -> Any:
-    """True for each array of more than one axis: neither a bias nor of BatchNorm."""
+    """Marks kernels True: arrays of more than one axis, which biases and BatchNorm's are not."""
     return jax.tree.map(lambda value: value.ndim > 1, params)
 
 
 def is_frozen(params: Any, frozen_until: str) -> Any:
-    """True for each of `params` of the backbone before stage `frozen_until`, else False."""
+    """Marks each of `params` True that is the backbone's and before stage `frozen_until`."""
     learning = (*STAGES[STAGES.index(frozen_until) :], 'projection')
 
     def frozen(path, _):

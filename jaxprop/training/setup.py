@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: data, backbone, objective, optimiser, first state."""
+"""Makes the parts of a run from its config: data, backbone, objective, optimiser, first state."""
 
 import dataclasses
 import os
@@ -38,14 +38,14 @@ _COUNTS = (
 
 
 def check_settings(config: ConfigDict) -> None:
-    """Looks at numbers that would fail later, somewhere in JAX or a library, or in silence.
+    """Checks numbers that would else fail later, in JAX or a library, or go wrong silently.
 
     Raises:
-      ValueError: naming the setting.
+      ValueError: a setting has a value that cannot be used; the message names it.
     """
     for name, value in traverse_util.flatten_dict(config.to_dict(), sep='.').items():
         for number in value if isinstance(value, (tuple, list)) else (value,):
-            # A threshold of an objective may be infinite.
+            # Of the settings only an objective's may be infinite: it may be a threshold.
             is_free = name.startswith(('objective.', 'image_objective.')) and number == np.inf
             if isinstance(number, float) and not np.isfinite(number) and not is_free:
                 raise ValueError(f'{name} is {value}; it must be finite')
@@ -67,12 +67,15 @@ def check_settings(config: ConfigDict) -> None:
 
 
 def open_data(config: ConfigDict) -> BatchIterator | CombinedIterator:
-    """The batches of a config: of `data`, and with `image_data` {'video': ..., 'image': ...}."""
+    """Opens the data of a config as an iterator of batches.
+
+    With `image_data` a batch is {'video': of `data`, 'image': of `image_data`}, else one of `data`.
+    """
     place = jax.process_index(), jax.process_count()
     iterator = make_iterator(DatasetConfig(**config.data), config.seed, *place)
     if config.image_data is None:
         return iterator
-    # Another seed, or the images would be those of the videos' frames.
+    # The seed differs, so that images are not drawn in the order of the videos.
     images = make_iterator(DatasetConfig(**config.image_data), config.seed + 1, *place)
     return CombinedIterator({'video': iterator, 'image': images})
 
@@ -80,7 +83,7 @@ def open_data(config: ConfigDict) -> BatchIterator | CombinedIterator:
 def make_training(
     config: ConfigDict, steps_per_epoch: float
 ) -> tuple[nn.Module | None, Objective, optax.Schedule, optax.GradientTransformation]:
-    """What a config trains, and how: backbone, objective, learning rate and optimiser."""
+    """Makes the backbone, the objective, the learning rate and the optimiser of a config."""
     backbone = make_backbone(config)
     schedule = make_schedule(
         **config.schedule, steps_per_epoch=steps_per_epoch, batch_size=config.data.batch_size
@@ -112,11 +115,12 @@ def make_backbone(config: ConfigDict) -> nn.Module | None:
 def make_objective(
     config: ConfigDict, backbone: nn.Module | None, steps_per_epoch: float
 ) -> Objective:
-    """What a config trains: `objective`, and with `image_objective` the two combined.
+    """Makes a config's objective: `objective`, or this combined with `image_objective`.
 
-    The name of an objective is its module's in `jaxprop.objectives`; the other settings are the
-    arguments of its `from_config`, or if it has none of its `objective`. NAME_epoch is NAME, in
-    epochs instead of calls of the loss, of which a step makes `accumulate`. `image_gradient_norms`
+    The name of an objective is that of its module in `jaxprop.objectives`. The other settings are
+    the arguments of the module's `from_config`, or of its `objective` if it has no `from_config`. A
+    setting NAME_epoch is the argument NAME, given in epochs. Objectives count calls of the loss,
+    of which a step makes `accumulate`, so the value is converted to calls. `image_gradient_norms`
     is `gradient_norms` of `combine`.
 
     Raises:
@@ -159,15 +163,15 @@ def make_objective(
 def start_from(
     state: TrainState, path: str | os.PathLike, backbone: nn.Module | None
 ) -> TrainState:
-    """A fresh state with what another run has learned.
+    """Puts into a fresh state the parameters that another run has learned.
 
     Args:
-      state: before the first step; its optimiser's part is kept.
-      path: the folder of a run, from whose latest checkpoint everything is taken that this
-        objective has too: backbone, heads, queue and momentum encoder; or the file of a network
-        that `load_pretrained` reads: the backbone alone.
-      backbone: the network; its strides may differ from those of the other. None: there is only
-        the objective's own, which a file cannot hold.
+      state: the state before the first step; the optimiser's part of it is kept.
+      path: the folder of a run, or the file of a network that `load_pretrained` reads. From a run's
+        latest checkpoint everything is taken that this objective has, too: backbone, heads, queue
+        and momentum encoder. From a file only the backbone is taken.
+      backbone: the network; its strides may differ from those of the other run's. None if the
+        objective brings its own network, which a file cannot hold.
 
     Raises:
       ValueError: there is no such run or file, or it has another backbone.
@@ -189,7 +193,7 @@ def start_from(
         same = other is not None and other.shape == value.shape
         if names[0] == 'backbone' and not same:
             raise ValueError(f'{path}: has no {"/".join(names)} of shape {value.shape}')
-        # Integers count steps: they start again.
+        # Integers are counters of steps, which start again.
         if not same or not np.issubdtype(value.dtype, np.floating):
             return value
         return jax.numpy.asarray(other, value.dtype)
@@ -205,28 +209,31 @@ def export_backbone(
     variables: Mapping[str, Any],
     description: Mapping[str, Any],
 ) -> None:
-    """Writes a trained backbone for `load_pretrained`, without what only training needs."""
+    """Writes a trained backbone for `load_pretrained`, without attributes that only train it."""
     save_pretrained(path, without_training(backbone), variables, description)
 
 
 def without_training(backbone: nn.Module) -> nn.Module:
-    """A backbone without what only training needs: frozen stages, devices, another precision."""
+    """Removes a backbone's attributes that only train it: devices, frozen stages, precision."""
     return replace_attributes(backbone, norm_axis_name=None, frozen_until=None, dtype=None)
 
 
 def data_statistics(
     config: ConfigDict, backbone: nn.Module, variables: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A trained backbone with the batch statistics of frames of `data`, not of its training.
+    """Gives a trained backbone the batch statistics of frames of `data`.
 
-    The running ones of UVC+ are of crops, in lightness and in colour by turns; an evaluation shows
-    whole frames in one of the two.
+    The running statistics of training may be of other images. Those of UVC+ are of crops, in
+    lightness and in colour by turns; an evaluation shows whole frames in one of the two.
 
     Args:
-      config: `statistics` says how many `frames`, of which `size`, in which `color` (as
-        `jaxprop.color.network_input`).
+      config: a training config. Its `statistics` say how many `frames` are taken, their `size`, and
+        in which `color` the network sees them (a name of `jaxprop.color.network_input`).
       backbone: the network.
-      variables: all of the network's.
+      variables: all variables of the network.
+
+    Returns:
+      The network's variables with the new statistics.
     """
     frames, size, seen = (config.statistics[key] for key in ('frames', 'size', 'color'))
     data = dataclasses.replace(

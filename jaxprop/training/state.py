@@ -1,4 +1,4 @@
-"""What training changes from step to step."""
+"""The state of a training run: everything that changes from step to step."""
 
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ class TrainState(NamedTuple):
     """All that a run needs, beside its data, to go on.
 
     Attributes:
-      step: int32, how many steps were done.
-      params: what the optimiser sees, see `Objective`.
-      state: what it does not see: batch statistics, queues, counters.
-      opt_state: the optimiser's.
-      rng: uint32 data of the random key that every step's key is made from.
+      step: int32, the number of steps done.
+      params: the parameters that the optimiser changes, see `Objective`.
+      state: the objective's other arrays: batch statistics, queues, counters.
+      opt_state: the optimiser's state.
+      rng: uint32 data of the random key from which every step's key is made.
     """
 
     step: jax.Array
@@ -29,12 +29,12 @@ class TrainState(NamedTuple):
 def create_state(
     objective: Objective, optimizer: optax.GradientTransformation, batch: Any, seed: int
 ) -> TrainState:
-    """The state before the first step, on one device.
+    """Makes the state before the first step, on one device.
 
     Args:
-      objective: what is trained.
-      optimizer: of its parameters.
-      batch: of the shapes of one device's; its values don't matter.
+      objective: the objective to train.
+      optimizer: the optimiser of its parameters.
+      batch: a batch in the shapes of one device; its values don't matter.
       seed: of the initial parameters and of every step.
     """
     init_rng, step_rng = jax.random.split(jax.random.key(seed))

@@ -16,20 +16,21 @@ from jaxprop.training.state import TrainState
 def make_train_step(
     objective: Objective, optimizer: optax.GradientTransformation, accumulate: int = 1
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
-    """A function that does one step on all devices, mapped by `jax.pmap` over the axis 'device'.
+    """Makes a function that does one step on all devices, by `jax.pmap` over the axis 'device'.
 
     Gradients, metrics and the floating point arrays of the objective's state are averaged over the
-    devices; integers in it, which count, are the same on all of them anyway.
+    devices. Integers in the state are counters, which are the same on all devices.
 
     Args:
-      objective: what is trained.
-      optimizer: of its parameters.
-      accumulate: a device's batch is taken in so many parts, one after the other, whose gradients
-        are averaged: less memory, and batch statistics of each part.
+      objective: the objective to train.
+      optimizer: the optimiser of its parameters.
+      accumulate: a device's batch is taken in so many parts, one after the other, and their
+        gradients are averaged. This needs less memory; each part has batch statistics of its own.
 
     Returns:
-      step(state, batch) -> (state, metrics), all with an axis of devices in front; the state given
-      is used up. Metrics are the objective's, 'loss' and 'gradient_norm' (before clipping).
+      step(state, batch) -> (state, metrics), all with a leading axis of devices. The buffers of the
+      given state are reused, so it can't be read afterwards. Metrics are the objective's, 'loss'
+      and 'gradient_norm' (before clipping).
 
     Raises:
       ValueError: (from step) a device's batch is no multiple of `accumulate`.
@@ -47,6 +48,7 @@ def make_train_step(
     def step(state, batch):
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
 
+        # Compute the gradients, part by part.
         def part(carry, inputs):
             objective_state, total = carry
             index, examples = inputs
@@ -58,11 +60,12 @@ def make_train_step(
 
         carry = state.state, jax.tree.map(jnp.zeros_like, state.params)
         if accumulate == 1:
-            # Not by scan: XLA's convolutions are ten times slower in a loop on the CPU.
+            # One part needs no loop: in a loop XLA's convolutions are ten times slower on the CPU.
             carry, metrics = part(carry, (0, batch))
         else:
             inputs = jnp.arange(accumulate), jax.tree.map(split, batch)
             carry, metrics = jax.lax.scan(part, carry, inputs)
+        # Average over parts and devices, and update the parameters.
         objective_state, gradients = carry
         gradients = jax.lax.pmean(jax.tree.map(lambda g: g / accumulate, gradients), AXIS)
         metrics = jax.lax.pmean(jax.tree.map(jnp.mean, metrics), AXIS)

@@ -88,14 +88,14 @@ def vit_file(path, name, kind, arrays):
 
 
 def vit_error(path, name):
-    """The largest error of a network's patch tokens as the file gives them, relative."""
+    """Computes the largest relative error of a network's patch tokens, read from its file."""
     images, outputs = released_outputs(name)
     model, variables = load_published(path, layout=LAYOUT_OF[name])
     return error(jax.jit(model.apply)(variables, images), outputs['tokens'])
 
 
 def error(features, expected):
-    """The largest difference, relative to the largest value."""
+    """Computes the largest difference, relative to the largest value."""
     assert features.shape == expected.shape
     return float(np.abs(np.asarray(features) - expected).max() / np.abs(expected).max())
 
@@ -112,7 +112,10 @@ def convnet_file(path, name, kind):
 
 
 def convnet_errors(path, name):
-    """The largest relative errors of a convolutional network by output, every fourth channel."""
+    """Yields outputs of a convolutional network, each with its largest relative error.
+
+    Every fourth channel is compared.
+    """
     entry = convnets.NETWORKS[name]
     images = rule.images(entry['input'], entry['input_seed'])
     layout = name if convnets.recognised_by_name(name) else None

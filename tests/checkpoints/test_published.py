@@ -1,4 +1,4 @@
-"""Published files: networks of the released code, in the files that they were released in."""
+"""Published files: networks of released code, read from files as they were released."""
 
 import functools
 import json
@@ -89,12 +89,12 @@ def zeros(*shape):
 
 
 def small(name, prefix):
-    """Arrays under a network's names which are not of it, small ones."""
+    """Makes small arrays under the names of a network, whose arrays have other shapes."""
     return prefixed(prefix, dict.fromkeys(state(name), zeros(2)))
 
 
 def release(name, path):
-    """The file that a network was released as."""
+    """Writes a file as the one in which a network was released."""
     arrays = state(name)
     if name == 'torchvision_resnet18':
         return write(path, 'zip', lambda net: net, {'net': arrays}, parameters=True)
@@ -152,7 +152,7 @@ def release(name, path):
 
 @pytest.fixture(scope='module')
 def features(tmp_path_factory):
-    """Gives what a network's released file gives for the reference's images, with one output."""
+    """A function that reads a network's released file, and computes one output for given images."""
     folder = tmp_path_factory.mktemp('released')
     # Most of the time here is compilation.
     jax.config.update('jax_disable_most_optimizations', True)
@@ -191,7 +191,7 @@ def assert_reproduces(features, expected):
 
 @pytest.mark.parametrize('key', OUTPUTS)
 def test_reproduces_released_networks(key, features):
-    """Every fourth channel, which the repository holds."""
+    """Only every fourth channel is compared: the repository holds these."""
     expected = np.load(REFERENCE / 'convnets.npz')[key]
     assert_reproduces(features(*key.split('/'))[:, ::4], expected)
 
@@ -307,7 +307,7 @@ def test_unknown_networks():
 
 @functools.cache
 def cut():
-    """Arrays of a ResNet18 up to res3 by torchvision's names, the network and its variables."""
+    """Makes a ResNet18 up to res3: arrays by torchvision's names, the network, its variables."""
     shapes = NETWORKS['torchvision_resnet18']['shapes']
     arrays = rule.weights({k: shapes[k] for k in shapes if not re.match('layer4|fc', k)}, 1)
     return arrays, ResNet(18), from_torchvision(arrays, ResNet(18))

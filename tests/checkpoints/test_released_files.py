@@ -1,4 +1,4 @@
-"""Vision transformers through the files that they are released as, with what else is in them."""
+"""Vision transformers, read from files as they are released, which hold more than the network."""
 
 import functools
 
@@ -18,7 +18,7 @@ BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
 @functools.cache
 def first_block(name):
-    """The state with one of its blocks, and the network of it."""
+    """Cuts a state down to one block, and makes the network of it."""
     state = released_state(name, num_blocks=1)
     return state, BY_NAME[LAYOUT_OF[name]].build(state, None)
 

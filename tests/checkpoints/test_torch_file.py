@@ -26,7 +26,7 @@ Raw = collections.namedtuple('Raw', 'code')
 
 
 def encode(value):
-    """Pickle instructions, as PyTorch writes them, for a value with the above among its parts."""
+    """Makes PyTorch's pickle instructions for a value; its parts may be of the classes above."""
     if isinstance(value, Raw):
         return value.code
     if isinstance(value, Name):
@@ -79,7 +79,7 @@ def write_zip(path, value, records=None, compression=zipfile.ZIP_STORED, byteord
 
 
 def old_bytes(value, records=None, little_endian=True):
-    """`records`: key to (number of elements, bytes)."""
+    """Makes a file of the old format. `records` has (number of elements, bytes) by key."""
     records = records or {'0': (4, FOUR)}
     return b''.join(
         [
@@ -100,7 +100,7 @@ def write_old(path, *arguments, **settings):
 
 @pytest.fixture(params=[write_zip, write_old])
 def write(request, tmp_path):
-    """Writes a file of either format whose one storage is 1, 2, 3, 4."""
+    """Writes a file of either format; its only storage holds 1, 2, 3, 4."""
     return lambda value: request.param(tmp_path / 'weights.pth', value)
 
 
@@ -379,7 +379,7 @@ def test_states_of_optimisers_have_numbers_as_keys(write):
 
 @pytest.mark.parametrize('kind', ['zip', 'old', 'tar'])
 def test_nothing_runs(kind, tmp_path):
-    """The same call does run in an ordinary unpickler; here it is left out."""
+    """An ordinary unpickler runs the call in the file; this reader leaves it out."""
     made = tmp_path / 'made'
     call = Call(Name('os system'), (f'touch {made}',))
     value = {'weight': call, 'more': {'a': [1, (call,)], 'b': 2}, 'list': [{'c': Name('x y')}, 3]}
@@ -400,7 +400,7 @@ def test_nothing_runs(kind, tmp_path):
 
 
 def test_what_training_adds_is_left_out(write):
-    """What released files hold beside tensors, as pickle writes it, of Python 2 and 3."""
+    """Released files hold other objects beside tensors, pickled by Python 2 and 3."""
     namespace = Raw(encode(Name('argparse Namespace')) + b')\x81' + encode({'lr': 0.1}) + b'b')
     scalar = Call(
         Name('numpy.core.multiarray scalar'),

@@ -30,7 +30,7 @@ def build(layout, state, output=None):
 
 
 def fitting(state):
-    """Names of the layouts that fit, without those whose signature is part of another's."""
+    """Names the layouts that fit, without those whose signature is part of another's."""
     found = [layout for layout in LAYOUTS if set(layout.signature) <= set(state)]
     signatures = [set(layout.signature) for layout in found]
     return [
@@ -40,7 +40,7 @@ def fitting(state):
 
 @functools.cache
 def first_blocks(name):
-    """The state with two of its blocks."""
+    """Cuts a state down to two blocks."""
     return released_state(name, num_blocks=2)
 
 
@@ -99,7 +99,7 @@ def test_constants_of_dinov3():
 
 
 def renamed(state, rules, split):
-    """A state under other names; `split` gives the three names of queries, keys and values."""
+    """Renames the arrays of a state; `split` has the three names of queries, keys and values."""
     result = {}
     for name, value in state.items():
         if '.attn.qkv.' in name:
@@ -165,7 +165,7 @@ def test_dinov3_of_transformers():
 
 
 def with_swiglu(state, names):
-    """The state with a gated MLP of 20 channels in place of its own, under the given names."""
+    """Replaces the MLP of a state by a gated one of 20 channels, under the given names."""
     rng = np.random.default_rng(0)
     result = {key: value for key, value in state.items() if '.mlp.' not in key}
     for prefix in {match[0] for key in state if (match := re.match(r'blocks\.\d+\.', key))}:
@@ -179,7 +179,7 @@ def with_swiglu(state, names):
 
 
 def test_gated_mlps():
-    """DINOv2's two first layers are one array in the file, DINOv3's are two."""
+    """The two first layers of a gated MLP are one array in DINOv2's file, and two in DINOv3's."""
     models = []
     for name, names in (
         ('dinov2_vits14', {'w12': 'w12', 'down': 'w3'}),

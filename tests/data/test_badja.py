@@ -1,4 +1,4 @@
-"""BADJA: the real annotations on the real frames, and one fault each in small ones."""
+"""BADJA: the real annotations with the real frames, and small ones with one fault each."""
 
 import json
 

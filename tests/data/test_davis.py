@@ -1,4 +1,4 @@
-"""DAVIS files: tiny folders written here, one fault each, and the real data read by OpenCV too."""
+"""DAVIS's files: tiny folders with one fault each, and the real data compared with OpenCV."""
 
 import cv2
 import numpy as np

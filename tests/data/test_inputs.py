@@ -116,7 +116,7 @@ def test_impossible_frames():
 
 
 def bilinear(image, height, width):
-    """Half-pixel centres, edges repeated, no antialiasing: written out in floating point."""
+    """Resizes bilinearly in floating point: half-pixel centres, repeated edges, no antialiasing."""
 
     def positions(old, new):
         centre = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
@@ -141,7 +141,7 @@ def test_resize_frame_is_bilinear(size):
 
 
 def bicubic(image, height, width):
-    """Keys' kernel with a = -1/2, as wide as a step where a side shrinks, written out."""
+    """Resizes by Keys's cubic kernel, a = -1/2, which is as wide as a step if a side shrinks."""
 
     def weight(x):
         x = abs(x)
@@ -196,7 +196,7 @@ def test_float_frames_are_bilinear_without_rounding(size):
 
 
 def test_lightness_is_taken_before_floats_are_resized():
-    """As UVC has it on JHMDB: L of 8-bit Lab, (L - 128) / 128, to [0, 1], and then resized."""
+    """As in UVC on JHMDB: (L - 128) / 128 of 8-bit Lab, scaled to [0, 1], and then resized."""
     frame = np.random.default_rng(2).integers(0, 256, (24, 31, 3), np.uint8)
     lightness = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB)[..., :1].astype(np.float32)
     unit = ((lightness - 128) / 128 + 1) / 2

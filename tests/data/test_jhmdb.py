@@ -1,4 +1,4 @@
-"""JHMDB's layout, written from a rendered scene, and one fault each."""
+"""JHMDB's layout, written from a rendered scene, whole and with one fault each."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_names_of_the_official_split(root):
 
 @pytest.mark.parametrize('order', [1, -1])
 def test_names_of_a_list_of_pairs(root, order):
-    """UVC has the .mat file first, CRW the images; the paths are of another machine."""
+    """UVC's list has the .mat file first, CRW's the images; paths are of another machine."""
     pair = [
         f'/data/JHMDB/joint_positions/{NAME}/joint_positions.mat',
         f'/data/JHMDB/Rename_Images/{NAME}',

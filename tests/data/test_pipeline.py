@@ -1,4 +1,4 @@
-"""Batches: what is in them, and that they come again after a stop and in several processes."""
+"""Batches: their content, and that it is the same after a stop and in several processes."""
 
 import importlib
 import json
@@ -23,7 +23,7 @@ NUM_VIDEOS, NUM_FRAMES = 4, 7
 
 
 def frame(video, time):
-    """A plain frame whose values say which it is."""
+    """Makes a plain frame whose values say which one it is."""
     return np.broadcast_to(np.array([video, time, 0], np.uint8) * 20, (12, 16, 3)).copy()
 
 

@@ -1,4 +1,4 @@
-"""Which frames of a video an example takes: made by hand, and against every frame one by one."""
+"""Samplings: cases made by hand, and frames read by training against all frames of a video."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ SETTINGS = dict(
 
 
 def draws(name, num_frames, count, rate=None, number=2000, **settings):
-    """Indices `[number, T]` that a sampling gives for a video of `count` frames."""
+    """Draws indices `[number, T]` by a sampling for a video of `count` frames."""
     sample = make_sampling(name, num_frames, **{**SETTINGS, **settings})
     rng = np.random.default_rng(0)
     chosen = np.array([sample(count, rate, rng) for _ in range(number)])

@@ -1,4 +1,4 @@
-"""Names from lists, annotations and flags: refused before anything is opened or written."""
+"""Bad names from lists, annotations and flags are refused before anything is opened or written."""
 
 import pathlib
 

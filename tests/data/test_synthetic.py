@@ -1,4 +1,4 @@
-"""Drawn sequences against plain geometry, and the properties a benchmark rests on."""
+"""Drawn sequences against plain geometry, and properties that a benchmark must have."""
 
 import dataclasses
 import pickle
@@ -56,7 +56,7 @@ def test_palette_is_that_of_the_masks_of_davis():
 
 @pytest.fixture(scope='module')
 def benchmark():
-    """Eight sequences as they come, the scenarios and the first two once more: labels too."""
+    """Eight sequences with labels: all scenarios, and the first two once more."""
     sequences = synthetic_sequences(8)
     return [(s, [s.read_label(index) for index in range(s.num_frames)]) for s in sequences]
 
@@ -165,7 +165,7 @@ def test_rotation_is_clockwise_in_turns():
 
 @pytest.mark.parametrize('index', [3, 5, 7])
 def test_labels_are_the_topmost_outlines(index):
-    """A drawn scene, posts and lily pads too, put together from whole-frame outlines."""
+    """Labels equal those put together from outlines in whole frames, with posts and lily pads."""
     size = (72, 96)
     scene = synthetic._build_scene(index, 7, size, None, 1)
     for t in range(7):
@@ -181,7 +181,7 @@ def test_labels_are_the_topmost_outlines(index):
 
 
 def test_pictures_agree_with_labels():
-    """White on black: black outside, bright inside, and in between on the outline alone."""
+    """White objects are drawn on black: only pixels on the outline are in between."""
     black = dataclasses.replace(BACKGROUND, texture=np.zeros_like(GREY))
     path = np.array([[0.42, 0.53, 0.3, 0.1]])
     scene = Scene((black, Layer(1, bean, WHITE, path)), 1, (64, 96))

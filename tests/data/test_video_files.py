@@ -1,4 +1,4 @@
-"""Folders of frames and video files: written here with known pictures, and the real clip."""
+"""Folders of frames and video files, written with known pictures, and a real clip."""
 
 import struct
 
@@ -18,7 +18,7 @@ LEVELS = [20, 60, 100, 140, 180, 220, 40, 80, 120, 160, 200, 240]
 
 
 def flat_frames(size=SIZE):
-    """Frames of one grey each: what survives compression is which frame it is."""
+    """Makes frames of one grey each, which tells a frame from others after compression, too."""
     return [np.full((*size, 3), level, np.uint8) for level in LEVELS]
 
 

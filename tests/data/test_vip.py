@@ -1,4 +1,4 @@
-"""VIP's layout, written from a rendered scene, and one fault each."""
+"""VIP's layout, written from a rendered scene, whole and with one fault each."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Networks by what a config says of them."""
+"""Features of the networks that configs name."""
 
 import dataclasses
 import types
@@ -66,7 +66,7 @@ def test_refuses_an_unknown_architecture(tmp_path):
 
 @pytest.fixture
 def parsed():
-    """Gives a config of configs/eval as a command line changes it."""
+    """A function that loads a config of configs/eval with the changes of a command line."""
     return parse
 
 
@@ -129,7 +129,7 @@ def test_untrained_networks_of_configs(name, attributes, parsed, monkeypatch):
 
 
 def test_variables_without_batch_statistics_are_taken_as_they_are():
-    """Variables are the network's own business; an untrained one without statistics reads none."""
+    """An untrained network without batch statistics has its variables, and no frame is read."""
 
     class Plain(nn.Module):
         stride = 4

@@ -1,4 +1,4 @@
-"""Features from a folder: the masks of those that were computed, and what is wrong with a file."""
+"""Features from a folder give the masks of computed ones; wrong files are refused."""
 
 import dataclasses
 import io
@@ -176,7 +176,7 @@ def huge_header(path):
 
 
 def behind_a_link(path):
-    """The digest of the folder would not tell that this array changes."""
+    """Puts the array behind a linked folder, where the folder's digest would not see it change."""
     write(path.parents[1] / 'other.npy', ARRAY)
     write(path.parents[1] / '.away/dog.1.npy', ARRAY)
     path.parent.rmdir()
@@ -260,7 +260,7 @@ def test_a_stream_of_unknown_length_needs_its_video(sequences, tmp_path):
 
 @pytest.mark.parametrize('suffix', ['.npy', '.safetensors'])
 def test_what_is_exported_is_as_the_source_has_it(suffix, sequences, tmp_path):
-    """Also what an array does not say: the frames of a map, and the size that was seen."""
+    """So are facts beside the array: the frames of a map, and the size in the network."""
     size = InputConfig(size=36, resize='short_side')
     source = FunctionFeatures(
         lambda frames: frames[::4, ::7, ::7].astype(np.float32), input=size, batch=4

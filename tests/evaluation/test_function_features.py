@@ -73,7 +73,7 @@ NUMBER = 3
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The current folder, with a module of functions that nothing has imported."""
+    """The current folder, with a module of functions that is not imported yet."""
     (tmp_path / 'own_functions.py').write_text(MODULE)
     (tmp_path / 'broken.py').write_text('x = 1\nimport nothing_like_it\n')
     (tmp_path / 'x.pth').write_bytes(b'weights')
@@ -120,7 +120,7 @@ def test_a_function_of_a_network_gives_its_masks(sequences, tmp_path):
 
 @pytest.mark.parametrize('num_frames', [7, 2])
 def test_a_clip_encoder_labels_every_frame(num_frames, sequences, tmp_path):
-    """A map of two frames stands for both: slowly in NumPy, evaluated, and streamed."""
+    """A map of two frames stands for both: masks are those of a loop in NumPy."""
     whole = sequences[0]
     sequence = dataclasses.replace(
         whole, num_frames=num_frames, frame_names=whole.frame_names[:num_frames]
@@ -308,7 +308,7 @@ def test_identity(folder):
 
 
 def test_values_that_no_source_tells_are_noted():
-    """Two closures, objects or partial functions of one source would have one identity."""
+    """Two closures, objects or partial functions of one source have the same identity."""
     name = 'own_functions:make(scale=2)'
     made = load_function(name)
     for function in (made, functools.partial(colours), types.SimpleNamespace(f=made).f):

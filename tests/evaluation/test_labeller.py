@@ -1,4 +1,4 @@
-"""A network's training says by which temperature its features are to be compared."""
+"""Labellers warn if a network is evaluated with another temperature than in its training."""
 
 import types
 
@@ -23,7 +23,7 @@ def backbone():
 
 
 def save(path, backbone, trained_by, **changes):
-    """A network whose card says how an objective has compared features."""
+    """Saves a network with a card that says how an objective compared its features."""
     config = config_files.load_config(trained_by, ('train',))
     config.objective.update(changes)
     objective = setup.make_objective(config, setup.make_backbone(config), steps_per_epoch=10)

@@ -22,7 +22,7 @@ from tests.evaluation.test_features import parse
 
 @pytest.fixture
 def file(tmp_path):
-    """A ResNet18 under CRW's names, up to res3."""
+    """Writes a ResNet18 up to res3 under CRW's names."""
     path = tmp_path / 'pretrained.safetensors'
     save_file(prefixed('encoder.model.', cut()[0]), path)
     return path
@@ -30,7 +30,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def bare(tmp_path):
-    """A ResNet18 under torchvision's names, up to res3."""
+    """Writes a ResNet18 up to res3 under torchvision's names."""
     path = tmp_path / 'bare.safetensors'
     save_file(cut()[0], path)
     return path
@@ -133,7 +133,7 @@ def test_a_folder_and_a_prefix(bare, tmp_path):
 
 @pytest.fixture(scope='module')
 def damaged(tmp_path_factory):
-    """Files that hold no network that can be used."""
+    """Writes files without a network that can be used."""
     folder, arrays = tmp_path_factory.mktemp('damaged'), cut()[0]
     nan = np.full_like(arrays['bn1.bias'], np.nan)
     save_file({**arrays, 'bn1.bias': nan}, folder / 'nan')
@@ -188,7 +188,7 @@ def test_a_file_that_cannot_be_used_is_one_line(name, flags, expected, damaged, 
 
 @pytest.fixture
 def repository(monkeypatch, bare, tmp_path):
-    """Gives the Hub's files by name; what is no path is raised."""
+    """Replaces the Hub by a dict of files by name; a value that is an error is raised."""
     found, asked = {}, []
 
     def download(repository, file, *, revision=None, local_files_only=False):
@@ -232,7 +232,7 @@ def test_a_file_of_the_hub(repository, bare):
 
 
 def raised(kind):
-    """An error of the library, without the answer of a server that it is made of."""
+    """Makes an error of the library without the answer of a server, which its class asks for."""
     error = kind.__new__(kind)
     Exception.__init__(error, 'said by the library')
     return error

@@ -1,4 +1,4 @@
-"""An evaluation's folder: what counts as finished, what others are shown, git."""
+"""An evaluation's folder: which sequences count as finished, private paths, the git commit."""
 
 import os
 import subprocess

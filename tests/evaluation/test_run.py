@@ -1,4 +1,4 @@
-"""A whole evaluation on tiny rendered videos: what is written, resumed, refused, skipped."""
+"""Whole evaluations of tiny rendered videos: results, resuming, wrong folders, bad sequences."""
 
 import contextlib
 import csv
@@ -294,7 +294,7 @@ def test_short_videos_are_not_scored_for_their_length(sequences, labeller, tmp_p
 
 
 def test_decoding_at_the_input_then_nearest(sequences, labeller):
-    """Ids decided at the network's input are constant over the frame's pixels that it covers."""
+    """All pixels of the frame that one pixel of the network's input covers have the same id."""
     half = runner.Labeller(
         dataclasses.replace(labeller.source, input=InputConfig(size=48, resize='short_side')),
         CONFIG,

@@ -1,4 +1,4 @@
-"""Many videos at a time give what one at a time gives: in batches, on devices, in processes."""
+"""Many videos at a time, on devices and in processes, get the masks of one video at a time."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ CONFIG = from_settings(num_context=2, num_neighbors=3, radius=3)
 
 
 def sequences():
-    """Of several lengths, five of one size and one of another, with two or three objects."""
+    """Six sequences of several lengths, five of one size, with two or three objects."""
     wide = [
         *synthetic_sequences(num_sequences=3, num_frames=12, size=(64, 80), num_objects=2),
         *synthetic_sequences(num_sequences=5, num_frames=12, size=(64, 80), num_objects=3)[3:],
@@ -61,7 +61,7 @@ def run(sequences, output, labeller=None, **settings):
 
 
 def with_network(**changes):
-    """The labeller with another network."""
+    """Makes the labeller with another network."""
     labeller = make_labeller()
     network = dataclasses.replace(labeller.source.network, **changes)
     return dataclasses.replace(
@@ -76,7 +76,7 @@ def masks(output):
 
 
 def assert_same_results(output, expected):
-    """The same files of masks, and the same scores."""
+    """Asserts that two folders have the same files of masks, and the same scores."""
     assert masks(output) == masks(expected)
     found, wanted = (json.loads((path / 'metrics.json').read_text()) for path in (output, expected))
     assert found['summary'] == wanted['summary']
@@ -98,7 +98,7 @@ def test_batches_give_the_masks_of_single_videos(alone, tmp_path):
 
 
 def test_bad_sequences_leave_the_others_as_they_are(alone, tmp_path):
-    """Frames that fail first, later, and within the statistics; a label that fails."""
+    """Bad frames: the first one, and a later one; bad labels: the first one, and a later one."""
     good = sequences()
 
     def failing(sequence, what, index):
@@ -130,7 +130,7 @@ def test_bad_sequences_leave_the_others_as_they_are(alone, tmp_path):
 
 
 def test_an_interrupted_batch_is_gone_on_with(alone, tmp_path):
-    """Killed while three videos are labelled: those that were over stay, the others are redone."""
+    """A run is killed while it labels three videos: finished ones stay, the others are redone."""
     good = sequences()
 
     def dies(t):
@@ -165,7 +165,7 @@ def test_features_that_are_not_finite_are_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize('min_max', [False, True])
 def test_labels_of_padding_never_win(min_max):
-    """Decoded with more labels than objects, also where no label has any weight."""
+    """With more labels than objects no padding label wins, also where no label has any weight."""
     rng = np.random.default_rng(0)
     soft = rng.dirichlet(np.full(3, 0.3), (2, 5, 7)).astype(np.float32)
     soft[:, :3, :4] = 0
@@ -178,7 +178,7 @@ def test_labels_of_padding_never_win(min_max):
 
 
 def test_boxes_of_a_video_begin_with_those_of_its_first_label_map():
-    """Single pixels far from their objects count, which soft labels do not show."""
+    """The boxes cover single pixels far from their objects, which soft labels do not show."""
     sequence = sequences()[1]
     config = from_settings(
         aggregation='per_frame',

@@ -1,4 +1,4 @@
-"""First masks as TimeCycle and CRW treat them, against Pillow, OpenCV and loops."""
+"""First masks, treated as in TimeCycle and CRW, against Pillow, OpenCV and loops."""
 
 import cv2
 import numpy as np
@@ -50,7 +50,7 @@ def test_small_objects_are_background():
 
 @pytest.mark.parametrize('keep_soft', [False, True])
 def test_a_first_frame_decoded_from_its_labels(keep_soft):
-    """As CRW writes it: one-hot, brought to the grid, up to the input, argmax, and to the frame."""
+    """As in CRW: one-hot, resized to the grid, then to the input, argmax, then to the frame."""
     ids = _ids()
     target = MaskTarget(decode_at='input', first_frame='decoded', keep_soft=keep_soft)
     values = target.values(ids, SIZES.seen)

@@ -1,4 +1,4 @@
-"""Seeded damage to files, and what a reader makes of it."""
+"""Damages files by a seed, and classifies how reading them ends."""
 
 import collections
 import contextlib
@@ -104,7 +104,7 @@ def classify(
     named: str | pathlib.Path,
     errors: type[Exception] | tuple[type[Exception], ...] = DataError,
 ) -> tuple[str, Any]:
-    """Runs a reader and says how it ended.
+    """Runs a reader, and tells how it ended.
 
     Args:
       read: reads one file.

@@ -1,4 +1,4 @@
-"""Every file of a checkpoint is damaged in turn: what is restored is what was saved, or nothing."""
+"""Every file of a checkpoint is damaged in turn: the saved state is restored, or none is."""
 
 import shutil
 
@@ -30,7 +30,7 @@ def whole(tmp_path_factory):
 
 
 def damaged_copies(whole, copy, step):
-    """Leaves the copy with one damaged file of a step at a time; yields what was done."""
+    """Damages one file of a step in the copy at a time, and yields the file and the damage."""
     paths = [path for path in (whole / str(step)).rglob('*') if path.is_file()]
     assert len(paths) > 10
     shutil.copytree(whole, copy)
@@ -45,7 +45,7 @@ def damaged_copies(whole, copy, step):
 
 
 def step_of(variables):
-    """The step whose parameters these are, all of them."""
+    """Finds the step whose parameters these are, and checks that all of them are."""
     step = int(variables['params']['backbone']['kernel'][0, 0])
     expected = {'params': state(step).params, 'state': state(step).state}
     jax.tree.map(np.testing.assert_array_equal, variables, expected)

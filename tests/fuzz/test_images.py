@@ -18,7 +18,7 @@ SIZE = (96, 128)
 
 
 def picture(size=SIZE):
-    """A photograph's statistics, roughly: smooth with a little noise."""
+    """Makes a picture roughly like a photograph: smooth with a little noise."""
     generator = np.random.default_rng(0)
     coarse = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
     smooth = np.array(coarse.resize(size[::-1], Image.Resampling.BICUBIC), np.int32)
@@ -32,7 +32,7 @@ def encoded(image=None, kind='JPEG', **options):
 
 
 def outcomes(path, data, number, seed, kinds):
-    """How reading each damaged copy ends, and the share of silently changed ones among all."""
+    """Reads damaged copies; returns how each ends, and the share of silently changed ones."""
     path.write_bytes(data)
     truth = read_image(path)
     found, changed = [], 0
@@ -65,7 +65,7 @@ def test_damaged_png_is_never_silent(tmp_path):
 
 
 def test_zeros_in_a_real_frame_are_found(tmp_path):
-    """A block of a disk, or a page, that was lost."""
+    """Zeros stand for a lost block of a disk, or a lost page."""
     source = shared('data', 'DAVIS') / 'JPEGImages' / '480p' / 'dog' / '00000.jpg'
     data, path, generator = source.read_bytes(), tmp_path / 'frame.jpg', np.random.default_rng(0)
     silent = 0
@@ -124,7 +124,7 @@ def test_other_formats_are_refused_whatever_their_name(tmp_path, kind, suffix):
 
 
 def test_no_program_is_started(tmp_path, monkeypatch):
-    """Pillow hands PostScript to the first `gs` in PATH."""
+    """Pillow would start the first `gs` in PATH for PostScript."""
     path, program = tmp_path / '00000.jpg', tmp_path / 'bin' / 'gs'
     path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n')
     program.parent.mkdir()

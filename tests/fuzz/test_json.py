@@ -11,7 +11,7 @@ from tests.layouts import write_davis
 
 @pytest.fixture
 def read(tmp_path):
-    """A function that reads the annotations with this text, of four frames of a small DAVIS."""
+    """Makes a function that reads annotations of this text, for four frames of a small DAVIS."""
     write_davis(tmp_path, 4)
     path = tmp_path / 'cat.json'
 

@@ -53,7 +53,7 @@ PARTS = [
 
 
 def hostile(text, number):
-    """Lists one of whose names has parts that lead elsewhere."""
+    """Makes lists in which one name has parts that lead to another folder."""
     generator = np.random.default_rng(0)
     for index in range(number):
         parts = generator.choice(PARTS, generator.integers(1, 6))

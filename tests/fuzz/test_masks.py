@@ -1,4 +1,4 @@
-"""Masks as people make them: read exactly, or refused with what to do; never read as other ids."""
+"""Masks as people make them are read exactly, or refused with advice; ids never change."""
 
 import cv2
 import numpy as np
@@ -15,14 +15,14 @@ SIZE = (240, 320)
 
 
 def ellipse(smooth):
-    """A drawn object, 0 to 255: its edge `smooth` times as soft as one pixel."""
+    """Draws an object, 0 to 255, whose edge is `smooth` times as soft as one pixel."""
     row, column = np.mgrid[: SIZE[0], : SIZE[1]]
     distance = np.hypot((row - 120) / 0.7, column - 160) - 80
     return np.clip(127.5 - 255 * distance / smooth, 0, 255).astype(np.uint8)
 
 
 def blobs(number, side):
-    """Solid objects of ids 1 ... number, `side` pixels wide, that touch each other."""
+    """Draws solid objects of ids 1 ... number, `side` pixels wide, which touch each other."""
     columns = SIZE[1] // side
     ids = np.arange(number).reshape(-1, columns) + 1
     grid = np.zeros((SIZE[0] // side, columns), np.uint8)
@@ -100,7 +100,7 @@ def test_200_round_objects_and_stripes_pass(tmp_path):
 
 
 def test_palette_masks_keep_soft_values(tmp_path):
-    """Indices are ids whatever they look like."""
+    """The indices of a palette image are ids, even if they look like smoothed edges."""
     values = np.where(ellipse(30) == 255, 254, ellipse(30))
     write_mask(tmp_path / 'mask.png', values)
     np.testing.assert_array_equal(read_ids(tmp_path / 'mask.png'), values)

@@ -1,4 +1,4 @@
-"""Damaged .mat files of JHMDB: numbers, or one line that names the file; never a crash."""
+"""Damaged .mat files of JHMDB give numbers, or one line that names the file; never a crash."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_damaged_files(tmp_path, compressed, order):
 
 
 def test_damaged_headers_of_arrays(tmp_path):
-    """Half of the damage above is in the values; here all of it is in lengths and types."""
+    """All damage is in lengths and types; in the test above half of it is in the values."""
     path = tmp_path / 'joint_positions.mat'
     scipy_io.savemat(path, {'pos_img': np.zeros((2, 15))})
     data = path.read_bytes()

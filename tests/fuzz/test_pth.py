@@ -1,4 +1,4 @@
-"""Damaged and hostile files of PyTorch weights: each is read as it was, or named in an error."""
+"""Damaged and hostile files of PyTorch weights are read unchanged, or named in an error."""
 
 import contextlib
 import functools
@@ -66,7 +66,7 @@ def test_damaged_files(kind, tmp_path):
 
 
 def test_random_programs(tmp_path):
-    """Instructions that the reader knows, in a random order with random numbers between them."""
+    """Programs are instructions that the reader knows, in a random order, with random numbers."""
     rng = np.random.default_rng(0)
     path = tmp_path / 'weights.pth'
     known = b'()}].0NKMJGXUILhqjrtsuaeRQbc\n' + bytes(range(0x80, 0x96))
@@ -97,7 +97,7 @@ def add_hook():
 
 @contextlib.contextmanager
 def watched():
-    """Yields a list that gets the names of what runs meanwhile."""
+    """Yields a list that gets the names of all functions that run meanwhile."""
     add_hook()
     NOTES.append([])
     try:
@@ -107,7 +107,7 @@ def watched():
 
 
 def hostile(rng, depth):
-    """A random value of calls that no reader may make, in every place of a pickle."""
+    """Makes a random value with calls, in every place of a pickle, that no reader may make."""
     names = ['os system', 'posix system', 'builtins eval', 'builtins exec', 'subprocess Popen',
              'torch load', 'pickle loads', 'argparse Namespace', 'collections Counter',
              'collections OrderedDict', 'torch._utils _rebuild_parameter']  # fmt: skip

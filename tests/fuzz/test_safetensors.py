@@ -1,4 +1,4 @@
-"""Damaged networks on disk: their file of weights, and the card that says how to build them."""
+"""Damaged networks on disk: damage to the file of weights, and to the card."""
 
 import itertools
 import json
@@ -49,7 +49,7 @@ def test_damaged_weights(network, tmp_path):
 
 
 def test_damaged_weights_without_a_digest(network, tmp_path):
-    """As earlier versions saved them: what is read may differ, but nothing else happens."""
+    """Earlier versions saved no digest: values may differ, but nothing else happens."""
     data, card = files(network)
     card = json.loads(card)
     del card['sha256'], card['network_sha256']

@@ -1,4 +1,4 @@
-"""Wrong settings of training: each is one line that says what is wrong, or the run begins."""
+"""A wrong setting of training gives one line that says what is wrong, or the run begins."""
 
 import cv2
 import jax
@@ -42,7 +42,7 @@ def root(tmp_path):
 
 
 def leaves(config, prefix=''):
-    """The fields of a config, with the type of each."""
+    """Lists the fields of a config, with the type of each."""
     for name in config:
         if isinstance(config[name], ConfigDict):
             yield from leaves(config[name], f'{prefix}{name}.')
@@ -51,7 +51,7 @@ def leaves(config, prefix=''):
 
 
 def changes(name):
-    """Every wrong value of every field of a config."""
+    """Lists every wrong value of every field of a config."""
     config = config_files.load_config(name, ('train',))
     for field, kind in leaves(config):
         # Processes that read are slow to start.
@@ -59,7 +59,7 @@ def changes(name):
 
 
 def begin(arguments, monkeypatch, capsys):
-    """How a run begins: its exit code and what it said; (None, '') where the first step comes."""
+    """Starts a run; returns its exit code and output, or (None, '') if it reaches a step."""
 
     def stop(*_, **__):
         raise RunBegins

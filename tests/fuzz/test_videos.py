@@ -19,7 +19,7 @@ SIZE = (48, 64)
 
 
 def frames(number=8):
-    """A coarse pattern that moves over another."""
+    """Draws a coarse pattern that moves over another."""
     generator = np.random.default_rng(0)
     back, front = (
         np.kron(generator.integers(0, 256, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
@@ -35,7 +35,7 @@ def frames(number=8):
 
 
 def encoded(codec, container, number=8, pixels='yuv420p', **options):
-    """A video file in memory, with a key frame every four frames."""
+    """Encodes a video file in memory, with a key frame every four frames."""
     file = io.BytesIO()
     with av.open(file, 'w', format=container) as output:
         stream = output.add_stream(codec, rate=24, options={'g': '4', **options})
@@ -90,7 +90,7 @@ def test_damaged_videos(tmp_path, name):
 
 @pytest.mark.parametrize('name, most', [('mjpeg.avi', 12), ('mpeg4.avi', 6), ('mpeg2.mpg', 6)])
 def test_decoders_report_what_they_used_to_hide(tmp_path, name, most):
-    """Of 40 files with flipped bits or zeroed bytes so many may decode to other frames."""
+    """Of 40 files with flipped bits or zeroed bytes at most `most` may decode to other frames."""
     path = tmp_path / name
     path.write_bytes(make(name))
     truth, silent = whole(path), 0
@@ -119,7 +119,7 @@ def test_groups_of_pictures_that_refer_to_others_are_no_damage(tmp_path, name, b
 
 @pytest.fixture
 def server():
-    """Addresses that were asked for, by a server on this machine."""
+    """Starts a server on this machine, and lists the addresses for which it is asked."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -141,7 +141,7 @@ def server():
 
 
 def playlists(folder, port):
-    """Texts that FFmpeg's readers of playlists take for videos."""
+    """Makes texts that FFmpeg's readers of playlists take for videos."""
     part = folder / 'part.ts'
     part.write_bytes(make('h264.ts'))
     head = '#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n'

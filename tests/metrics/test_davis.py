@@ -18,7 +18,7 @@ def read_masks(folder):
 
 
 def slow_boundary(mask):
-    """Boundary pixels [N, 2], one by one, by the rules for the inside and for the far edges."""
+    """Finds boundary pixels [N, 2] one by one, by the rules for the inside and the far edges."""
     height, width = mask.shape
     boundary = np.zeros((height, width), bool)
     for y in range(height):
@@ -38,7 +38,7 @@ def slow_boundary(mask):
 
 
 def slow_boundary_accuracy(predicted, true, radius):
-    """F from the distances between all pairs of boundary pixels."""
+    """Computes F from the distances between all pairs of boundary pixels."""
     if not len(predicted) or not len(true):
         return float(len(predicted) == len(true))
     near = ((predicted[:, None] - true[None]) ** 2).sum(-1) <= radius**2
@@ -47,7 +47,7 @@ def slow_boundary_accuracy(predicted, true, radius):
 
 
 def random_masks(rng, size):
-    """Blobs, dust, edges and nothing: what a mask may look like, with all sides of the image."""
+    """Draws masks of many kinds: blobs, dust, edges at all sides of the image, and empty ones."""
     y, x = np.mgrid[: size[0], : size[1]]
     masks = [np.zeros(size, bool), np.ones(size, bool), rng.random(size) < 0.1]
     masks += [x >= size[1] - 2, y >= size[0] - 1, (x < 3) & (y < 2), (x == size[1] - 1) & (y == 0)]
@@ -59,7 +59,7 @@ def random_masks(rng, size):
 
 
 def label_maps(num_frames, *objects):
-    """Ids [num_frames, 6, 10], for each object a line of 3 pixels in a column: 0, 4, 8."""
+    """Makes ids [num_frames, 6, 10]; an object is a line of 3 pixels in column 0, 4 or 8."""
     ids = np.zeros((num_frames, 6, 10), np.int32)
     for index, object_id in enumerate(objects):
         ids[:, 1:4, 4 * index] = object_id
@@ -68,7 +68,7 @@ def label_maps(num_frames, *objects):
 
 class TestOfficialNumbers:
     def test_osvos(self):
-        """J and F of every frame of nine sequences, and their statistics."""
+        """J and F of every frame of nine sequences, and their statistics, are the official ones."""
         reference = json.loads(shared('reference', 'davis_metrics_osvos.json').read_text())
         masks = shared('reference', 'osvos')
         truths = shared('data', 'DAVIS') / 'Annotations' / '480p'
@@ -88,7 +88,7 @@ class TestOfficialNumbers:
             )
 
     def test_schoolgirls(self):
-        """Seven objects, one of which the prediction loses to another."""
+        """Of seven objects the prediction loses one to another."""
         reference = json.loads(shared('reference', 'davis_metrics_schoolgirls.json').read_text())
         folder = shared('data', 'DAVIS-multi') / 'Annotations' / '480p' / 'schoolgirls'
         truth = read_masks(folder)
@@ -219,7 +219,7 @@ class TestSequenceStatistics:
         [(0, 2, 5, 7, 9), (0, 8, 16, 24, 32), (0, 17, 34, 50, 67), (0, 25, 51, 76, 101)],
     )
     def test_decay_bins(self, ends):
-        """The weight of every frame in the decay, found by moving it alone."""
+        """The weight of each frame in the decay is found by changing that frame alone."""
         count = ends[-1] + 1
         expected = np.zeros(count)
         expected[: ends[1] + 1] += 1 / (ends[1] + 1)

@@ -19,7 +19,7 @@ from jaxprop.metrics.parts import (
 
 
 def slow_iou(pairs, num_classes=20):
-    """Class by class from sets of pixels of all (prediction, truth) pairs of label maps."""
+    """Computes IoU class by class from sets of pixels of all pairs (prediction, truth)."""
     values = []
     for index in range(num_classes):
         intersection = union = 0
@@ -69,7 +69,7 @@ def test_confusion_by_hand():
 
 
 def test_pixels_are_pooled_before_the_mean():
-    """A large bad video and a small good one."""
+    """A large bad video counts for more than a small good one."""
     bad = np.zeros((1, 20, 20), int)
     bad[0, 1, 0] = 98
     good = np.zeros((1, 20, 20), int)
@@ -80,7 +80,7 @@ def test_pixels_are_pooled_before_the_mean():
 
 
 def rectangles(*boxes, size=(20, 30)):
-    """Ids 1, 2, ... in boxes (top, bottom, left, right)."""
+    """Draws ids 1, 2, ... in boxes (top, bottom, left, right)."""
     ids = np.zeros(size, np.int32)
     for index, (top, bottom, left, right) in enumerate(boxes, 1):
         ids[top:bottom, left:right] = index
@@ -111,7 +111,7 @@ def test_an_instance_of_another_class_is_no_match():
 
 
 def slow_average_precision(scores, overlaps, num_true, threshold):
-    """The area under the envelope, from all prefixes of the ranking."""
+    """Computes the area under the envelope from all prefixes of the ranking."""
     ranking = sorted(zip(scores, overlaps), reverse=True)
     points = []
     for length in range(1, len(ranking) + 1):

@@ -16,7 +16,7 @@ NAN = np.nan
 
 
 def slow_jhmdb(clips, thresholds):
-    """As released: joint by joint over clips; a joint counts where the prediction has it."""
+    """Computes PCK as released, joint by joint over clips; lost joints do not count."""
     num_joints = clips[0][0].shape[1]
     distances = [[] for _ in range(num_joints)]
     for prediction, truth in clips:
@@ -59,7 +59,7 @@ def test_equals_a_slow_evaluation_of_jhmdb():
 
 
 def square(num_frames=2):
-    """Joints at the corners of 30 x 40, whose diagonal is 50 and scale 30."""
+    """Makes joints at the corners of 30 x 40, with the diagonal 50 and the scale 30."""
     corners = np.array([[0, 0], [30, 0], [0, 40], [30, 40]], float)
     return np.tile(corners, (num_frames, 1, 1))
 

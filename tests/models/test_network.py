@@ -1,4 +1,4 @@
-"""A backbone that is one new file: found, evaluated, trained, exported and evaluated again."""
+"""A backbone in one new file is found, evaluated, trained, exported and evaluated again."""
 
 import sys
 
@@ -56,7 +56,7 @@ class PatchNet(nn.Module):
 
 @pytest.fixture
 def patchnet(tmp_path, monkeypatch):
-    """A file in a folder that the package is looked for in too."""
+    """Puts a file into a folder in which Python looks for the package's modules, too."""
     folder = tmp_path / 'models'
     folder.mkdir()
     (folder / 'patchnet.py').write_text(PATCHNET)
@@ -124,7 +124,7 @@ def test_training_a_network_of_a_new_file(patchnet, tmp_path):
 
 
 class FixedMomentum(nn.Module):
-    """Norms whose momentum is no attribute of the network."""
+    """A network with norms whose momentum is no attribute of the network."""
 
     @nn.compact
     def __call__(self, images, train=False):

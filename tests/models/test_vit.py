@@ -44,7 +44,7 @@ def apply(model, variables, images):
 
 
 def slow_block(x, params, heads, epsilon, angles):
-    """Block by block, token by token, in float64; gives also the keys before rotation."""
+    """Computes one block, token by token, in float64; also returns the keys before rotation."""
 
     def dense(name, y):
         layer = params[name]

@@ -1,4 +1,4 @@
-"""What the tests of several objectives share."""
+"""Common parts of the tests of several objectives."""
 
 import functools
 
@@ -15,7 +15,7 @@ RNG = jax.random.key(7)
 
 @functools.cache
 def quick_options():
-    """Options of the compiler, which takes nearly all of the time of these tests."""
+    """Makes the compiler quick: it takes nearly all of the time of these tests."""
     options = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
     try:
         jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
@@ -76,12 +76,12 @@ def assert_trees_close(actual, expected, **tolerance):
 
 
 def make_step(objective: Objective):
-    """`step(params, state, batch, rng)` -> ((loss, (state, metrics)), gradient), compiled."""
+    """Compiles `step(params, state, batch, rng)` -> ((loss, (state, metrics)), gradient)."""
     return compiled(jax.value_and_grad(objective.loss, has_aux=True))
 
 
 def check_gradient(step, params, state, examples):
-    """The derivative along the gradient is the gradient's length, by central differences."""
+    """Asserts that the derivative along the gradient, by central differences, is its length."""
     _, gradient = step(params, state, examples, RNG)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient)]
     assert all(np.isfinite(leaf).all() for leaf in leaves)
@@ -97,7 +97,7 @@ def check_gradient(step, params, state, examples):
 
 
 def descend(step, params, state, examples, num: int, rate: float):
-    """Losses of `num` steps of gradient descent, with the same augmentation in all of them."""
+    """Computes the losses of `num` steps of gradient descent, all with the same augmentation."""
     losses = []
     for _ in range(num):
         (loss, (state, _)), gradient = step(params, state, examples, RNG)

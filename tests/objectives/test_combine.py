@@ -18,7 +18,7 @@ RNG = jax.random.key(3)
 
 
 def _objective(name, size=2):
-    """Has all that an objective may: randomness, a head, batch statistics, other state."""
+    """Makes an objective with all parts: randomness, head, batch statistics, other state."""
 
     def init(rng, batch):
         del batch
@@ -142,7 +142,7 @@ def test_over_devices_norms_are_of_the_mean_gradient():
 @pytest.mark.parametrize('image', ['rotation', 'moco'])
 @pytest.mark.parametrize('video', ['crw', 'vfs', 'timecycle', 'corrflow', 'mast'])
 def test_any_video_objective_goes_with_any_image_objective(video, image):
-    """By shapes alone, which is all that could fail to fit."""
+    """Shapes alone are checked, since nothing else could fail to fit."""
     settings = {
         'crw': {'size': 16, 'patch_size': 8, 'patch_stride': 8, 'head': 'residual'},
         'vfs': {'size': 8},

@@ -36,7 +36,7 @@ EXAMPLES = {'image': batch(8)['image']}
 
 @pytest.fixture(scope='module')
 def alone():
-    """The step of the objective, its variables, and those after a step: encoders differ there."""
+    """The step of the objective, its variables, and those after a step, where encoders differ."""
     objective = moco.objective(TinyBackbone(), **SETTINGS)
     variables = compiled(objective.init)(jax.random.key(0), EXAMPLES)
     step = make_step(objective)
@@ -140,7 +140,7 @@ def test_momentum_encoder_starts_as_a_copy_of_what_it_is_given(alone):
 
 @pytest.fixture(scope='module')
 def copying():
-    """A step with m = 0, of whole images: the momentum encoder is the parameters themselves."""
+    """A step with m = 0 on whole images: the momentum encoder has the current parameters."""
     return make_step(moco.objective(TinyBackbone(), **WHOLE, momentum=0.0))
 
 

@@ -1,4 +1,4 @@
-"""What networks see in video objectives: what the frames of a clip share, and what they do not."""
+"""The images that networks see in video objectives: which changes frames of a clip share."""
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ class Seen(Exception):
 
 
 def still(num, num_frames, size):
-    """Clips of one picture."""
+    """Makes clips in which all frames are one picture."""
     image = batch(1, size)['image'][0]
     return {'frames': np.broadcast_to(image, (num, num_frames, *image.shape)).copy()}
 
 
 def seen_by(monkeypatch, module, terms, objective, examples):
-    """What the backbone sees in its three calls of a loss, and what the terms are made of."""
+    """Records the backbone's inputs in three calls of a loss, and the arguments of the terms."""
     given = []
 
     def record(networks, params, state, images):
@@ -42,7 +42,7 @@ def seen_by(monkeypatch, module, terms, objective, examples):
 
 
 def keys_given(monkeypatch, module, objective, examples):
-    """The keys of each random change of images that a loss makes, as numbers."""
+    """Records the keys of each random change of images in a loss, as numbers."""
     given = []
 
     def change(keys, images, size=None, *ranges):

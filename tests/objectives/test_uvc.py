@@ -16,7 +16,7 @@ from tests.support import shared
 
 
 class Backbone(nn.Module):
-    """As much of a ResNet as the objective sees, quick to compile."""
+    """Stands in for a ResNet: has the attributes that the objective needs, and compiles quickly."""
 
     stride = 8
 
@@ -33,7 +33,7 @@ QUICK = {'xla_backend_optimization_level': 0}
 
 
 def color_variables():
-    """Some frozen autoencoder, quicker than its own initialisation."""
+    """Makes variables of a frozen autoencoder, quicker than its own initialisation."""
     generator = np.random.default_rng(0)
     images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     shapes = jax.eval_shape(ColorAutoencoder().init, jax.random.key(0), images)
@@ -50,7 +50,7 @@ def color_variables():
 
 
 def clips(count=4, size=32):
-    """Pairs of smooth frames in faint colours, the second one the first shifted by a cell."""
+    """Makes pairs of smooth frames in faint colours; the second is the first shifted by a cell."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(60, 200, (count, 4, 4, 1)) + generator.integers(
         -60, 60, (count, 4, 4, 3)
@@ -66,7 +66,7 @@ def softmax(x, axis):
 
 
 def decode(features):
-    """Some linear decoder: three of the channels, each cell twice as high and wide."""
+    """A linear decoder: it takes three channels, and makes each cell twice as high and wide."""
     return np.repeat(np.repeat(features[..., :3], 2, axis=1), 2, axis=2)
 
 
@@ -84,7 +84,7 @@ def random_pair(seed=0, batch=2, height=4, width=6):
 
 
 def slow_terms(features, colors, labs, temperature, window):
-    """One pair, cell by cell."""
+    """Computes the terms of one pair, cell by cell."""
     height, width, _ = features[0].shape
     cells = [(i, j) for i in range(height) for j in range(width)]
     A = np.array([[features[0][i] @ features[1][j] for j in cells] for i in cells])
@@ -157,7 +157,7 @@ def test_pair_terms_gradients():
 
 
 def one_hot_features(height, width):
-    """Features of which each is like itself alone."""
+    """Makes features each of which is like itself alone."""
     return 10 * np.eye(height * width, dtype=np.float32).reshape(1, height, width, -1)
 
 

@@ -34,7 +34,7 @@ def arrays():
 
 
 def released_variables(arrays, kind='param_'):
-    """Params and batch statistics of both heads, from torch's names and order of axes."""
+    """Converts both heads' parameters and statistics from PyTorch's names and order of axes."""
     params, state = {}, {}
     for name, fcs, dense, norms in (
         ('projector', 'projection_fcs', (0, 3, 6), (1, 4, 7)),

@@ -34,7 +34,7 @@ HOSTILE = '</script><script>alert(1)</script>"\'&<img src=x>'
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would find: elements with attributes, and the text inside each tag."""
+    """Parses a page as a browser does: elements with attributes, and the text inside each tag."""
 
     def __init__(self, path):
         super().__init__()
@@ -179,7 +179,7 @@ def test_names_are_escaped(tmp_path):
 
 
 def with_texts(value, make):
-    """The same value with another text in place of each: of keys, names, headings, cells."""
+    """Copies a value with another text in place of each: keys, names, headings, cells."""
     if isinstance(value, str):
         return make(value)
     if isinstance(value, dict):
@@ -193,12 +193,12 @@ def with_texts(value, make):
 
 
 def with_texts_of(mapping, make):
-    """The same for a mapping whose keys are a fixed part of its form."""
+    """Does the same for a mapping whose keys are a fixed part of its form."""
     return {key: with_texts(inner, make) for key, inner in mapping.items()}
 
 
 def elements(path):
-    """The form of a page: its elements with the names of their attributes."""
+    """Lists the form of a page: its elements with the names of their attributes."""
     return [(tag, sorted(attributes)) for tag, attributes in Page(path).elements]
 
 
@@ -534,7 +534,7 @@ def test_view_of_joints_with_other_tables(tmp_path):
 
 
 def test_a_view_is_drawn_one_frame_at_a_time():
-    """Of the pictures that a task describes no two are held at once."""
+    """No two of the pictures that a task describes are held in memory at once."""
     frames = [make_frame(seed) for seed in range(3)]
     ids, palette = np.eye(6, 8, dtype=np.int32), davis_palette()
     joints = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), distinct_colours(1)
@@ -558,7 +558,7 @@ def test_a_view_is_drawn_one_frame_at_a_time():
 
 
 def test_tables_are_those_that_the_results_have(tmp_path):
-    """A report knows no task: whatever begins with 'per_' is a table of its first column."""
+    """A report knows no task: each result 'per_...' becomes a table with its own columns."""
     metrics = {
         'summary': {'IoU': 0.5},
         'per_sequence': [{'sequence': 'a', 'IoU': 0.5}],
@@ -570,7 +570,7 @@ def test_tables_are_those_that_the_results_have(tmp_path):
 
 
 def test_joints_are_dots_and_their_truth_rings():
-    """By the pixels they change: a disc at each position, a ring around each truth."""
+    """The changed pixels are a disc at each position, and a ring around each true one."""
     frame = np.full((120, 240, 3), 128, np.uint8)
     colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
     positions = np.array([[30.0, 40.0], [np.nan, np.nan], [500.0, 500.0]])

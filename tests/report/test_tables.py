@@ -26,7 +26,7 @@ FIGURE = {
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would find: elements with attributes, and the texts of the table's cells."""
+    """Parses a page as a browser does: elements with attributes, and the texts of table cells."""
 
     def __init__(self, path):
         super().__init__()
@@ -56,7 +56,7 @@ class Page(html.parser.HTMLParser):
 
 
 def markdown_table(path):
-    """The cells of a Markdown file's table, headings first, and the rule between."""
+    """Reads the cells of a Markdown file's table: headings, the line between, and rows."""
     lines = [line for line in path.read_text().splitlines() if line.startswith('|')]
     assert len({len(line) for line in lines}) == 1
     table = [
@@ -345,7 +345,7 @@ def test_figure_with_its_numbers(tmp_path):
     ],
 )
 def test_a_warning_of_a_measured_cell_is_no_reason(tmp_path, write, study, labels):
-    """It stands beneath, and in no place of a number, a missing one's neither."""
+    """The warning stands beneath the table, and not in the place of a number or a missing one."""
     warning = '1 of 3 sequences were skipped.'
     last = study['measures'][-1][0]
     write(tmp_path, study, [make_row(labels, {last: 0.5}, {}, note=warning)], title='')

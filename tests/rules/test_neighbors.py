@@ -54,7 +54,7 @@ def test_everywhere_allows_all():
 
 @dataclasses.dataclass(frozen=True)
 class Above:
-    """Cells of the same column, up to 12 rows above the target cell."""
+    """The region of cells in the same column, up to 12 rows above the target cell."""
 
     bind_first = True
     reach = (12, 0)
@@ -65,7 +65,7 @@ class Above:
 
 
 def test_a_region_may_be_larger_on_one_side():
-    """13 cells can be allowed, though the middle cell of the grid has 8 above it."""
+    """A cell may have 13 allowed cells, though the middle cell of the grid has 8."""
     grid, one = (14, 3), Memory(num_frames=1, keep_first=False)
     TopK(k=13, region=Above()).check_grid(grid, one, Execution())
     with pytest.raises(ValueError, match='at most 13 candidates'):

@@ -13,7 +13,7 @@ from tests.flat import flat, init_context, propagate_video
 
 @pytest.fixture(autouse=True)
 def quick_compilation():
-    """Most of the time here is compilation; these sizes gain nothing from its optimisations."""
+    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
@@ -41,7 +41,7 @@ def _predicted_config(**settings):
 
 
 def _sample(image, row, column, zero_outside):
-    """Bilinear, with zeros outside, or with the edge going on."""
+    """Samples bilinearly, with zeros outside, or with repeated edges."""
     value = 0
     for i in (math.floor(row), math.floor(row) + 1):
         for j in (math.floor(column), math.floor(column) + 1):
@@ -148,7 +148,7 @@ def test_predicted_is_square_nearby():
 
 
 def test_predicted_window_finds_what_has_moved_further_than_the_square():
-    """A patch that moved 6 cells in 20 frames, with windows of 2 cells to each side."""
+    """A patch moves 6 cells in 20 frames, and windows reach 2 cells to each side."""
     rng = np.random.default_rng(3)
     scene = 3 * rng.standard_normal((4, 14, 16)).astype(np.float32)
     patch = 3 * rng.standard_normal((2, 2, 16)).astype(np.float32)

@@ -23,7 +23,7 @@ step = jax.jit(propagate_step, static_argnames='config')
 
 @pytest.fixture(autouse=True)
 def quick_compilation():
-    """Most of the time here is compilation; these sizes gain nothing from its optimisations."""
+    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
@@ -52,7 +52,7 @@ def _track_config(**settings):
 
 
 def _larger(box, margin, size):
-    """`margin` of its size is added to a box, half of it on each side."""
+    """Enlarges a box by `margin` of its size, half of it on each side."""
     height, width = size
     left, right, top, bottom = box
     more_x, more_y = margin * (right - left) / 2, margin * (bottom - top) / 2
@@ -88,7 +88,7 @@ def _oracle_mean_shift(points, bandwidth, signed_stop):
 
 
 def _oracle_box(points, size, margin, bandwidth, signed_stop):
-    """The box around points (x, y)."""
+    """Computes the box around points (x, y)."""
     height, width = size
     x, y = _oracle_mean_shift(points, bandwidth, signed_stop)
     spread_x, spread_y = np.abs(points - [x, y]).mean(axis=0)
@@ -119,7 +119,7 @@ def _oracle_adjusted(box, before, size):
 
 
 def _oracle_soft_to_classes(label):
-    """Each class upsampled 8 times and scaled to [0, 1]; the largest one of each pixel."""
+    """Upsamples each class 8 times, scales it to [0, 1], takes the largest at each pixel."""
     height, width, num_labels = label.shape
     rows, columns = (
         labels.resize_matrix(side, 8 * side, 'bilinear').astype(np.float64)
@@ -141,7 +141,7 @@ def _points(is_label):
 
 
 def _oracle_best(weights, label, k):
-    """Weights `[source, target]`, labels `[source, L]`: the k largest of each column only."""
+    """Copies labels `[source, L]` by weights `[source, target]`, the k largest of each column."""
     best = np.argsort(-weights, axis=0, kind='stable')[:k]
     return np.einsum('kt,ktl->tl', np.take_along_axis(weights, best, axis=0), label[best])
 
@@ -173,7 +173,7 @@ def _oracle_is_lost(label, sources, target, exists):
 
 
 def _oracle_next_boxes(classes, before, errors):
-    """The boxes of a labelled frame from the class of each pixel and the boxes before."""
+    """Computes a labelled frame's boxes from the class of each pixel and the boxes before."""
     size = tuple(side // 8 for side in classes.shape)
     # The released code cuts them to the number of pixels.
     limit = classes.shape if 'pixel_limit' in errors else size
@@ -189,7 +189,7 @@ def _oracle_next_boxes(classes, before, errors):
 
 
 def _oracle_track(features, first_label, first_boxes, config):
-    """Labels, and for every frame its boxes and how many context frames did without boxes."""
+    """Computes labels, and each frame's boxes and number of context frames without boxes."""
     features = features.astype(np.float64)
     size = height, width = features.shape[1:3]
     flat = features.reshape(len(features), height * width, -1)
@@ -255,7 +255,7 @@ def _first_boxes(ids, num_labels):
 
 
 def _as_array(boxes):
-    """Boxes as (top, left, bottom, right), zeros for those that are missing."""
+    """Converts boxes to (top, left, bottom, right), with zeros for missing ones."""
     return np.array([[0] * 4 if b is None else [b[2], b[0], b[3], b[1]] for b in boxes])
 
 
@@ -285,7 +285,7 @@ RELEASED = methods.settings(methods.uvc_tracked())['as_released']
 
 
 def _moving_objects(num_frames, gone=(), sharpness=3.0, seed=0):
-    """Two objects that move, the second one not in the frames `gone`; features tell them apart."""
+    """Makes two moving objects, whose features differ; the second is not in the frames `gone`."""
     rng = np.random.default_rng(seed)
     ids = np.zeros((num_frames, *GRID), int)
     for time in range(num_frames):
@@ -324,7 +324,7 @@ def test_track_of_random_features_equals_numpy():
 
 
 def test_track_of_a_class_that_disappears():
-    """Once no cell is its own, nothing follows it: all frames but the first do without boxes."""
+    """Once a class has lost all cells, all context frames but the first are used without boxes."""
     features, ids = _moving_objects(8, gone=(3, 4, 5), sharpness=6.0)
     label, pixels = _first(ids)
     config = _track_config()
@@ -336,7 +336,7 @@ def test_track_of_a_class_that_disappears():
 
 @pytest.mark.parametrize('errors', [(), ('pixel_limit',), ('lost_is_gone',), RELEASED], ids=str)
 def test_next_boxes_equal_numpy(errors):
-    """Of blobs anywhere, at the edges too: boxes overhang them, and are found again, or not."""
+    """Blobs lie anywhere, also at the edges, where boxes overhang; some are lost or return."""
     rng, rule = np.random.default_rng(3), _track_config(as_released=errors).method.rule
     boxes = functools.partial(tracked.next_boxes, stop=rule.stop, limit=rule.limit, lost=rule.lost)
     boxes, ends = jax.jit(boxes), []
@@ -357,7 +357,7 @@ def test_next_boxes_equal_numpy(errors):
 
 
 def test_boxes_overhang_in_a_video():
-    """Of an object that leaves over the lower right corner, the box is remembered as it was."""
+    """An object leaves at the lower right corner; its remembered box reaches beyond the frame."""
     rng = np.random.default_rng(2)
     ids = np.zeros((6, *GRID), int)
     for time in range(6):
@@ -371,7 +371,7 @@ def test_boxes_overhang_in_a_video():
 
 @pytest.mark.parametrize('number, fallbacks', [(1, [0, 0, 1, 2]), (2, [0, 0, 0, 0])])
 def test_track_of_a_class_without_a_cell(number, fallbacks):
-    """It falls between the cells of frame 0; only one that is not the last is missed."""
+    """A class falls between the cells of frame 0; it is only missed if it is not the last class."""
     features, ids = _moving_objects(4)
     other = 3 - number
     label = np.where(ids[0] == other, other, 0)
@@ -392,7 +392,7 @@ def test_track_of_a_class_too_small_to_follow():
 
 
 def test_track_of_a_batch_with_unused_classes():
-    """Classes that no object has change nothing, beside another video of the batch."""
+    """Classes without an object change nothing, also beside another video of the batch."""
     features, ids = _moving_objects(4)
     label, _ = _first(ids)
     other, _ = _moving_objects(4, gone=(2,), seed=1)
@@ -416,7 +416,7 @@ def test_first_boxes_of_a_label_are_those_of_its_pixels():
 
 @pytest.mark.parametrize('softmax', ['neighbors', 'region'])
 def test_track_mass(softmax):
-    """Normalised in its box, each class's share is its own softmax: at most 1, at k = all of it."""
+    """Each class has a softmax over its own box, so labels are at most 1, also with all cells."""
     features, ids = _moving_objects(4)
     label, _ = _first(ids)
     found = propagate_video(

@@ -1,4 +1,4 @@
-"""Windowed propagation against the dense one: the same labels, cell by cell."""
+"""Windowed propagation gives the labels of the dense one, cell by cell."""
 
 import functools
 
@@ -12,7 +12,7 @@ from tests.flat import flat, propagate_video
 
 @pytest.fixture(autouse=True)
 def quick_compilation():
-    """Most of the time here is compilation; these sizes gain nothing from its optimisations."""
+    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)

@@ -1,4 +1,4 @@
-"""Runs beside each other, on tiny rendered videos: numbers, settings, pictures, what is refused."""
+"""Comparisons of runs on tiny rendered videos: numbers, settings, pictures, wrong folders."""
 
 import base64
 import csv
@@ -37,7 +37,7 @@ SECOND = 'a <i>"b"</i> & c'
 
 @pytest.fixture(autouse=True, scope='module')
 def quick_compilation():
-    """Most of the time here is compilation; these sizes gain nothing from its optimisations."""
+    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
@@ -58,7 +58,7 @@ def labeller():
 
 @pytest.fixture(scope='module')
 def runs(sequences, labeller, tmp_path_factory):
-    """Two that share the second and third sequence and differ in k, and are not all trained."""
+    """Two runs that share the second and third sequence and differ in k; not all are trained."""
     root = tmp_path_factory.mktemp('runs')
     run(sequences, labeller, root / 'one')
     untrained = dataclasses.replace(labeller.source.network, trained=False)
@@ -82,7 +82,7 @@ def opened(sequences):
 
 @pytest.fixture
 def compared_on(monkeypatch):
-    """`compare`, where opening the recorded task gives one of a kind, on these sequences."""
+    """A function like `compare`, in which a given task and sequences replace the recorded ones."""
 
     def call(folders, output, sequences, task=Objects, **settings):
         def open_task(dataset, measure):
@@ -101,9 +101,9 @@ def rows_of(path):
 
 
 def pictures_of(path):
-    """Of each sequence the pictures, those of one run after those of another.
+    """Lists the pictures of each sequence, one run after another.
 
-    Those that the page opens with are not in the players' lists.
+    The picture that the page opens with is not in the players' lists.
     """
     page = Page(path / 'comparison.html')
     opening = (image['src'] for image in page.find('img'))
@@ -228,7 +228,7 @@ def test_sequences_without_their_data_are_compared_without_pictures(
 
 
 def test_joints_are_scored_as_in_the_first_run(labeller, compared_on, tmp_path):
-    """A joint that is lost counts in one run and not in the other; so do both in the comparison."""
+    """Lost joints count in one run and not in the other; both are scored as the first."""
     write_jhmdb(tmp_path / 'data', num_frames=3)
     (name,) = jhmdb_names(tmp_path / 'data')
     clip = jhmdb_sequence(tmp_path / 'data', name)

@@ -1,4 +1,4 @@
-"""Studies and tuning on tiny rendered videos: the cells are the evaluations that they stand for."""
+"""Studies and tuning on tiny rendered videos: a cell has the results of its evaluation."""
 
 import csv
 import importlib
@@ -85,7 +85,7 @@ def study_config():
 
 @pytest.fixture(autouse=True, scope='module')
 def quick_compilation():
-    """Most of the time here is compilation; these sizes gain nothing from its optimisations."""
+    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
@@ -93,7 +93,7 @@ def quick_compilation():
 
 @pytest.fixture
 def computed(monkeypatch):
-    """How many frames the network was asked for, one number a call."""
+    """Records the number of frames in each call of the network."""
     counts, compute = [], features.compute_features
     monkeypatch.setattr(
         features,
@@ -112,7 +112,7 @@ def finished(tmp_path_factory):
 
 
 def test_cells_are_evaluations(finished, tmp_path):
-    """Features shared between cells give the files and scores of an evaluation by itself."""
+    """Cells that share features have the files and scores of separate evaluations."""
     output, rows = finished
     for index, settings in ((0, {}), (1, {'aggregation': 'per_frame'})):
         config = base()

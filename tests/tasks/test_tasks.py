@@ -1,4 +1,4 @@
-"""Tasks: found by their names, one new module each; what they read and how often."""
+"""Tasks are found by their names, each in one module; and they read files only once."""
 
 import collections
 import dataclasses
@@ -82,7 +82,7 @@ def labeller():
 
 
 def test_a_task_in_one_new_module_is_found(labeller, tmp_path, monkeypatch):
-    """Opened, evaluated, reported and compared by its name; nothing else names it."""
+    """The task is opened, evaluated, reported and compared by its name; nothing else names it."""
     (tmp_path / 'foreground.py').write_text(NEW_MODULE)
     monkeypatch.setattr(tasks, '__path__', [*tasks.__path__, str(tmp_path)])
     dataset, measure = {'kind': 'foreground', 'num_frames': 4}, {'count_first': True}
@@ -159,7 +159,7 @@ def test_settings_choose_the_task(tmp_path):
 
 
 def test_the_first_mask_is_read_once(labeller, tmp_path, monkeypatch):
-    """In a whole evaluation of DAVIS's files, from opening to the report."""
+    """It is read once in a whole evaluation of DAVIS's files, from opening to the report."""
     (made,) = synthetic_sequences(num_sequences=1, num_frames=4, size=(64, 80), num_objects=2)
     (tmp_path / 'JPEGImages/480p/a').mkdir(parents=True)
     for t in range(4):
@@ -177,7 +177,7 @@ def test_the_first_mask_is_read_once(labeller, tmp_path, monkeypatch):
 
 
 def test_a_first_label_is_asked_for_once(labeller, tmp_path):
-    """Whatever the task: what a user's reader gives is not asked for again."""
+    """For any task, a user's reader is asked once for the first label."""
     write_vip(tmp_path / 'vip', size=(64, 80))
     for kind in ('category', 'instance'):
         task = tasks.open_task({'kind': 'vip', 'root': str(tmp_path / 'vip'), 'annotation': kind})
@@ -193,7 +193,7 @@ def test_a_first_label_is_asked_for_once(labeller, tmp_path):
 
 
 def test_features_from_another_source(labeller, tmp_path):
-    """A source is three methods: features that are read, not computed, give the same masks."""
+    """A source is three methods. Features that are read and not computed give the same masks."""
     sequences = synthetic_sequences(num_sequences=3, num_frames=6, size=(64, 80), num_objects=2)
     task = Objects(lambda: [(s.name, lambda s=s: s) for s in sequences])
     network = labeller.source

@@ -1,4 +1,4 @@
-"""Whole evaluations of JHMDB, VIP and BADJA: what is followed, written, scored and resumed."""
+"""Whole evaluations of JHMDB, VIP and BADJA: predictions, files, scores and resuming."""
 
 import csv
 import dataclasses
@@ -64,7 +64,7 @@ def finished(follower, clip, tmp_path_factory):
 
 
 def run(sequences, labeller, output, task, measure=None, **settings):
-    """The evaluation of a kind of task on these sequences."""
+    """Evaluates a kind of task on these sequences."""
     opened = [(s.name, lambda s=s: s) for s in sequences]
     task = task(lambda: opened, **(measure or {}))
     return runner.evaluate(task, labeller, output, title='test', dataset={}, **settings)
@@ -103,7 +103,7 @@ def test_joints_are_those_of_the_pure_functions(follower, clip, finished):
 
 
 def test_joints_of_a_scene_that_shifts_by_whole_cells(follower, clip, tmp_path):
-    """Where features shift exactly, joints follow, but for what is new beside them."""
+    """If features shift exactly, joints follow, except near cells that are new in the frame."""
     picture = np.random.default_rng(0).integers(0, 256, (96, 190, 3), np.uint8)
     across, down = np.meshgrid(np.linspace(40, 72, 5), np.linspace(30, 66, 3))
     first = np.stack([across.ravel(), down.ravel()], axis=-1)
@@ -139,7 +139,7 @@ def test_scores_are_those_of_the_written_joints(clip, finished):
 
 
 def test_lost_joints_and_frame_0_are_settings(follower, clip, tmp_path):
-    """A joint outside the first frame is lost: left out, or wrong."""
+    """A joint outside the first frame is lost; it is left out, or counts as wrong."""
     positions = clip.positions.copy()
     positions[:, 4] = -100
     outside = dataclasses.replace(clip, positions=positions)
@@ -173,7 +173,7 @@ def test_lost_joints_and_frame_0_are_settings(follower, clip, tmp_path):
 
 
 def test_goes_on_and_lists_what_is_bad(follower, clip, finished, tmp_path):
-    """Killed in its second clip, of which nothing is left; then that clip turns out damaged."""
+    """After a kill in the second clip nothing of it is left; then that clip turns out damaged."""
 
     def sequence(name, fails_with):
         def read(t):
@@ -209,7 +209,7 @@ def masks_of(output, name='videos7'):
 
 
 def strictly(path):
-    """What a file of JSON holds, read as the standard has it: without NaN and Infinity."""
+    """Reads a file of JSON by the standard, which has no NaN and Infinity."""
 
     def refuse(name):
         raise AssertionError(f'{path} holds {name}')
@@ -250,7 +250,7 @@ def test_parts(parts_labeller, video_root, tmp_path):
 
 @pytest.mark.parametrize('task', [Parts, Instances])
 def test_frame_0_counts_as_decoded(task, parts_labeller, video_root, tmp_path):
-    """As CRW has it: the mask of frame 0 is that of its labels on the grid, and is scored so."""
+    """As in CRW, the mask of frame 0 is decoded from its labels on the grid, and scored so."""
     target = dataclasses.replace(parts_labeller.target, first_frame='decoded')
     decoded = dataclasses.replace(parts_labeller, target=target)
     video = vip_sequence(video_root, 'videos7', 'instance' if task is Instances else 'category')
@@ -314,7 +314,7 @@ def test_void_of_a_first_frame_is_background(parts_labeller, video_root, tmp_pat
 
 
 def test_ids_resized_as_released_mix_on_borders():
-    """Between the ids 0 and 13 bilinear resizing makes others; nearest does not."""
+    """Between the ids 0 and 13 bilinear resizing makes other ids; nearest does not."""
     ids = np.zeros((12, 16), np.int32)
     ids[:, 7:] = 13
     sizes = Sizes((12, 16), (24, 32), (6, 8), (2.0, 2.0))
@@ -327,7 +327,7 @@ def test_ids_resized_as_released_mix_on_borders():
 
 
 def test_joints_drawn_and_read_on_the_frame():
-    """VFS's way: without propagation, joints come back to within a pixel."""
+    """Drawn and read as in VFS, without propagation, joints come back to within a pixel."""
     rng = np.random.default_rng(0)
     joints = rng.uniform(20, 75, (5, 2)).astype(np.float32)
     joints[2] = np.nan
@@ -358,7 +358,7 @@ def test_bad_settings(make, message):
 
 @pytest.mark.slow
 def test_badja(network, tmp_path):
-    """The first half of a second of a real sequence, reduced: better than standing still."""
+    """On half a second of a real sequence, made smaller, scores are better than of still joints."""
     sequence = badja_sequence(shared('data', 'BADJA'), shared('data', 'DAVIS'), 'dog-agility')
     count = 16
     sequence = dataclasses.replace(

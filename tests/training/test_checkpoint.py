@@ -1,4 +1,4 @@
-"""Checkpoints of a tiny state: what stays, what is verified, and what is read after damage."""
+"""Checkpoints of a tiny state: which are kept and verified, and which is read after damage."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from jaxprop.training.state import TrainState
 
 
 def state(step, size=3):
-    """A state whose every value says its step."""
+    """Makes a state in which every value says its step."""
     return TrainState(
         step=np.int32(step),
         params={'backbone': {'kernel': np.full((size, 40), step, np.float32)}},
@@ -23,7 +23,7 @@ def state(step, size=3):
 
 
 def save(folder, losses, keep=3):
-    """Saves steps with their losses, in one process's life."""
+    """Saves steps with their losses, by one manager."""
     with checkpoint.open_manager(folder, keep) as manager:
         for step, loss in losses.items():
             checkpoint.save(manager, state(step), {'position': step}, loss)

@@ -1,4 +1,4 @@
-"""Every training config fits the code it is for."""
+"""Every training config fits the code that it configures."""
 
 import importlib
 import inspect
@@ -56,7 +56,7 @@ def test_a_config_builds_all_it_names(config, monkeypatch):
 
 
 def test_every_argument_of_an_objective_is_a_setting():
-    """A flag reaches only what the config has a key for."""
+    """The command line can only set arguments that are keys of the config."""
     given = {'backbone', 'color_variables', 'axis_name', 'restore'}  # These are no settings.
     for config in CONFIGS:
         for settings in filter(None, (config.objective, config.image_objective)):

@@ -1,4 +1,4 @@
-"""Evaluations while training: when, of what, and that they change nothing else."""
+"""Evaluations while training: their steps and networks, and that the run does not change."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ class Killed(BaseException):
 
 
 def objective(config, backbone, steps_per_epoch):
-    """A loss that teaches a network the brightness of images."""
+    """An objective that teaches a network the brightness of images."""
     networks = {'backbone': backbone}
 
     def init(rng, batch):
@@ -61,7 +61,7 @@ def write_card(path, backbone, variables, description):
 
 
 def train(*arguments):
-    """`loop.train` with a network that compiles at once."""
+    """Calls `loop.train` with a network that compiles at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, 'make_objective', objective)
         patch.setattr(setup, 'make_backbone', lambda _: TinyBackbone(norm_axis_name='device'))
@@ -81,7 +81,7 @@ def root(tmp_path_factory):
 
 
 def settings(root):
-    """Of a run of 18 steps that takes a second."""
+    """Makes the settings of a run of 18 steps that takes a second."""
     config = small_rotation.get_config()
     config.data.update(root=str(root / 'data'), batch_size=4, size=(8, 8), examples_per_video=8)
     config.data.num_threads = 0
@@ -97,14 +97,14 @@ def config(root):
 
 @pytest.fixture(scope='module')
 def whole(root):
-    """A run from its start to its end, and what it evaluated."""
+    """A run from its start to its end, with its evaluations."""
     evaluate = Evaluate()
     assert train(settings(root), root / 'whole', evaluate)['finished']
     return root / 'whole', evaluate
 
 
 class Evaluate:
-    """Notes what it is called with; is killed at some step."""
+    """An evaluation function that records its arguments, and is killed at a given step."""
 
     def __init__(self, killed_at=None):
         self.killed_at, self.steps, self.variables = killed_at, [], {}
@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_refused(tmp_path, config, whole):
 
 @pytest.fixture(scope='module')
 def davis(tmp_path_factory):
-    """DAVIS's layout with a square that moves: 'a' and 'b' to train on, 'c' to report on."""
+    """Writes a moving square in DAVIS's layout: 'a' and 'b' to tune on, 'c' to report on."""
     root = tmp_path_factory.mktemp('davis')
     for name, split in (('a', 'train'), ('b', 'train'), ('c', 'val')):
         for folder in ('JPEGImages', 'Annotations'):

@@ -1,4 +1,4 @@
-"""Whole runs of train.py, as a user starts, kills and goes on with them."""
+"""Whole runs of train.py, which a user starts, kills and resumes."""
 
 import json
 import os
@@ -28,7 +28,7 @@ TIMINGS = ('examples_per_second', 'wait_share')
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Data, and a cache so that each program is compiled once."""
+    """Makes data, and a cache so that each program is compiled once."""
     folder = tmp_path_factory.mktemp('runs')
     rng = np.random.default_rng(0)
     for video in range(4):

@@ -1,4 +1,4 @@
-"""Learning rates against their formulas, and what an optimiser changes."""
+"""Learning rates against their formulas, and the parameters that an optimiser changes."""
 
 import jax
 import jax.numpy as jnp

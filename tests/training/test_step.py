@@ -1,4 +1,4 @@
-"""A step against plain gradient descent on a tiny objective, and how a run ends badly."""
+"""A step against plain gradient descent on a tiny objective, and runs that fail."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ from jaxprop.training.step import make_train_step
 
 
 def line(nan_at=None):
-    """Least squares of a line, counting its calls; 'slope' is NaN from a step on."""
+    """An objective: least squares of a line. It counts calls; 'slope' is NaN from a step on."""
 
     def init(rng, batch):
         del rng, batch
@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path, config, monkeypa
 
 @pytest.fixture
 def tiny(config, monkeypatch):
-    """A run that takes a second: no network, a loss of one parameter."""
+    """Makes a run that takes a second: no network, a loss of one parameter."""
     monkeypatch.setattr(setup, 'make_objective', lambda *_: line())
     config.backbone = None
     return config
@@ -173,7 +173,7 @@ def test_a_learning_rate_that_ends_before_the_run_is_noted(epochs, noted, tiny, 
 
 
 def stop_at(monkeypatch, step, number):
-    """Sends this process a signal while it does a step."""
+    """Sends this process a signal during a given step."""
     add = Log.add
 
     def add_and_stop(self, done, metrics):

@@ -1,1 +1,1 @@
-"""Images with their classes."""
+"""The builder of images with their classes."""

@@ -1,4 +1,4 @@
-"""Images with their classes, as JPEG."""
+"""Builds a data set of images with their classes, as JPEG."""
 
 import os
 import pathlib
@@ -12,10 +12,12 @@ from jaxprop.data.sequences import DataError
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """The images of root/CLASS/*.jpg, see `images.list_image_classes`; short side at most 256.
+    """Builds a data set of the images root/CLASS/*.jpg, see `image_files.list_image_classes`.
+
+    Images are shrunk until their short side has at most 256 pixels.
 
     Attributes:
-      unreadable: name to reason of the images left out, after `download_and_prepare`.
+      unreadable: the images left out by `download_and_prepare`: the reason by the image's name.
     """
 
     VERSION = tfds.core.Version('1.0.0')

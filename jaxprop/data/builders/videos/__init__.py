@@ -1,1 +1,1 @@
-"""Videos, cut into clips."""
+"""The builder of videos, cut into clips."""

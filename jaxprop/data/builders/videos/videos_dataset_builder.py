@@ -1,4 +1,4 @@
-"""Unlabelled videos, cut into clips of JPEG frames."""
+"""Builds a data set of unlabelled videos, cut into clips of JPEG frames."""
 
 import os
 import pathlib
@@ -18,13 +18,14 @@ CLIP_FRAMES = 64
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Every folder of frames and every video file below a folder, see `clips.list_videos`.
+    """Builds a data set of all videos below a folder, see `clips.list_videos`.
 
     A record is a clip: up to 64 frames in a row with a short side of at most 256 pixels, the name
-    of its video, and the number of its first frame in it. A last frame alone is left out.
+    of its video, and the number of its first frame in the video. If the last clip of a video had
+    one frame, it is left out.
 
     Attributes:
-      unreadable: name to reason of the videos left out, after `download_and_prepare`.
+      unreadable: the videos left out by `download_and_prepare`: the reason by the video's name.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -38,7 +39,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
-                    # Not as images: who wants a pair of frames should not have to decode all.
+                    # Bytes, not images: a reader of two frames should not decode all of them.
                     'frames': tfds.features.Sequence(tfds.features.Text()),
                     'name': tfds.features.Text(),
                     'start': np.int32,
@@ -53,7 +54,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         for path in list_videos(self._root):
             name = str(path.relative_to(self._root))
             try:
-                # Opening a file decodes all of it: a damaged one gives no clip.
+                # Opening a file decodes all of it, so no clip of a damaged file is written.
                 yield from _clips(name, open_video(path).iterate())
             except DataError as error:
                 self.unreadable[name] = str(error)
