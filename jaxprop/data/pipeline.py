@@ -27,6 +27,8 @@ _TRIES = 10
 _FEW = 2
 _MOST = 1024  # Threads or processes that read.
 _SHOWN = 5
+# More than any run has. Of an endless number Grain cannot count the batches of one example.
+_EPOCHS = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +246,7 @@ def make_iterator(
         grain.MapDataset.range(length)
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(_EPOCHS)
         .random_map(_Read(source, config.size, _FITS[config.fit]))
         # Whole batches are the unit of work, so that workers do not change what is in a batch.
         .batch(config.batch_size // process_count, batch_fn=_stack)
