@@ -111,9 +111,13 @@ def _train(config, workdir, evaluate, stopped):
     evaluations = Evaluations(workdir, every, evaluate)
 
     start = iterator.get_state()
-    example = jax.tree.map(lambda values: values[0], parallel.split(next(iterator)))
+    batch = parallel.split(next(iterator))
     iterator.set_state(start)
+    example = jax.tree.map(lambda values: values[0], batch)
     state = create_state(objective, optimizer, example, config.seed)
+    train_step = make_train_step(objective, optimizer, config.accumulate)
+    # Batches that don't fit the objective are refused here. JAX keeps this for the first step.
+    train_step.lower(parallel.replicate(state), parallel.put(batch))
 
     # The settings can be used, so the folder is theirs.
     claim(write=parallel.is_writer())
@@ -145,7 +149,6 @@ def _train(config, workdir, evaluate, stopped):
                 disable=not parallel.is_writer(),
             )
         )
-        train_step = make_train_step(objective, optimizer, config.accumulate)
         state = parallel.replicate(state)
         batches = stack.enter_context(contextlib.closing(parallel.prefetch(iterator)))
 
