@@ -194,20 +194,19 @@ class CombinedIterator:
     def __next__(self) -> dict[str, Any]:
         return {name: next(iterator) for name, iterator in self._iterators.items()}
 
-    @property
-    def unreadable(self) -> dict[str, str]:
-        return {
-            name: reason
-            for iterator in self._iterators.values()
-            for name, reason in iterator.unreadable.items()
-        }
-
     def get_state(self) -> dict[str, Any]:
         return {name: iterator.get_state() for name, iterator in self._iterators.items()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         for name, iterator in self._iterators.items():
             iterator.set_state(state[name])
+
+
+def unreadable_files(state: Mapping[str, Any]) -> dict[str, str]:
+    """What could not be read up to an iterator's state: name to reason."""
+    if 'position' in state:
+        return state['unreadable']
+    return {name: why for part in state.values() for name, why in unreadable_files(part).items()}
 
 
 def make_iterator(

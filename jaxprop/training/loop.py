@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxprop import files, parallel
+from jaxprop.data.pipeline import unreadable_files
 from jaxprop.training import checkpoint
 from jaxprop.training.evaluations import Evaluate, Evaluations
 from jaxprop.training.log import Log, note
@@ -109,8 +110,10 @@ def _train(config, workdir, evaluate, stopped):
     backbone, objective, schedule, optimizer = make_training(config, steps_per_epoch)
     every = config.evaluation.every if config.get('evaluation') is not None else None
     evaluations = Evaluations(workdir, every, evaluate)
+    unreadable = workdir / f'unreadable.{jax.process_index()}.json'
 
-    start = iterator.get_state()
+    # Batches are read ahead, so how far the iterator is says nothing of a step.
+    data_state = start = iterator.get_state()
     batch = parallel.split(next(iterator))
     iterator.set_state(start)
     example = jax.tree.map(lambda values: values[0], batch)
@@ -158,12 +161,10 @@ def _train(config, workdir, evaluate, stopped):
                 config.data.batch_size,
                 epoch=step / steps_per_epoch,
                 learning_rate=float(schedule(step - 1)),
-                unreadable=len(iterator.unreadable),
+                unreadable=len(unreadable_files(data_state)),
             )
-            if iterator.unreadable:
-                files.write_json(
-                    workdir / f'unreadable.{jax.process_index()}.json', iterator.unreadable
-                )
+            if unreadable_files(data_state):
+                files.write_json(unreadable, unreadable_files(data_state))
             bar.set_postfix(loss=log.metrics['loss'], refresh=False)
 
         def save():
@@ -221,6 +222,9 @@ def _train(config, workdir, evaluate, stopped):
                     'config': _without_paths(config.to_dict()),
                 },
             )
+    if number := len(unreadable_files(data_state)):
+        file = 'file was' if number == 1 else 'files were'
+        note(f'{number} unreadable {file} left out; {unreadable} says why')
     return {'step': step, 'finished': step >= num_steps, 'metrics': log.metrics}
 
 
