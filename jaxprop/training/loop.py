@@ -131,6 +131,7 @@ def _train(config, workdir, evaluate, stopped):
         )
     if parallel.is_writer():
         files.remove_partial(workdir)
+    parallel.wait_for_all()  # On CPUs Orbax gives up if they come to it 30 seconds apart.
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(
             checkpoint.open_manager(workdir / 'checkpoints', config.keep, score=evaluations.score)
