@@ -6,11 +6,12 @@ A program runs undisturbed first; an audit hook counts the operations by which i
 renames or removes files in its output. Then chains of runs are killed (SIGKILL) at operations drawn
 at random, each going on with what the one before left; the last run of a chain is left to finish.
 What the finished run of each chain left is compared with what the undisturbed one did, byte for
-byte but for times, and files that only a chain has are counted: leftovers. Data are rendered. The
-exit code is 1 where anything differs.
+byte but for times, checkpoints array by array; and files that only a chain has are counted:
+leftovers. Data are rendered. The exit code is 1 where anything differs.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -45,7 +46,7 @@ def arguments_of(program, data, output):
     if program == 'propagate':
         return [
             'propagate',
-            str(data / 'clip'),
+            str(data / '0'),
             str(data / 'mask.png'),
             *SMALL,
             f'--output={output}',
@@ -66,17 +67,18 @@ def arguments_of(program, data, output):
     ]
 
 
-def render(folder):
-    """A folder of frames with a mask for the first."""
+def render(folder, num_videos=1, num_frames=8):
+    """A folder of frames for each video, and a mask for the first frame of the first one."""
     from jaxprop.data import image_files
     from jaxprop.data.synthetic import synthetic_sequences
 
-    (video,) = synthetic_sequences(num_sequences=1, num_frames=8, size=(64, 80))
-    (folder / 'clip').mkdir(parents=True)
-    for t in range(8):
-        frame = image_files.encode_jpeg(video.read_frame(t))
-        (folder / 'clip' / f'{t:05d}.jpg').write_bytes(frame)
-    image_files.write_mask(folder / 'mask.png', video.read_label(0))
+    videos = synthetic_sequences(num_videos, num_frames, size=(64, 80))
+    for number, video in enumerate(videos):
+        (folder / str(number)).mkdir(parents=True)
+        for t in range(num_frames):
+            frame = image_files.encode_jpeg(video.read_frame(t))
+            (folder / f'{number}/{t:05d}.jpg').write_bytes(frame)
+    image_files.write_mask(folder / 'mask.png', videos[0].read_label(0))
 
 
 def child(output, at, *arguments):
@@ -109,36 +111,55 @@ def child(output, at, *arguments):
     print(f'operations: {count}')
 
 
-def start(output, at, arguments, cache):
-    """Runs a child: its return code, and the number of operations if it came to its end."""
-    done = subprocess.run(
+def start(output, at, arguments, cache, devices=1):
+    """Starts a child: a process."""
+    return subprocess.Popen(
         [sys.executable, __file__, '--child', str(output), str(at), *arguments],
         env={
             **os.environ,
             'PYTHONPATH': str(ROOT),
             'JAX_PLATFORMS': 'cpu',
+            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
             'JAX_COMPILATION_CACHE_DIR': str(cache),
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
             'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
         },
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    if done.returncode not in (0, -signal.SIGKILL):
-        print(done.stdout[-2000:], done.stderr[-4000:])
-    last = done.stdout.strip().rpartition('operations: ')[2]
-    return done.returncode, int(last) if done.returncode == 0 else None
+
+
+def finish(process):
+    """A child's return code, and the number of operations if it came to its end."""
+    said, error = process.communicate()
+    if process.returncode not in (0, -signal.SIGKILL):
+        print(said[-2000:], error[-4000:])
+    last = said.strip().rpartition('operations: ')[2]
+    return process.returncode, int(last) if process.returncode == 0 else None
 
 
 def content(path):
     """What must be equal in two runs of a file."""
-    if path.name.startswith('events.') or path.suffix == '.html' or 'checkpoints' in path.parts:
-        return None  # Times, or pictures of what is compared; checkpoints by what follows of them.
+    if path.name.startswith('events.') or path.suffix == '.html':
+        return None  # Times, or pictures of what is compared.
+    if path.is_dir():
+        return arrays(path)
     if path.suffix == '.json':
         return without_times(json.loads(path.read_text()))
     if path.suffix == '.jsonl':
         return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
     return path.read_bytes()
+
+
+def arrays(checkpoint):
+    """The bytes of every array of a checkpoint, by its place."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    state = ocp.StandardCheckpointer().restore(checkpoint.resolve() / 'state')
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(key): jax.device_get(leaf).tobytes() for key, leaf in leaves}
 
 
 def without_times(value):
@@ -150,14 +171,14 @@ def without_times(value):
 
 
 def files(output):
-    """By name. Of a checkpoint the step; TensorBoard's files have a name of their own each run."""
+    """By name. Of a checkpoint its folder; TensorBoard's files are named anew in each run."""
     found = {}
     for path in output.rglob('*'):
         name = path.relative_to(output)
         if path.is_file() and not path.name.startswith('events.'):
             if 'checkpoints' in name.parts:
                 name = pathlib.Path(*name.parts[:2])
-            found[str(name)] = path
+            found[str(name)] = output / name
     return found
 
 
@@ -167,18 +188,27 @@ def compare(undisturbed, output):
     differing = [
         name
         for name, path in expected.items()
-        if name not in found
-        or ('checkpoints' not in name and content(path) != content(found[name]))
+        if name not in found or content(path) != content(found[name])
     ]
     return differing, sorted(set(found) - set(expected))
 
 
-def campaign(program, kills, seed, folder):
+def campaign(program, arguments, kills, seed, folder):
+    """Kills chains of runs of a program.
+
+    Args:
+      program: a name, for what is printed and for folders.
+      arguments: of `jaxprop`, by the output's folder.
+      kills: at least so many.
+      seed: of the operations drawn.
+      folder: for what the runs write; NAME-whole is the undisturbed run, cache what is compiled.
+
+    Returns:
+      Counts, and the names of files that differ or are left over.
+    """
     draw = random.Random(f'{program} {seed}')
-    data, cache, undisturbed = (folder / name for name in ('data', 'cache', f'{program}-whole'))
-    if not data.exists():
-        render(data)
-    code, total = start(undisturbed, 0, arguments_of(program, data, undisturbed), cache)
+    cache, undisturbed = folder / 'cache', folder / f'{program}-whole'
+    code, total = finish(start(undisturbed, 0, arguments(undisturbed), cache))
     if code:
         raise SystemExit(f'{program} fails undisturbed')
     found = {'operations': total, 'kills': 0, 'chains': 0, 'errors': 0, 'differing': [], 'left': []}
@@ -186,12 +216,12 @@ def campaign(program, kills, seed, folder):
         output = folder / f'{program}-{found["chains"]}'
         for _ in range(CHAIN):
             at = draw.randint(1, total)
-            code, _ = start(output, at, arguments_of(program, data, output), cache)
+            code, _ = finish(start(output, at, arguments(output), cache))
             found['kills'] += code == -signal.SIGKILL
             found['errors'] += code not in (0, -signal.SIGKILL)
             if code == 0:
                 break  # It had less to do than there are operations.
-        code, _ = start(output, 0, arguments_of(program, data, output), cache)
+        code, _ = finish(start(output, 0, arguments(output), cache))
         found['errors'] += code != 0
         differing, left = compare(undisturbed, output)
         found['differing'] += [f'{output.name}/{name}' for name in differing]
@@ -211,13 +241,26 @@ def main():
     parser.add_argument('--output', type=pathlib.Path, help='The counts as JSON.')
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        render(folder / 'data')
         found = {
-            program: campaign(program, arguments.kills, arguments.seed, pathlib.Path(folder))
+            program: campaign(
+                program,
+                functools.partial(arguments_of, program, folder / 'data'),
+                arguments.kills,
+                arguments.seed,
+                folder,
+            )
             for program in arguments.programs
         }
     if arguments.output:
         arguments.output.write_text(json.dumps(found, indent=1) + '\n')
-    return any(one['errors'] or one['differing'] or one['left'] for one in found.values())
+    return any(failed(one) for one in found.values())
+
+
+def failed(found):
+    """Whether a campaign found anything."""
+    return bool(found['errors'] or found['differing'] or found['left'])
 
 
 if __name__ == '__main__':

@@ -27,6 +27,8 @@ _TRIES = 10
 _FEW = 2
 _MOST = 1024  # The largest number of threads or processes that read.
 _SHOWN = 5  # The number of unreadable files that an error lists.
+# More than any run has. Of an endless number Grain cannot count the batches of one example.
+_EPOCHS = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,20 +206,19 @@ class CombinedIterator:
     def __next__(self) -> dict[str, Any]:
         return {name: next(iterator) for name, iterator in self._iterators.items()}
 
-    @property
-    def unreadable(self) -> dict[str, str]:
-        return {
-            name: reason
-            for iterator in self._iterators.values()
-            for name, reason in iterator.unreadable.items()
-        }
-
     def get_state(self) -> dict[str, Any]:
         return {name: iterator.get_state() for name, iterator in self._iterators.items()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         for name, iterator in self._iterators.items():
             iterator.set_state(state[name])
+
+
+def unreadable_files(state: Mapping[str, Any]) -> dict[str, str]:
+    """What could not be read up to an iterator's state: name to reason."""
+    if 'position' in state:
+        return state['unreadable']
+    return {name: why for part in state.values() for name, why in unreadable_files(part).items()}
 
 
 def make_iterator(
@@ -256,7 +257,7 @@ def make_iterator(
         grain.MapDataset.range(length)
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(_EPOCHS)
         .random_map(_Read(source, config.size, _FITS[config.fit]))
         # A worker makes whole batches, so that the content of a batch does not depend on workers.
         .batch(config.batch_size // process_count, batch_fn=_stack)

@@ -194,7 +194,8 @@ def _check_whole(name, value):
 def _check_count(count, num_frames):
     if count < num_frames:
         raise DataError(
-            f'has {count} frames; needed are at least {num_frames}, the num_frames of an example'
+            f'has {count} frame{"s" * (count != 1)}; needed are at least {num_frames}, the '
+            'num_frames of an example'
         )
 
 

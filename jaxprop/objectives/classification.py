@@ -9,6 +9,7 @@ from jaxprop.objectives.objective import (
     Objective,
     apply_networks,
     cross_entropy,
+    entry,
     example_keys,
     init_networks,
     network_input,
@@ -51,11 +52,11 @@ def objective(
         return init_networks(networks, rng, jnp.zeros((1, size, size, 3)))
 
     def loss(params, state, batch, rng):
-        images = unit_images(batch)
+        images, labels = unit_images(batch), entry(batch, 'label')
         keys = example_keys(rng, len(images), axis_name)
         images = network_input(random_view(keys, images, size, min_area), gray)
         logits, state = apply_networks(networks, params, state, images)
-        value, accuracy = cross_entropy(logits, batch['label'])
+        value, accuracy = cross_entropy(logits, labels)
         return value, (state, {'accuracy': accuracy})
 
     return Objective(init, loss, 'lightness' if gray else 'rgb')

@@ -13,6 +13,13 @@ Variables = dict[str, Any]
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
 
+# What gives the entries of a batch.
+_NEEDED = {
+    'frames': 'clips, of videos with num_frames of the data above 1',
+    'image': 'single images, of images or of videos with num_frames of the data 1',
+    'label': "classes, of data of kind 'images'",
+}
+
 
 class Objective(NamedTuple):
     """A pretext task as two pure functions; everything else is up to the training loop.
@@ -76,13 +83,28 @@ def numbered_keys(keys: jax.Array, num: int) -> jax.Array:
     return flat.reshape(*keys.shape, num)
 
 
+def entry(batch: Batch, name: str) -> Any:
+    """Takes an entry of a batch.
+
+    Args:
+      batch: the data of one step.
+      name: 'frames', 'image' or 'label'.
+
+    Raises:
+      ValueError: the batch has none; the message says which data have it.
+    """
+    if name not in batch:
+        raise ValueError(f'the data give {", ".join(batch)}; needed: {name}, {_NEEDED[name]}')
+    return batch[name]
+
+
 def unit_images(batch: Batch) -> jax.Array:
     """Takes the images of a batch, as float32 RGB `[B, h, w, 3]` in [0, 1].
 
     Raises:
-      ValueError: `batch['image']` isn't uint8 `[B, h, w, 3]`.
+      ValueError: there is no `batch['image']`, or it isn't uint8 `[B, h, w, 3]`.
     """
-    images = batch['image']
+    images = entry(batch, 'image')
     if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"batch['image'] is {images.dtype} {list(images.shape)}; needed: uint8 [B, h, w, 3]"
@@ -99,14 +121,14 @@ def clip_frames(batch: Batch, least: int, use: str) -> jax.Array:
       use: the end of the error's message, which says why so many are needed.
 
     Raises:
-      ValueError: `batch['frames']` has another type or shape, or fewer frames.
+      ValueError: `batch['frames']` is missing or something else, or has fewer frames.
     """
-    frames = batch['frames']
+    frames = entry(batch, 'frames')
     is_clip = frames.dtype == jnp.uint8 and frames.ndim == 5 and frames.shape[-1] == 3
     if not is_clip or frames.shape[1] < least:
         raise ValueError(
             f"batch['frames'] is {frames.dtype} {list(frames.shape)}; needed: uint8 "
-            f'[B, T, h, w, 3] with T at least {least}: {use}'
+            f'[B, T, h, w, 3] with T at least {least}: {use}. T is num_frames of the data'
         )
     return frames
 

@@ -23,6 +23,7 @@ from jaxprop.objectives.objective import (
     Objective,
     Variables,
     apply_networks,
+    clip_frames,
     example_keys,
     numbered_keys,
 )
@@ -168,10 +169,11 @@ def objective(
         return [jnp.round(255 * x).astype(jnp.uint8) for x in (first, second)]
 
     def loss(params, state, batch, rng):
-        frames = batch['frames']
-        if frames.ndim != 5 or frames.shape[1] != 2 or frames.dtype != jnp.uint8:
+        frames = clip_frames(batch, 2, 'each of a pair is copied to the other')
+        if frames.shape[1] != 2:
             raise ValueError(
-                f'frames are {frames.dtype} {list(frames.shape)}; needed: uint8 [B, 2, h, w, 3]'
+                f'frames are {list(frames.shape)}; needed: pairs, uint8 [B, 2, h, w, 3]. '
+                'num_frames of the data must be 2'
             )
         features, labs, colors = [], [], []
         # Compute features and colours, one image after the other: in training each has batch

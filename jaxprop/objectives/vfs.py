@@ -119,7 +119,10 @@ def objective(
         frames = clip_frames(batch, 2, 'one of them is compared with the other')
         batch_size, num_frames = frames.shape[:2]
         if num_frames % 2:
-            raise ValueError(f'clips have {num_frames} frames; needed: an even number, two halves')
+            raise ValueError(
+                f'clips have {num_frames} frames, num_frames of the data; needed: an even number, '
+                'two halves'
+            )
         # Augment each frame, and split clips into halves.
         keys = numbered_keys(example_keys(rng, batch_size, axis_name), num_frames).reshape(-1)
         images = rearrange(frames, 'b t h w c -> (b t) h w c').astype(jnp.float32) / 255

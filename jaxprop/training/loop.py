@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jaxprop import files, parallel
+from jaxprop.data.pipeline import unreadable_files
 from jaxprop.training import checkpoint
 from jaxprop.training.evaluations import Evaluate, Evaluations
 from jaxprop.training.log import Log, note
@@ -114,11 +115,17 @@ def _train(config, workdir, evaluate, stopped):
     backbone, objective, schedule, optimizer = make_training(config, steps_per_epoch)
     every = config.evaluation.every if config.get('evaluation') is not None else None
     evaluations = Evaluations(workdir, every, evaluate)
+    unreadable = workdir / f'unreadable.{jax.process_index()}.json'
 
-    start = iterator.get_state()
-    example = jax.tree.map(lambda values: values[0], parallel.split(next(iterator)))
+    # Batches are read ahead, so how far the iterator is says nothing of a step.
+    data_state = start = iterator.get_state()
+    batch = parallel.split(next(iterator))
     iterator.set_state(start)
+    example = jax.tree.map(lambda values: values[0], batch)
     state = create_state(objective, optimizer, example, config.seed)
+    train_step = make_train_step(objective, optimizer, config.accumulate)
+    # Batches that don't fit the objective are refused here. JAX keeps this for the first step.
+    train_step.lower(parallel.replicate(state), parallel.put(batch))
 
     # All settings can be used: write them into the folder.
     claim(write=parallel.is_writer())
@@ -130,6 +137,7 @@ def _train(config, workdir, evaluate, stopped):
         )
     if parallel.is_writer():
         files.remove_partial(workdir)
+    parallel.wait_for_all()  # On CPUs Orbax gives up if they come to it 30 seconds apart.
     with contextlib.ExitStack() as stack:
         manager = stack.enter_context(
             checkpoint.open_manager(workdir / 'checkpoints', config.keep, score=evaluations.score)
@@ -152,7 +160,6 @@ def _train(config, workdir, evaluate, stopped):
                 disable=not parallel.is_writer(),
             )
         )
-        train_step = make_train_step(objective, optimizer, config.accumulate)
         state = parallel.replicate(state)
         batches = stack.enter_context(contextlib.closing(parallel.prefetch(iterator)))
 
@@ -162,12 +169,10 @@ def _train(config, workdir, evaluate, stopped):
                 config.data.batch_size,
                 epoch=step / steps_per_epoch,
                 learning_rate=float(schedule(step - 1)),
-                unreadable=len(iterator.unreadable),
+                unreadable=len(unreadable_files(data_state)),
             )
-            if iterator.unreadable:
-                files.write_json(
-                    workdir / f'unreadable.{jax.process_index()}.json', iterator.unreadable
-                )
+            if unreadable_files(data_state):
+                files.write_json(unreadable, unreadable_files(data_state))
             bar.set_postfix(loss=log.metrics['loss'], refresh=False)
 
         def save():
@@ -229,6 +234,9 @@ def _train(config, workdir, evaluate, stopped):
                     'config': _without_paths(config.to_dict()),
                 },
             )
+    if number := len(unreadable_files(data_state)):
+        file = 'file was' if number == 1 else 'files were'
+        note(f'{number} unreadable {file} left out; {unreadable} says why')
     return {'step': step, 'finished': step >= num_steps, 'metrics': log.metrics}
 
 

@@ -1,8 +1,6 @@
 """One step of training, on all devices."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +13,8 @@ from jaxprop.training.state import TrainState
 
 def make_train_step(
     objective: Objective, optimizer: optax.GradientTransformation, accumulate: int = 1
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
-    """Makes a function that does one step on all devices, by `jax.pmap` over the axis 'device'.
+) -> jax.stages.Wrapped:
+    """Makes a function that does one step on all devices, mapped by `jax.pmap` over the axis 'device'.
 
     Gradients, metrics and the floating point arrays of the objective's state are averaged over the
     devices. Integers in the state are counters, which are the same on all devices.

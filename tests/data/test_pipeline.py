@@ -85,6 +85,13 @@ def test_a_state_leads_back_to_the_same_batches(root):
     assert_same_batches(take(fresh, 4), expected)
 
 
+def test_a_batch_may_be_one_example(root):
+    pairs = take(make_iterator(dataset(root, batch_size=2), seed=0), 20)
+    ones = take(make_iterator(dataset(root, batch_size=1), seed=0), 40)
+    halves = [pair['frames'][i : i + 1] for pair in pairs for i in range(2)]
+    assert_same_batches(ones, [{'frames': half} for half in halves])
+
+
 def test_processes_share_the_batches_of_one(root):
     whole = take(make_iterator(dataset(root), seed=0), 5)
     parts = [take(make_iterator(dataset(root), 0, index, 2), 5) for index in range(2)]

@@ -1,5 +1,7 @@
 """A wrong setting of training gives one line that says what is wrong, or the run begins."""
 
+import types
+
 import cv2
 import jax
 import numpy as np
@@ -66,6 +68,10 @@ def begin(arguments, monkeypatch, capsys):
 
     create = loop.create_state
     monkeypatch.setattr(loop, 'create_state', lambda *parts: jax.eval_shape(lambda: create(*parts)))
+    # Tracing the step takes most of a second.
+    monkeypatch.setattr(loop.parallel, 'replicate', lambda state: state)
+    step = types.SimpleNamespace(lower=lambda *_: None)
+    monkeypatch.setattr(loop, 'make_train_step', lambda *_: step)
     monkeypatch.setattr(loop.checkpoint, 'open_manager', stop)
     try:
         code = cli.main(['train', *arguments])

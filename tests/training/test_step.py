@@ -148,7 +148,10 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path, config, monkeypa
             variables = line().init(rng, batch)
             return {**variables, 'params': {'backbone': {'slope': jnp.zeros(2)}}}
 
-        return Objective(init, line().loss)
+        def loss(params, *rest):
+            return line().loss({'backbone': {'slope': params['backbone']['slope'][0]}}, *rest)
+
+        return Objective(init, loss)
 
     monkeypatch.setattr(setup, 'make_objective', wider)
     with pytest.raises(ValueError, match=r'backbone/slope: \(\) there, \(2,\) here'):
