@@ -61,6 +61,7 @@ OTHERS = ('blackswan', 'bmx-trees', 'car-shadow', 'horsejump-low')
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--pages', default='', help='some pages: README,DATA; all by default')
+    parser.add_argument('--only', default='', help='commands in which this expression is found')
     parser.add_argument('--limit', type=float, default=600, help='seconds for a command')
     parser.add_argument('--autoencoder', type=pathlib.Path, help="UVC's, for some trainings")
     parser.add_argument('--list', action='store_true', help='print the commands, run none')
@@ -68,7 +69,12 @@ def main():
 
     pages = {path.stem: path for path in [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]}
     chosen = arguments.pages.split(',') if arguments.pages else list(pages)
-    commands = [(page, command) for page in chosen for command in find_commands(pages[page])]
+    commands = [
+        (page, command)
+        for page in chosen
+        for command in find_commands(pages[page])
+        if re.search(arguments.only, command)
+    ]
     if arguments.list:
         print('\n'.join(f'{page}: {command}' for page, command in commands))
         return
@@ -170,7 +176,7 @@ def prepare(work):
 
     # Masks, joints and parts.
     names = (*VAL, *TRAIN, *OTHERS)
-    rendered = synthetic_sequences(len(names), num_frames=4, size=(96, 128))
+    rendered = synthetic_sequences(len(names), num_frames=6, size=(96, 128))
     videos = {name: dataclasses.replace(video, name=name) for name, video in zip(names, rendered)}
     write_davis_sequences(work / 'DAVIS', videos.values(), {'val': VAL, 'train': TRAIN})
     frames = work / 'DAVIS/JPEGImages/480p'
