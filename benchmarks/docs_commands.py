@@ -9,8 +9,9 @@ names that the documents use (DAVIS, VIDEOS, FIRST_MASK, ...) are small rendered
 layout; so a command is not changed, but for `REPLACED` below. `output/` and `DIR` are removed
 before each command, since the documents' commands are alternatives to each other. A command that
 needs what is not here, such as a published file of weights, is skipped, and the reason printed. One
-that takes longer than the limit is stopped; it counts as begun, not as failed. `--autoencoder` is
-the folder of UVC's released colour autoencoder, which some trainings need.
+that takes longer than the limit is stopped; it counts as begun, not as failed, and what it should
+have left for the commands after it is missing. `--autoencoder` is the folder of UVC's released
+colour autoencoder, which some trainings need.
 """
 
 import argparse
@@ -146,9 +147,15 @@ def run(command, work, limit):
             code, outcome = 0, f'begun, stopped after {limit:.0f} s'
         if code:
             log.seek(0)
-            last = (log.read().strip().splitlines() or ['no output'])[-1]
+            lines = [line for line in log.read().splitlines() if _says_something(line)]
+            last = lines[-1] if lines else 'no output'
             outcome = f'FAILED with {code}: {last[-300:]}'
     return outcome, time.monotonic() - began, _processor_time() - before
+
+
+def _says_something(line):
+    """Whether a line is more than JAX's note under a traceback, and its rule."""
+    return bool(line.strip('- ')) and not line.startswith('For simplicity, JAX has removed')
 
 
 def _processor_time():
