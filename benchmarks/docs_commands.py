@@ -9,8 +9,9 @@ names that the documents use (DAVIS, VIDEOS, FIRST_MASK, ...) are small rendered
 layout; so a command is not changed, but for `REPLACED` below. `output/` and `DIR` are removed
 before each command, since the documents' commands are alternatives to each other. A command that
 needs what is not here, such as a published file of weights, is skipped, and the reason printed. One
-that takes longer than the limit is stopped; it counts as begun, not as failed. `--autoencoder` is
-the folder of UVC's released colour autoencoder, which some trainings need.
+that takes longer than the limit is stopped; it counts as begun, not as failed, and what it should
+have left for the commands after it is missing. `--autoencoder` is the folder of UVC's released
+colour autoencoder, which some trainings need.
 """
 
 import argparse
@@ -61,6 +62,7 @@ OTHERS = ('blackswan', 'bmx-trees', 'car-shadow', 'horsejump-low')
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--pages', default='', help='some pages: README,DATA; all by default')
+    parser.add_argument('--only', default='', help='commands in which this expression is found')
     parser.add_argument('--limit', type=float, default=600, help='seconds for a command')
     parser.add_argument('--autoencoder', type=pathlib.Path, help="UVC's, for some trainings")
     parser.add_argument('--list', action='store_true', help='print the commands, run none')
@@ -68,7 +70,12 @@ def main():
 
     pages = {path.stem: path for path in [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]}
     chosen = arguments.pages.split(',') if arguments.pages else list(pages)
-    commands = [(page, command) for page in chosen for command in find_commands(pages[page])]
+    commands = [
+        (page, command)
+        for page in chosen
+        for command in find_commands(pages[page])
+        if re.search(arguments.only, command)
+    ]
     if arguments.list:
         print('\n'.join(f'{page}: {command}' for page, command in commands))
         return
@@ -140,9 +147,15 @@ def run(command, work, limit):
             code, outcome = 0, f'begun, stopped after {limit:.0f} s'
         if code:
             log.seek(0)
-            last = (log.read().strip().splitlines() or ['no output'])[-1]
+            lines = [line for line in log.read().splitlines() if _says_something(line)]
+            last = lines[-1] if lines else 'no output'
             outcome = f'FAILED with {code}: {last[-300:]}'
     return outcome, time.monotonic() - began, _processor_time() - before
+
+
+def _says_something(line):
+    """Whether a line is more than JAX's note under a traceback, and its rule."""
+    return bool(line.strip('- ')) and not line.startswith('For simplicity, JAX has removed')
 
 
 def _processor_time():
@@ -170,7 +183,7 @@ def prepare(work):
 
     # Masks, joints and parts.
     names = (*VAL, *TRAIN, *OTHERS)
-    rendered = synthetic_sequences(len(names), num_frames=4, size=(96, 128))
+    rendered = synthetic_sequences(len(names), num_frames=6, size=(96, 128))
     videos = {name: dataclasses.replace(video, name=name) for name, video in zip(names, rendered)}
     write_davis_sequences(work / 'DAVIS', videos.values(), {'val': VAL, 'train': TRAIN})
     frames = work / 'DAVIS/JPEGImages/480p'

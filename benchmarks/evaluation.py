@@ -88,7 +88,7 @@ def measure_stages(starts, plans, task, labeller, num_frames, folder):
     source, method, target = labeller.source, labeller.propagation, labeller.target
     count, sizes, sequences = len(starts), plans[0].sizes, [start.sequence for start in starts]
     extract = parallel.local_map(extract_each, count, static=(0, 1))
-    begin = parallel.local_map(stream._start, count, static=(0,), donate=(1,))
+    begin = parallel.local_map(stream._start, count, static=(0, 1), donate=(2,))
     advance = parallel.local_map(propagate, count, static=(0, 1), donate=(2,))
     decode = parallel.local_map(type(target).decode, count, static=(0, 3))
     variables = parallel.put(stack([source.variables(sequence) for sequence in sequences]))
@@ -129,7 +129,9 @@ def measure_stages(starts, plans, task, labeller, num_frames, folder):
                     [(video.labels, video.values, video.entry) for video in videos]
                 )
                 values, *inputs = parallel.put((values, labels, np.ones(count, bool), entry))
-                context, _ = jax.block_until_ready(begin(method, None, current, *inputs))
+                context, _ = jax.block_until_ready(
+                    begin(method, labeller.execution, None, current, *inputs)
+                )
                 predictions = [video.given for video in videos]
             else:
                 context, label = timed(
