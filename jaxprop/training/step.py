@@ -14,7 +14,7 @@ from jaxprop.training.state import TrainState
 def make_train_step(
     objective: Objective, optimizer: optax.GradientTransformation, accumulate: int = 1
 ) -> jax.stages.Wrapped:
-    """Makes a function that does one step on all devices, mapped by `jax.pmap` over the axis 'device'.
+    """Makes a function that does one step on all devices, by `jax.pmap` over the axis 'device'.
 
     Gradients, metrics and the floating point arrays of the objective's state are averaged over the
     devices. Integers in the state are counters, which are the same on all devices.
