@@ -235,7 +235,8 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
     """Reads object ids from a mask: int32 `[H, W]`, 0 is background.
 
     A palette image gives its indices, a grey one its values, an RGB one the ids whose colours in
-    the DAVIS palette it shows, white for 255. 255 is the one object of a mask that holds nothing
+    the DAVIS palette it shows, white for 255. An RGB one with greys alone that are not all in that
+    palette gives its values, as a grey one does. 255 is the one object of a mask that holds nothing
     else (DAVIS-2016: 0 and 255); beside other ids it marks void pixels, which become background, as
     in the official evaluation.
 
@@ -392,13 +393,17 @@ def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
     id_of[0xFFFFFF] = _VOID
     # DAVIS' own files have 191 where the palette has 192.
     colours, inverse = np.unique(pack(np.where(image == 191, 192, image)), return_inverse=True)
-    for colour in colours.tolist():
-        if colour not in id_of:
-            rgb = (colour >> 16, colour >> 8 & 255, colour & 255)
-            raise DataError(
-                f'{path}: an RGB mask with the colour {rgb}, which is not in the DAVIS palette; '
-                'save it as a palette or grey PNG whose values are the ids'
-            )
+    unknown = [colour for colour in colours.tolist() if colour not in id_of]
+    if unknown and np.all(image == image[..., :1]):  # Image editors save grey pictures as RGB.
+        ids = image[..., 0].astype(np.int32)
+        _check_edges(ids, path)
+        return ids
+    if unknown:
+        rgb = (unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255)
+        raise DataError(
+            f'{path}: an RGB mask with the colour {rgb}, which is not in the DAVIS palette; '
+            'save it as a palette or grey PNG whose values are the ids'
+        )
     ids = np.array([id_of[colour] for colour in colours.tolist()], np.int32)
     return ids[inverse].reshape(image.shape[:2])
 
