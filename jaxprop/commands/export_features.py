@@ -146,8 +146,20 @@ COMMAND = Command(
     extra='evaluate',
     options=(
         Option('output', 'DIR', 'the folder for the features'),
-        Option('format', 'safetensors', 'npy or safetensors', _one_of('npy', 'safetensors'), 'npy'),
-        Option('dtype', 'float16', 'float32 or float16', _one_of('float32', 'float16'), 'float32'),
+        Option(
+            'format',
+            'safetensors',
+            'npy (default) or safetensors',
+            _one_of('npy', 'safetensors'),
+            'npy',
+        ),
+        Option(
+            'dtype',
+            'float16',
+            'float32 (default) or float16',
+            _one_of('float32', 'float16'),
+            'float32',
+        ),
     ),
     config='synthetic',
     folders=('eval',),

@@ -45,9 +45,9 @@ class DrawnMask(NamedTuple):
 def read_drawn_mask(path: str | os.PathLike, size: tuple[int, int]) -> DrawnMask:
     """Reads a mask that somebody drew for a frame of a video.
 
-    A palette image gives its indices and a grey one its values, as for `read_mask`. Colours of the
-    DAVIS palette give their ids. Of other colours each is an object, numbered from the largest to
-    the smallest; black is background, or the most frequent colour of the image's border where
+    A palette image gives its indices and a grey one its values, as for `read_mask`, also if it was
+    saved as RGB. Colours of the DAVIS palette give their ids. Of other colours each is an object,
+    numbered from the largest to the smallest; black is background, or the most frequent colour of the image's border where
     nothing is black. Transparent pixels are background. White alone is one object.
 
     Smoothed edges, grey or coloured, become hard: a pixel that belongs to no 3 x 3 equal ones takes
@@ -94,7 +94,13 @@ def _from_values(values, path):
 def _from_colours(pixels, path):
     """The ids of an RGBA image, the palette of its colours, and notes."""
     pixels[pixels[..., 3] == 0] = 0
+    known = {colour: index for index, colour in enumerate(_packed(davis_palette()).tolist())}
+    known[_WHITE] = 255
     colours = _packed(np.where(pixels[..., :3] == 191, 192, pixels[..., :3]))  # As DAVIS has them.
+    if np.all(pixels[..., :3] == pixels[..., :1]) and not set(np.unique(colours)) <= set(known):
+        # Image editors save grey pictures as RGB.
+        ids, notes = _from_values(pixels[..., 0].astype(np.int32), path)
+        return ids, None, notes
     notes = []
     found, solid = np.unique(colours), np.unique(colours[in_blocks(colours)])
     if len(found) > _FEW and len(solid) < len(found) / 2:
@@ -105,8 +111,6 @@ def _from_colours(pixels, path):
         raise DataError(
             f'{path}: has {len(names)} colours; a mask has one for each object, at most {_MOST}'
         )
-    known = {colour: index for index, colour in enumerate(_packed(davis_palette()).tolist())}
-    known[_WHITE] = 255
     if set(names.tolist()) <= set(known):
         ids = np.array([known[name] for name in names.tolist()], np.int32)
         ids = ids[inverse].reshape(colours.shape)

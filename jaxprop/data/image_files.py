@@ -238,9 +238,12 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
     """Reads object ids from a mask: int32 `[H, W]`, 0 is background.
 
     The ids are the indices of a palette image, or the values of a grey one. An RGB image must have
-    the colours of the DAVIS palette, or white for 255, and these are turned into ids. The id 255
-    has two meanings. If a mask holds no other id (DAVIS-2016: 0 and 255), it is the one object.
-    Beside other ids it marks void pixels, which become background, as in the official evaluation.
+    the colours of the DAVIS palette, or white for 255, and these are turned into ids; if it has
+    greys alone that are not all in that palette, its values are the ids.
+
+    The id 255 has two meanings. If a mask holds no other id (DAVIS-2016: 0 and 255), it is the one
+    object. Beside other ids it marks void pixels, which become background, as in the official
+    evaluation.
 
     Raises:
       DataError: the file cannot be read, is a JPEG (whose values are not exact), holds a colour
@@ -356,12 +359,8 @@ def read_ids(path: str | os.PathLike, check_edges: bool = True) -> np.ndarray:
     ids = values.astype(np.int32)
     ids[ids == 65535] = _VOID
     check_ids(ids, path)
-    if check_edges and mode in ('L', 'LA', 'I;16', 'I') and (smoothed := smoothed_values(ids)):
-        raise DataError(
-            f'{path}: has {smoothed[0]} grey values, of which {smoothed[1]} only lie in thin '
-            'lines, as smoothed edges make them: save the mask without anti-aliasing (hard brush), '
-            'or make it black and white by a threshold'
-        )
+    if check_edges and mode in ('L', 'LA', 'I;16', 'I'):
+        _check_edges(ids, path)
     return ids
 
 
@@ -374,6 +373,15 @@ def check_ids(ids: np.ndarray, path: str | os.PathLike) -> None:
     if ids.max() > _VOID:
         raise DataError(
             f'{path}: holds the id {ids.max()}; ids are 0 to 255: save it with 8 bits a pixel'
+        )
+
+
+def _check_edges(ids: np.ndarray, path: str | os.PathLike) -> None:
+    if smoothed := smoothed_values(ids):
+        raise DataError(
+            f'{path}: has {smoothed[0]} grey values, of which {smoothed[1]} only lie in thin '
+            'lines, as smoothed edges make them: save the mask without anti-aliasing (hard brush), '
+            'or make it black and white by a threshold'
         )
 
 
@@ -417,13 +425,17 @@ def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
     id_of[0xFFFFFF] = _VOID
     # DAVIS's own files have 191 where the palette has 192.
     colours, inverse = np.unique(pack(np.where(image == 191, 192, image)), return_inverse=True)
-    for colour in colours.tolist():
-        if colour not in id_of:
-            rgb = (colour >> 16, colour >> 8 & 255, colour & 255)
-            raise DataError(
-                f'{path}: an RGB mask with the colour {rgb}, which is not in the DAVIS palette; '
-                'save it as a palette or grey PNG whose values are the ids'
-            )
+    unknown = [colour for colour in colours.tolist() if colour not in id_of]
+    if unknown and np.all(image == image[..., :1]):  # Image editors save grey pictures as RGB.
+        ids = image[..., 0].astype(np.int32)
+        _check_edges(ids, path)
+        return ids
+    if unknown:
+        rgb = (unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255)
+        raise DataError(
+            f'{path}: an RGB mask with the colour {rgb}, which is not in the DAVIS palette; '
+            'save it as a palette or grey PNG whose values are the ids'
+        )
     ids = np.array([id_of[colour] for colour in colours.tolist()], np.int32)
     return ids[inverse].reshape(image.shape[:2])
 

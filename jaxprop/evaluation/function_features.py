@@ -229,7 +229,10 @@ def load_function(text: str) -> Callable[[np.ndarray], Any]:
             with _current_folder():
                 found = found(**settings)
         except (Exception, SystemExit) as error:
-            raise ValueError(f'{text} fails: {_said(error)}') from error
+            raise ValueError(
+                f'{text} fails: {_said(error)}; with parentheses {name} is called with these '
+                'settings alone, and must return the function of frames'
+            ) from error
     if not callable(found):
         raise ValueError(f'{text} is a {type(found).__name__}, which is no function')
     return found

@@ -286,6 +286,8 @@ class Attention(Rule):
 
     def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
         windowed.check(self.region, self.softmax, execution)
+        if self.region.reach is not None:
+            _allowed_offsets(grid, self.region)
 
     def label(self, context: ContextFrames, features: jax.Array, execution: Execution) -> jax.Array:
         grid = context.grid
@@ -365,17 +367,32 @@ def _largest_region(grid, region):
     """How many context cells the region allows at most to a target cell of a grid."""
     if region.reach is None:
         return math.prod(grid)
-    # Ask the region about every offset that two cells of the grid can have.
-    offsets = np.stack(np.meshgrid(*(np.arange(1 - n, n) for n in grid), indexing='ij'), axis=-1)
-    with jax.ensure_compile_time_eval():
-        allowed = np.asarray(region.allows(jnp.asarray(offsets)))
-    allowed = allowed & np.all(np.abs(offsets) <= region.reach, axis=-1)
+    allowed = _allowed_offsets(grid, region)
     # The cells of the grid, seen from one target cell, are a window over these offsets. Count the
     # allowed ones in every window.
     sums = np.pad(allowed.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     h, w = grid
     counts = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
     return int(counts.max())
+
+
+@functools.lru_cache
+def _allowed_offsets(grid, region):
+    """Asks a region about every offset that two cells of a grid can have: `[2 H - 1, 2 W - 1]`.
+
+    Raises:
+      ValueError: it allows an offset beyond its reach, which the windowed search would not see.
+    """
+    offsets = np.stack(np.meshgrid(*(np.arange(1 - n, n) for n in grid), indexing='ij'), axis=-1)
+    with jax.ensure_compile_time_eval():
+        allowed = np.asarray(region.allows(jnp.asarray(offsets)))
+    beyond = offsets[allowed & np.any(np.abs(offsets) > region.reach, axis=-1)]
+    if len(beyond):
+        raise ValueError(
+            f'{region} allows the offset {tuple(beyond[0].tolist())}, which is beyond its reach '
+            f'{region.reach}: let reach be the largest number of rows and of columns'
+        )
+    return allowed
 
 
 def _search_slots(search, slots, size, context, features, valid):

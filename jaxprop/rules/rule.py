@@ -54,8 +54,8 @@ class Region(Protocol):
 
     Attributes:
       bind_first: whether the region also restricts the kept frame 0.
-      reach: the largest offset that is allowed along rows and along columns, in cells; None where
-        there is no limit.
+      reach: the largest offset that is allowed along rows and along columns, two whole numbers of
+        cells; None where there is no limit.
     """
 
     @property
@@ -68,7 +68,7 @@ class Region(Protocol):
         """Says which context cells are allowed: offsets `[..., 2]` -> `[...]` boolean.
 
         An offset is the target cell's row and column minus the context cell's, integers in JAX
-        arrays. Offsets may exceed `reach`; there the answer must be False.
+        arrays. Offsets may exceed `reach`; there the answer must be False, which is checked.
         """
         ...
 

@@ -8,6 +8,7 @@ inside, so nothing is padded. The region's mask is computed for each tile, so it
 """
 
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,15 @@ def is_possible(region: Region, softmax: str) -> bool:
 
 
 def check(region: Region, softmax: str, execution: Execution) -> None:
-    """Raises ValueError where the windowed search is asked for but not possible."""
+    """Raises ValueError for a reach of wrong form, or where the windowed search is not possible."""
+    reach = region.reach
+    if reach is not None and not (
+        np.shape(reach) == (2,) and all(isinstance(far, numbers.Integral) for far in reach)
+    ):
+        raise ValueError(
+            f'the reach of {region} is {reach}; it must be None or two whole numbers of cells, of '
+            'rows and of columns'
+        )
     if execution.implementation == 'windowed' and not is_possible(region, softmax):
         raise ValueError(
             "implementation='windowed' needs a region of limited reach, such as Disk or Square, "

@@ -41,6 +41,13 @@ def test_what_is_exact_stays(tmp_path):
         assert found.ids.dtype == np.int32 and found.notes == ()
 
 
+def test_greys_saved_as_rgb_are_values(tmp_path):
+    values = np.array([0, 50, 100, 150], np.uint8)[hard_ids()]
+    found = read(tmp_path, np.stack([values] * 3, axis=-1))
+    np.testing.assert_array_equal(found.ids, values)
+    assert found.notes == ()
+
+
 @pytest.mark.parametrize('shape', [SIZE, (*SIZE, 3), (*SIZE, 4)])
 def test_white_is_one_object(tmp_path, shape):
     ids = hard_ids() > 0

@@ -231,6 +231,7 @@ def test_features_of_torch(dtype, sequences):
         ('own_functions:make(scale={[]: 1})', 'the settings must be written as'),
         ('own_functions:make(scale=1, scale=2)', 'each once'),
         ('own-functions:make', 'a function is named PACKAGE.MODULE:FUNCTION'),
+        ('own_functions:colours()', 'and must return the function of frames'),
         ('own_functions:make(scal=2)', "unexpected keyword argument 'scal'"),
         ('own_function:colours', 'there is no module own_function,'),
         ('own_functions.py:colours', 'a module is named without .py'),

@@ -34,7 +34,7 @@ def blobs(number, side):
 
 @pytest.mark.parametrize('smooth', [8, 30, 120])
 @pytest.mark.parametrize('full', [255, 200])
-@pytest.mark.parametrize('mode', ['L', 'LA'])
+@pytest.mark.parametrize('mode', ['L', 'LA', 'RGB', 'RGBA'])
 def test_soft_brushes_are_refused(tmp_path, smooth, full, mode):
     path = tmp_path / 'mask.png'
     values = (ellipse(smooth).astype(int) * full // 255).astype(np.uint8)
@@ -67,6 +67,19 @@ def test_small_smoothed_objects_are_refused(tmp_path, radius):
     cv2.circle(values, (30, 20), radius, 255, -1, cv2.LINE_AA)
     Image.fromarray(values).save(tmp_path / 'mask.png')
     with pytest.raises(DataError, match='smoothed edges'):
+        read_mask(tmp_path / 'mask.png')
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA'])
+def test_grey_values_saved_as_rgb_are_ids(tmp_path, mode):
+    """Editors save what is painted in grey over a colour image with three equal channels."""
+    ids = blobs(20, 16) * 12
+    Image.fromarray(ids).convert(mode).save(tmp_path / 'mask.png')
+    np.testing.assert_array_equal(read_mask(tmp_path / 'mask.png'), ids)
+    pixels = np.array(Image.fromarray(ids).convert('RGB'))
+    pixels[0, 0] = (1, 2, 3)
+    Image.fromarray(pixels).save(tmp_path / 'mask.png')
+    with pytest.raises(DataError, match='not in the DAVIS palette'):
         read_mask(tmp_path / 'mask.png')
 
 

@@ -1,11 +1,15 @@
 """Windowed propagation gives the labels of the dense one, cell by cell."""
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxprop import Attention, Execution, Memory, TopK
 from jaxprop.rules import windowed
 from tests.flat import flat, propagate_video
 
@@ -193,3 +197,30 @@ def test_rejects_what_needs_whole_frames(settings, message):
         propagate_video(*_video((9, 17)), config=config)
     with pytest.raises(ValueError, match=message):
         config.method.rule.check_grid((9, 17), config.method.memory, config.execution)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Cells at most `height` rows away, whatever the reach says."""
+
+    height: float
+    reach: Any
+    bind_first: bool = False
+
+    def allows(self, offsets):
+        return jnp.abs(offsets[..., 0]) <= self.height
+
+
+@pytest.mark.parametrize('rule', [TopK, Attention])
+@pytest.mark.parametrize(
+    'reach, message',
+    [
+        ((2.5, 20), r'reach of _Rows.* is \(2.5, 20\); it must be None or two whole numbers'),
+        (3, 'is 3; it must be None or two whole numbers'),
+        ((1, 20), r'allows the offset \(-2, -16\), which is beyond its reach \(1, 20\)'),
+    ],
+)
+def test_rejects_a_wrong_reach(rule, reach, message):
+    with pytest.raises(ValueError, match=message):
+        rule(region=_Rows(2.5, reach)).check_grid((9, 17), Memory(), Execution())
+    rule(region=_Rows(2.5, (2, 16))).check_grid((9, 17), Memory(), Execution())
