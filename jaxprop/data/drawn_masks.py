@@ -47,8 +47,9 @@ def read_drawn_mask(path: str | os.PathLike, size: tuple[int, int]) -> DrawnMask
 
     A palette image gives its indices and a grey one its values, as for `read_mask`, also if it was
     saved as RGB. Colours of the DAVIS palette give their ids. Of other colours each is an object,
-    numbered from the largest to the smallest; black is background, or the most frequent colour of the image's border where
-    nothing is black. Transparent pixels are background. White alone is one object.
+    numbered from the largest to the smallest; black is background, or the most frequent colour of
+    the image's border where nothing is black. Transparent pixels are background. White alone is one
+    object.
 
     Smoothed edges, grey or coloured, become hard: a pixel that belongs to no 3 x 3 equal ones takes
     the value of the nearest pixel that does. A mask of another size, but of the frame's shape, is
