@@ -36,7 +36,7 @@ PARALLEL = 2
 
 @dataclasses.dataclass(frozen=True)
 class Small:
-    """How an objective's small run is trained and evaluated.
+    """The training and the evaluation of an objective's small run.
 
     Attributes:
       steps: the number of steps in 30 minutes on one idle core. A step there takes 1.57 times the

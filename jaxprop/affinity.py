@@ -156,7 +156,7 @@ def map_queries(function: Callable[..., Any], queries: jax.Array, chunk: int) ->
 
 
 def expected_coordinates(weights: jax.Array, coordinates: jax.Array) -> jax.Array:
-    """Where each target cell comes from on average: x_q = sum_k w_qk x_k.
+    """Computes where each target cell comes from on average: x_q = sum_k w_qk x_k.
 
     Args:
       weights: `[..., Q, K]`, the softmax of affinities over the context cells.

@@ -85,20 +85,18 @@ def main(arguments: Sequence[str] | None = None, root: str | os.PathLike = '') -
 
 
 def _run(arguments, root):
-    # Requests that need no subcommand, and names that are none.
     name, *arguments = (sys.argv[1:] if arguments is None else list(arguments)) or ['']
-    if name in ('', 'help', '-h', '-help', '--help'):
-        print(_overview())
-        return 0 if name else 2
-    if name == '--version':
-        print(f'jaxprop {jaxprop.__version__}')
-        return 0
-    if name not in COMMANDS:
-        near = config_files.closest(name, COMMANDS)
-        return _fail('jaxprop', f'there is no command {name!r}; {near}', 2)
-    # Run the subcommand, and say in one line what goes wrong.
-    command, shown = COMMANDS[name], f'jaxprop {name}'
+    command, shown = COMMANDS.get(name), f'jaxprop {name}'
     try:
+        # Requests that need no subcommand, and names that are none.
+        if name in ('', 'help', '-h', '-help', '--help', '--version'):
+            print(f'jaxprop {jaxprop.__version__}' if name == '--version' else _overview())
+            sys.stdout.flush()
+            return 0 if name else 2
+        if command is None:
+            near = config_files.closest(name, COMMANDS)
+            return _fail('jaxprop', f'there is no command {name!r}; {near}', 2)
+        # Run the subcommand, and say in one line what goes wrong.
         if any(argument in ('-h', '-help', '--help') for argument in arguments):
             print(_help(name, command, arguments))
         else:

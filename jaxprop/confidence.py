@@ -1,4 +1,4 @@
-"""How much a propagated label can be trusted, cell by cell, without knowing the truth.
+"""Confidence in propagated labels, cell by cell, without knowing the truth.
 
 Shapes: H, W feature cells, C channels, L labels.
 """
@@ -11,7 +11,7 @@ from jaxprop import affinity
 
 
 def certainty(label: jax.Array) -> jax.Array:
-    """How far a soft label is from a tie: 1 - H(y) / log L, with H(y) = -sum_l y_l log y_l.
+    """Measures how far a soft label is from a tie: 1 - H(y) / log L, H(y) = -sum_l y_l log y_l.
 
     1 where one label has everything, 0 where all have the same share. Labels are first divided by
     their sum over l; where that is 0 the certainty is 0.
@@ -35,7 +35,7 @@ def certainty(label: jax.Array) -> jax.Array:
 
 
 def round_trip(features: jax.Array, reference: jax.Array, chunk: int = 1024) -> jax.Array:
-    """How far a cell's best match in another frame, matched back, lies from the cell.
+    """Measures how far a cell's best match in another frame, matched back, lies from the cell.
 
     Cell q's match is m(q) = argmax_p <g_q, f_p>, and that of a cell p of the other frame is
     b(p) = argmax_q <g_q, f_p>. The distance |q - b(m(q))| is 0 where the two frames agree, and

@@ -1,4 +1,4 @@
-"""What propagation remembers of a video: a fixed number of context frames, in slots.
+"""The memory of propagation: a fixed number of context frames of a video, in slots.
 
 The slots are the kept frames, frame 0 first, and then a ring buffer of the latest frames. Their
 number is fixed, so one compiled program serves a video of any length in constant memory.
@@ -21,7 +21,7 @@ PADDINGS = ('repeat_first', 'first_once', 'mask')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Which frames are context for a target frame.
+    """The choice of the frames that are context for a target frame.
 
     Attributes:
       num_frames: n, how many of the latest frames are context, beside the kept ones.
@@ -89,7 +89,7 @@ class Memory:
 
     @property
     def num_kept(self) -> int:
-        """How many leading slots hold kept frames; the queue comes after them."""
+        """The number of leading slots that hold kept frames; the queue comes after them."""
         return self.keep_first + len(self.kept_frames)
 
     @property
@@ -99,7 +99,7 @@ class Memory:
 
     @property
     def queue_length(self) -> int:
-        """How many of the latest frames are stored; with `step` more than are read."""
+        """The number of latest frames that are stored; with `step` more than are read."""
         return (self.num_frames - 1) * self.step + 1 if self.num_frames else 0
 
 

@@ -412,7 +412,14 @@ def smoothed_values(ids: np.ndarray) -> tuple[int, int] | None:
 
 
 def in_blocks(values: np.ndarray) -> np.ndarray:
-    """Where a pixel is the middle of 3 x 3 equal ones: bool `[H, W]`, of values below 2^24."""
+    """Marks the pixels that are the middle of 3 x 3 equal ones.
+
+    Args:
+      values: integers `[H, W]` below 2^24.
+
+    Returns:
+      bool `[H, W]`.
+    """
     exact, square = values.astype(np.float32), np.ones((3, 3), np.uint8)
     return cv2.erode(exact, square) == cv2.dilate(exact, square)
 

@@ -215,7 +215,7 @@ class CombinedIterator:
 
 
 def unreadable_files(state: Mapping[str, Any]) -> dict[str, str]:
-    """What could not be read up to an iterator's state: name to reason."""
+    """The examples that could not be read up to an iterator's state: name to reason."""
     if 'position' in state:
         return state['unreadable']
     return {name: why for part in state.values() for name, why in unreadable_files(part).items()}

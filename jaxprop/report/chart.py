@@ -129,7 +129,7 @@ def check_labels(study: Mapping[str, Any], rows: Iterable[Row], others: Sequence
 
 
 def value_of(row: Row, key: str) -> float | None:
-    """What was measured, None where it is no number."""
+    """The measured value of a row; None if it is no number."""
     value = (row['measured'] or {}).get(key)
     return value if is_number(value) else None
 

@@ -147,7 +147,7 @@ def write_comparison(
 
 
 def _counts(rows: Rows) -> list[str]:
-    """How many sequences and objects the rows are about, as one text; [] without rows."""
+    """The numbers of sequences and objects in the rows, as a list of one text; [] without rows."""
     if not rows:
         return []
     counts = [count(len({row.get('sequence') for row in rows}), 'sequence')]
@@ -172,7 +172,7 @@ def _text(value: Any) -> str:
 
 
 def _columns(row: Mapping[str, Any], letters: str, prefix: str = '') -> dict[str, Any]:
-    """What a row of `comparison.compare` has of each run, and the differences to the first."""
+    """The values of a row of `comparison.compare`, and their differences to the first run's."""
     differences = [math.nan if value is None else value for value in row['differences']]
     return {
         **{f'{prefix}{letter}': value for letter, value in zip(letters, row['values'])},

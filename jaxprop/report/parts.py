@@ -1,4 +1,4 @@
-"""What the pages of a report are made of, as plain data: `templates/parts.html` draws it."""
+"""Parts of a report's pages as plain data; `templates/parts.html` draws them."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Table(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a run of a comparison is called, and its colour."""
+    """The name and the colour of a run in a comparison."""
 
     letter: str
     name: str
@@ -94,7 +94,7 @@ class Player(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What a page shows of a sequence: scores beside its name, a legend, frames and curves."""
+    """The part of a page about a sequence: scores beside its name, a legend, frames and curves."""
 
     name: str
     scores: Sequence[tuple[str, float]]
@@ -211,7 +211,7 @@ def _truth(view: SequenceView) -> dict[str, Any]:
 
 
 def scores_of(view: SequenceView, rows: Rows, layout: Layout) -> list[tuple[str, float]]:
-    """What is said of a sequence beside its name: names and fractions."""
+    """The scores beside a sequence's name: names and fractions."""
     own = [with_means(row, layout) for row in rows if row.get('sequence') == view.name]
     if layout.title:
         name, column = layout.title

@@ -39,7 +39,7 @@ def percent(fraction: float, signed: bool = False) -> str:
 
 
 def _filled(fraction: Any) -> str:
-    """How much of a bar is filled, in percent."""
+    """The filled part of a bar, in percent."""
     return f'{min(max(100 * fraction, 0), 100) if is_number(fraction) else 0:.1f}'
 
 
@@ -58,7 +58,7 @@ def count(number: int, noun: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """What a page may load and run: its own pictures and styles, and the one script, if any.
+    """The policy of a page: it may load its own pictures and styles, and run its one script.
 
     The browser refuses scripts of another hash, wherever they come from.
     """

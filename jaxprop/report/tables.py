@@ -184,7 +184,7 @@ def _markdown(study, rows, title, notes, caption) -> str:
 
 
 def _page(study, rows, title, notes, caption, picture) -> dict[str, Any]:
-    """What the page shows, see `templates/table.html`."""
+    """The content of the page, see `templates/table.html`."""
     names, headings, lines = _grid(study, rows)
     if any(row['report'] for row in rows):
         notes = [*notes, 'Measured numbers lead to the reports of their cells.']

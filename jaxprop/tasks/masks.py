@@ -1,4 +1,4 @@
-"""What the tasks with label maps share: a palette PNG for each frame, shown over the frame."""
+"""Label maps of tasks: a palette PNG for each frame, and pictures of it over the frame."""
 
 import pathlib
 from collections.abc import Iterator

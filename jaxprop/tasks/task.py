@@ -78,7 +78,7 @@ class JointPicture:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SequenceView:
-    """What a report shows of one sequence: measures over time, and frames to play.
+    """The part of a report about one sequence: measures over time, and frames to play.
 
     Attributes:
       name: of the sequence, as in the rows of the results.
