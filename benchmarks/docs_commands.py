@@ -207,6 +207,8 @@ def prepare(work):
     for name, target in (
         ('VIDEO_OR_FOLDER', frames / 'dog'),
         ('FIRST_MASK', work / 'first.png'),
+        ('PREDICTIONS', work / 'DAVIS/Annotations/480p'),
+        ('TRUTH', work / 'DAVIS/Annotations/480p'),
         ('frames/dog', frames / 'dog'),
         *((f'IMAGENET/{i % 2}/{i}.jpg', frames / 'dog/00000.jpg') for i in range(300)),
     ):
