@@ -227,8 +227,9 @@ def data_statistics(
     lightness and in colour by turns; an evaluation shows whole frames in one of the two.
 
     Args:
-      config: a training config. Its `statistics` say how many `frames` are taken, their `size`, and
-        in which `color` the network sees them (a name of `jaxprop.color.network_input`).
+      config: a training config. Its `statistics` say how many `frames` are taken (all of an epoch,
+        if it has fewer), their `size`, and in which `color` the network sees them (a name of
+        `jaxprop.color.network_input`).
       backbone: the network.
       variables: all variables of the network.
 
@@ -236,9 +237,12 @@ def data_statistics(
       The network's variables with the new statistics.
     """
     frames, size, seen = (config.statistics[key] for key in ('frames', 'size', 'color'))
-    data = dataclasses.replace(
-        DatasetConfig(**config.data), num_frames=1, batch_size=frames, size=size
+    single = dataclasses.replace(
+        DatasetConfig(**config.data), num_frames=1, batch_size=1, size=size
     )
+    # A few videos may have fewer frames in an epoch.
+    frames = min(frames, make_iterator(single, config.seed).examples_per_epoch)
+    data = dataclasses.replace(single, batch_size=frames)
     images = next(make_iterator(data, config.seed))['image']
     estimate = jax.jit(estimate_batch_statistics, static_argnums=0)
     network = replace_attributes(backbone, dtype=None)

@@ -18,6 +18,7 @@ import pytest
 from configs.train import small_rotation
 from jaxprop import color, files
 from jaxprop.checkpoints.native import describe_pretrained, load_pretrained
+from jaxprop.data.clips import list_videos
 from jaxprop.data.pipeline import DatasetConfig, make_iterator
 from jaxprop.models import ResNet
 from jaxprop.training import checkpoint, setup
@@ -220,6 +221,19 @@ def test_two_processes_train_as_one(folder, one_device):
         )
     )
     assert_close_runs(folder / 'two', one_device)
+
+
+def test_exported_statistics_of_fewer_frames_than_asked_for(folder):
+    """Small data have fewer frames in an epoch: a run must not fail at its end."""
+    config = small_rotation.get_config()
+    config.data.root = str(folder / 'data')
+    config.data.examples_per_video = 2
+    backbone, found = ResNet(output='res1'), []
+    variables = backbone.init(jax.random.key(0), np.zeros((1, 24, 32, 3), np.float32))
+    for frames in (2 * len(list_videos(config.data.root)), 1000):
+        config.statistics = {'frames': frames, 'size': (24, 32), 'color': 'rgb'}
+        found.append(setup.data_statistics(config, backbone, variables))
+    jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 def test_exported_statistics_are_those_of_frames_of_the_data(folder):
