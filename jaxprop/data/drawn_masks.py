@@ -15,6 +15,8 @@ from jaxprop.data.image_files import (
     in_blocks,
     only_full,
     open_image,
+    pack_colours,
+    palette_ids,
     read_ids,
     read_mask,
     read_palette,
@@ -24,7 +26,6 @@ from jaxprop.data.image_files import (
 from jaxprop.data.sequences import DataError, davis_palette
 
 _MOST = 255  # Objects: ids are 1 to 255.
-_WHITE = 0xFFFFFF
 _FEW = 8  # So many colours, and more, are drawn ones if each of them fills a place somewhere.
 
 
@@ -95,9 +96,7 @@ def _from_values(values, path):
 def _from_colours(pixels, path):
     """The ids of an RGBA image, the palette of its colours, and notes."""
     pixels[pixels[..., 3] == 0] = 0
-    known = {colour: index for index, colour in enumerate(_packed(davis_palette()).tolist())}
-    known[_WHITE] = 255
-    colours = _packed(np.where(pixels[..., :3] == 191, 192, pixels[..., :3]))  # As DAVIS has them.
+    known, colours = palette_ids(), pack_colours(pixels[..., :3])
     if np.all(pixels[..., :3] == pixels[..., :1]) and not set(np.unique(colours)) <= set(known):
         # Image editors save grey pictures as RGB.
         ids, notes = _from_values(pixels[..., 0].astype(np.int32), path)
@@ -155,10 +154,6 @@ def _resized(ids, size, path):
         )
     resized = cv2.resize(ids.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return resized.astype(np.int32)
-
-
-def _packed(colours):
-    return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
 
 
 def _unpacked(colour):

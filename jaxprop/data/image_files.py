@@ -424,14 +424,31 @@ def in_blocks(values: np.ndarray) -> np.ndarray:
     return cv2.erode(exact, square) == cv2.dilate(exact, square)
 
 
-def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
-    def pack(colours: np.ndarray) -> np.ndarray:
-        return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+def pack_colours(image: np.ndarray) -> np.ndarray:
+    """Packs colours into numbers, 0xRRGGBB, with 192 for 191 as DAVIS's palette has it.
 
-    id_of = {colour: index for index, colour in enumerate(pack(davis_palette()).tolist())}
+    DAVIS's own files have 191 where the palette has 192.
+
+    Args:
+      image: uint8 RGB `[..., 3]`.
+
+    Returns:
+      int32 `[...]`.
+    """
+    colours = np.where(image == 191, 192, image).astype(np.int32)
+    return colours @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
+def palette_ids() -> dict[int, int]:
+    """The id of each colour of the DAVIS palette, as `pack_colours` packs it; white is 255."""
+    id_of = {colour: index for index, colour in enumerate(pack_colours(davis_palette()).tolist())}
     id_of[0xFFFFFF] = _VOID
-    # DAVIS's own files have 191 where the palette has 192.
-    colours, inverse = np.unique(pack(np.where(image == 191, 192, image)), return_inverse=True)
+    return id_of
+
+
+def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    id_of = palette_ids()
+    colours, inverse = np.unique(pack_colours(image), return_inverse=True)
     unknown = [colour for colour in colours.tolist() if colour not in id_of]
     if unknown and np.all(image == image[..., :1]):  # Image editors save grey pictures as RGB.
         ids = image[..., 0].astype(np.int32)

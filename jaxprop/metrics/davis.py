@@ -103,6 +103,25 @@ def boundary_accuracy(
     return _each_frame(functools.partial(_boundary_measure, disk=disk), prediction, truth)
 
 
+def frame_scores(
+    prediction: np.ndarray, truth: np.ndarray, object_ids: Sequence[int]
+) -> tuple[list[float], list[float]]:
+    """Computes J and F of each object in one frame.
+
+    Args:
+      prediction, truth: ids `[H, W]`.
+      object_ids: the O ids to score.
+
+    Returns:
+      J of the O objects, and F.
+    """
+    masks = [(prediction == object_id, truth == object_id) for object_id in object_ids]
+    return (
+        [float(region_similarity(*pair)) for pair in masks],
+        [float(boundary_accuracy(*pair)) for pair in masks],
+    )
+
+
 def sequence_statistics(values: np.ndarray) -> Statistics:
     """Computes mean, recall and decay of a measure over the evaluated frames of one object.
 

@@ -47,11 +47,7 @@ class Objects(Task):
         truth = start.label(index)
         if truth is None:
             return None
-        pairs = [(prediction == value, truth == value) for value in start.objects]
-        return (
-            [float(davis.region_similarity(*pair)) for pair in pairs],
-            [float(davis.boundary_accuracy(*pair)) for pair in pairs],
-        )
+        return davis.frame_scores(prediction, truth, start.objects)
 
     def record(self, path, start, taken):
         record = {'objects': list(start.objects), 'J': None, 'F': None}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxprop.data.image_files import (
+    check_size,
     frame_names,
     list_images,
     only_full,
@@ -110,11 +111,7 @@ def _score_sequence(predictions, truth, one_object):
         if name not in by_name:
             raise DataError(f'{predictions / name}.png: missing; {path} is to be compared with it')
         ids, found = resolve_full(read_ids(path), full_is_object), read_mask(by_name[name])
-        if found.shape != ids.shape:
-            raise DataError(
-                f'{by_name[name]}: is {found.shape[0]} x {found.shape[1]} (height x width), but '
-                f'{path} is {ids.shape[0]} x {ids.shape[1]}'
-            )
+        check_size(by_name[name], found.shape, ids.shape, path)
         if one_object:
             ids, found = (ids > 0).astype(int), (found > 0).astype(int)
         if not region:
@@ -122,7 +119,6 @@ def _score_sequence(predictions, truth, one_object):
             if not objects:
                 raise DataError(f'{path}: the first true mask has no object')
         unknown |= set(np.unique(found).tolist()) - {0, *objects}
-        masks = [(found == number, ids == number) for number in objects]
-        region.append([float(davis.region_similarity(*pair)) for pair in masks])
-        boundary.append([float(davis.boundary_accuracy(*pair)) for pair in masks])
+        for scores, frame in zip((region, boundary), davis.frame_scores(found, ids, objects)):
+            scores.append(frame)
     return davis.sequence_result(objects, np.transpose(region), np.transpose(boundary)), unknown
