@@ -3,16 +3,18 @@
     python benchmarks/small_runs.py --videos=FOLDER --davis=DAVIS --uvc=FOLDER --output=DIR
     python benchmarks/small_runs.py ... --start=rotation --objectives=crw,crw_plus --seeds=0,1,2
 
-Each config `small_*` is trained for as many steps as an idle core does in 30 minutes, on all videos
-but three. A run starts from scratch, or with `--start` from the backbone of another objective's run
-from scratch. No training sees the frames and masks of the three videos. While a network trains, it
-labels these three: the scores are the curves. After the training, temperature, k and radius are
-chosen on the three. With the chosen values the network labels the sequences of DAVIS's `val` that
-are in the folder, at a short side of 240.
+Each config `small_*` is trained for as many steps as an idle core does in 30 minutes, or in
+`--times` as long, on all videos but three. A run starts from scratch, or with `--start` from the
+backbone of another objective's run from scratch. No training sees the frames and masks of the three
+videos. While a network trains, it labels these three: the scores are the curves. After the
+training, temperature, k and radius are chosen on the three. With the chosen values the network
+labels the sequences of DAVIS's `val` that are in the folder, at a short side of 240.
 
-Two runs go on at a time, each on half of the cores. If the script is started again, it goes on
-where it was. `DIR/table.md`, `loss.png` and `curves.png` show all results so far; with `--summary`
-the script only writes these.
+Two runs go on at a time, or `--parallel` many, each on its share of the cores; they may all use one
+GPU. If the script is started again, it goes on where it was. Networks that were trained on another
+machine, with `--train_only`, are evaluated here if each run's folder holds its `backbone.*`.
+`DIR/table.md`, `loss.png` and `curves.png` show all results so far; with `--summary` the script
+only writes these.
 
 Folders: `--videos` has a folder of JPEG frames for each video, `--davis` is a DAVIS-2016 folder
 with masks, `--uvc` has the two files of UVC's released colour autoencoder.
@@ -31,7 +33,6 @@ import threading
 # Training videos that have masks. No run trains on them, and all runs are compared on them.
 HELD_OUT = ('bear', 'dog-agility', 'horsejump-low')
 SHORT_SIDE = 240
-PARALLEL = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +97,10 @@ def training_config(name, start, seed, options):
     from jaxprop import config_files
 
     small = OBJECTIVES[name]
+    steps = round(options.times * small.steps)
     shown = 'rotation' if name == 'untrained' else name
     config = config_files.load_config(f'small_{shown}', ('train',))
-    config.seed, config.steps = seed, small.steps
+    config.seed, config.steps = seed, steps
     config.start_from = str(run_folder(options.output, start, '', 0)) if start else ''
     videos = options.output / 'videos'
     config.data.root = str(videos)
@@ -108,12 +110,12 @@ def training_config(name, start, seed, options):
         config.objective.color_autoencoder = str(options.uvc)
     # Let schedules end with the run.
     epoch = len(os.listdir(videos)) * config.data.examples_per_video / config.data.batch_size
-    config.epochs = small.steps / epoch
+    config.epochs = steps / epoch
     if config.schedule.get('epochs'):
         config.schedule.epochs = config.epochs
     if 'truth_steps_epoch' in config.objective:
         config.objective.truth_steps_epoch = config.epochs
-    every = max(1, small.steps // small.evaluations)
+    every = max(1, steps // small.evaluations)
     config.checkpoint_every = every
     # All networks label by the same rule, so that curves may be compared.
     config.evaluation.update(every=every, config='davis_crw')
@@ -183,15 +185,22 @@ def run_here(options):
     (name,), (seed,) = options.objectives, options.seeds
     folder = run_folder(options.output, name, options.start, seed)
     config = training_config(name, options.start, seed, options)
-    if config.steps:
+    if config.steps and not is_trained(folder, config.steps):
         train(config, folder)
-    choose_and_report(OBJECTIVES[name], config, folder)
+    if not options.train_only:
+        choose_and_report(OBJECTIVES[name], config, folder)
+
+
+def is_trained(folder, steps):
+    """Whether a run's folder holds the network of its last step."""
+    card = folder / 'backbone.json'
+    return card.exists() and json.loads(card.read_text())['description'].get('steps') == steps
 
 
 def run_all(options, runs):
-    """Does all runs, `PARALLEL` at a time; returns the folders of those that failed."""
+    """Does all runs, `parallel` at a time; returns the folders of those that failed."""
     cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // PARALLEL)
+    share = max(1, len(cores) // options.parallel)
     waiting, failed = queue.Queue(), []
     for run in runs:
         waiting.put(run)
@@ -222,7 +231,7 @@ def run_all(options, runs):
 
     threads = [
         threading.Thread(target=work, args=(cores[first : first + share],))
-        for first in range(0, share * min(PARALLEL, len(cores)), share)
+        for first in range(0, share * min(options.parallel, len(cores)), share)
     ]
     for thread in threads:
         thread.start()
@@ -268,7 +277,8 @@ def write_table(path, runs):
     for run in runs:
         losses = [f'{entry["loss"]:.2f}' for entry in run['metrics']]
         curve = [f'{100 * entry["mean"]:.1f}' for entry in run['evaluations']]
-        cells = [run['start'], run['objective'], run['seed'], OBJECTIVES[run['objective']].steps]
+        steps = run['metrics'][-1]['step'] if run['metrics'] else 0
+        cells = [run['start'], run['objective'], run['seed'], steps]
         cells += [' to '.join([losses[0], losses[-1]]) if losses else '', ', '.join(curve)]
         if run['tuned']:
             factors, scores = run['tuned']['chosen'], run['tuned']['scores']
@@ -353,6 +363,9 @@ def main():
     parser.add_argument(
         '--seeds', type=lambda seeds: [int(s) for s in seeds.split(',')], default=[0]
     )
+    parser.add_argument('--times', type=float, default=1.0, help='times 30 minutes of a core')
+    parser.add_argument('--parallel', type=int, default=2, help='runs at a time')
+    parser.add_argument('--train_only', action='store_true', help='do not evaluate afterwards')
     parser.add_argument('--summary', action='store_true', help='write table and figures alone')
     parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)
     options = parser.parse_args()
