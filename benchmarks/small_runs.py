@@ -10,8 +10,8 @@ videos. While a network trains, it labels these three: the scores are the curves
 training, temperature, k and radius are chosen on the three. With the chosen values the network
 labels the sequences of DAVIS's `val` that are in the folder, at a short side of 240.
 
-Two runs go on at a time, or `--parallel` many, each on its share of the cores; they may all use one
-GPU. If the script is started again, it goes on where it was. Networks that were trained on another
+Two runs go on at a time, or `--parallel` many, each on its share of the cores. With `--gpu` they use
+one GPU and all cores together. If the script is started again, it goes on where it was. Networks that were trained on another
 machine, with `--train_only`, are evaluated here if each run's folder holds its `backbone.*`.
 `DIR/table.md`, `loss.png` and `curves.png` show all results so far; with `--summary` the script
 only writes these.
@@ -53,7 +53,7 @@ class Small:
     steps: int
     temperature: float = 0.05
     normalize: bool = True
-    evaluations: int = 4
+    evaluations: int = 3
     own_network: bool = False
     pixels: int = 8
 
@@ -87,8 +87,8 @@ OBJECTIVES = {
     'crw_plus': Small(250),
     'vfs': Small(680),
     'timecycle': Small(605, temperature=128**-0.5, own_network=True),
-    'corrflow': Small(1275, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
-    'mast': Small(1080, 32**0.5, False, evaluations=3, own_network=True, pixels=4),
+    'corrflow': Small(1275, 32**0.5, False, evaluations=2, own_network=True, pixels=4),
+    'mast': Small(1080, 32**0.5, False, evaluations=2, own_network=True, pixels=4),
 }
 
 
@@ -200,6 +200,7 @@ def is_trained(folder, steps):
 def run_all(options, runs):
     """Does all runs, `parallel` at a time; returns the folders of those that failed."""
     cores = sorted(os.sched_getaffinity(0))
+    options.parallel = options.parallel if options.gpu else min(options.parallel, len(cores))
     share = max(1, len(cores) // options.parallel)
     waiting, failed = queue.Queue(), []
     for run in runs:
@@ -223,15 +224,15 @@ def run_all(options, runs):
                     command,
                     stdout=log,
                     stderr=log,
-                    preexec_fn=lambda: os.sched_setaffinity(0, own),
+                    preexec_fn=None if options.gpu else lambda: os.sched_setaffinity(0, own),
                 )
             print(f'{folder}: ends, exit code {done.returncode}', flush=True)
             if done.returncode:
                 failed.append(folder)
 
     threads = [
-        threading.Thread(target=work, args=(cores[first : first + share],))
-        for first in range(0, share * min(options.parallel, len(cores)), share)
+        threading.Thread(target=work, args=(cores[number * share :][:share],))
+        for number in range(options.parallel)
     ]
     for thread in threads:
         thread.start()
@@ -365,6 +366,7 @@ def main():
     )
     parser.add_argument('--times', type=float, default=1.0, help='times 30 minutes of a core')
     parser.add_argument('--parallel', type=int, default=2, help='runs at a time')
+    parser.add_argument('--gpu', action='store_true', help='runs share a GPU and all cores')
     parser.add_argument('--train_only', action='store_true', help='do not evaluate afterwards')
     parser.add_argument('--summary', action='store_true', help='write table and figures alone')
     parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)
