@@ -10,11 +10,11 @@ videos. While a network trains, it labels these three: the scores are the curves
 training, temperature, k and radius are chosen on the three. With the chosen values the network
 labels the sequences of DAVIS's `val` that are in the folder, at a short side of 240.
 
-Two runs go on at a time, or `--parallel` many, each on its share of the cores. With `--gpu` they use
-one GPU and all cores together. If the script is started again, it goes on where it was. Networks that were trained on another
-machine, with `--train_only`, are evaluated here if each run's folder holds its `backbone.*`.
-`DIR/table.md`, `loss.png` and `curves.png` show all results so far; with `--summary` the script
-only writes these.
+Two runs go on at a time, or `--parallel` many, each on its share of the cores. With `--gpu` they
+use one GPU and all cores together. If the script is started again, it goes on where it was.
+Networks that were trained on another machine, with `--train_only`, are evaluated here if each run's
+folder holds its `backbone.*`. `DIR/table.md`, `loss.png` and `curves.png` show all results so far;
+with `--summary` the script only writes these.
 
 Folders: `--videos` has a folder of JPEG frames for each video, `--davis` is a DAVIS-2016 folder
 with masks, `--uvc` has the two files of UVC's released colour autoencoder.
