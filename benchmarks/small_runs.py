@@ -317,7 +317,7 @@ def draw(path, runs, points, label):
                 colour = f'C{starts.index(run["start"])}'
                 marker = 'o' if label == 'J&F' else ''
                 axis.plot(*zip(*points(run)), color=colour, marker=marker, markersize=3)
-        axis.set(title=name, xlabel='minutes', ylabel=label)
+        axis.set(title=name, xlabel='minutes of a core', ylabel=label)
         axis.grid(alpha=0.3)
     for number, start in enumerate(starts):
         axes.flat[0].plot([], [], color=f'C{number}', label=start)
