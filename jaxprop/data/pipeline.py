@@ -321,7 +321,20 @@ class _BuiltDataset:
         import tensorflow_datasets as tfds  # Imported here: it is slow to load, and seldom needed.
 
         self._root, self._choose = config.root, config.chooser()
-        builder = tfds.builder_from_directory(config.root)
+        try:
+            builder = tfds.builder_from_directory(config.root)
+        except OSError as error:
+            raise DataError(
+                f'{config.root}: is no data set that jaxprop.data.builders wrote; name the folder '
+                'of its version, which holds dataset_info.json'
+            ) from error
+        try:
+            builder.info.splits[config.split]
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f'{config.root}: has no split {config.split!r}; it has '
+                f'{", ".join(builder.info.splits)}'
+            ) from error
         self.is_video = 'frames' in builder.info.features
         self._records = builder.as_data_source(split=config.split)
 

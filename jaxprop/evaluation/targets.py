@@ -84,7 +84,7 @@ class MaskTarget:
     def __post_init__(self):
         if self.encode_by not in labels.METHODS:
             raise ValueError(
-                f'encode_by is {self.encode_by!r}; it must be one of {", ".join(labels.METHODS)}'
+                f'encode (encode_by) is {self.encode_by!r}; it must be one of {", ".join(labels.METHODS)}'
             )
         if self.decode_at not in ('frame', 'input'):
             raise ValueError(f"decode_at is {self.decode_at!r}; it must be 'frame' or 'input'")
@@ -168,7 +168,7 @@ class KeypointTarget:
     def __post_init__(self):
         if self.encode_by not in keypoints.METHODS:
             raise ValueError(
-                f'encode_by is {self.encode_by!r}; it must be one of {keypoints.METHODS}'
+                f'encode (encode_by) is {self.encode_by!r}; it must be one of {keypoints.METHODS}'
             )
         if self.at not in ('grid', 'frame'):
             raise ValueError(f"at is {self.at!r}; it must be 'grid' or 'frame'")

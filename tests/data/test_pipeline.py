@@ -252,6 +252,16 @@ def test_built_datasets_read_without_tensorflow(name, root, tmp_path):
     assert (abs(time[:, 1] - time[:, 0]) <= 2).all() and (time[:, 1] != time[:, 0]).all()
 
 
+def test_a_folder_without_a_built_dataset_and_an_unknown_split_are_named(root, tmp_path):
+    with pytest.raises(DataError, match='nowhere: is no data set that jaxprop.data.builders wrote'):
+        make_iterator(dataset(tmp_path / 'nowhere', kind='tfds'), seed=0)
+    module = importlib.import_module('jaxprop.data.builders.videos.videos_dataset_builder')
+    builder = module.Builder(root, data_dir=tmp_path / 'built')
+    builder.download_and_prepare()
+    with pytest.raises(DataError, match="has no split 'test'; it has train"):
+        make_iterator(dataset(builder.data_path, kind='tfds', split='test'), seed=0)
+
+
 def test_a_dead_reading_process_is_an_error_of_the_data():
     def batches():
         yield {'image': 0}, {}
