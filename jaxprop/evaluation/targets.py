@@ -84,7 +84,8 @@ class MaskTarget:
     def __post_init__(self):
         if self.encode_by not in labels.METHODS:
             raise ValueError(
-                f'encode (encode_by) is {self.encode_by!r}; it must be one of {", ".join(labels.METHODS)}'
+                f'encode (encode_by) is {self.encode_by!r}; it must be one of '
+                f'{", ".join(labels.METHODS)}'
             )
         if self.decode_at not in ('frame', 'input'):
             raise ValueError(f"decode_at is {self.decode_at!r}; it must be 'frame' or 'input'")
