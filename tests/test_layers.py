@@ -34,11 +34,12 @@ MAY_IMPORT = {
     'training': {
         'checkpoints', 'color', 'data', 'files', 'models', 'names', 'objectives', 'parallel',
     },
+    'annotation': {'data', 'files', 'report'},
     'study': {'data', 'evaluation', 'files', 'methods', 'parallel', 'report', 'tasks'},
     'config_files': {'names'},
     'commands': {
-        'checkpoints', 'config_files', 'data', 'evaluation', 'files', 'models', 'parallel',
-        'report', 'study', 'tasks', 'training',
+        'annotation', 'checkpoints', 'config_files', 'data', 'evaluation', 'files', 'models',
+        'parallel', 'report', 'study', 'tasks', 'training',
     },
     'cli': {'commands', 'config_files', 'data', 'tasks'},
 }  # fmt: skip
