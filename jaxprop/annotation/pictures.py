@@ -10,18 +10,19 @@ from jaxprop.data.video_files import Video
 
 _SHORT_SIDE = 1080  # Larger frames are shown smaller. Their masks have the full size.
 _QUALITY = 90
+_BEFORE = 16  # So many frames before the wanted one are decoded with it: people go back, too.
+_AHEAD = 64  # A frame up to so far ahead is reached by decoding on, without a search.
 
 
 class Pictures:
-    """Frames as JPEGs.
+    """Frames as JPEGs; those of a file are kept in a temporary folder once they are decoded.
 
-    A file is decoded forwards, once: what was decoded is kept in a temporary folder, so that going
-    back is as fast as going on. Frames of a folder are read when they are asked for.
+    Threads may share one.
     """
 
     def __init__(self, video: Video) -> None:
         self._video, self._lock = video, threading.Lock()
-        self._frames, self._count = video.iterate(), 0
+        self._frames, self._next = video.iterate_from(0), 0
         self._kept = tempfile.TemporaryDirectory(prefix='jaxprop-')
 
     def jpeg(self, number: int) -> bytes:
@@ -29,15 +30,22 @@ class Pictures:
         with self._lock:
             if self._video.path.is_dir():
                 return self._encode(self._video.read_frame(number))
-            while self._count <= number:
-                frame = next(self._frames, None)
-                if frame is None:
-                    raise DataError(
-                        f'{self._video.path}: frame {self._count} can no longer be read'
-                    )
-                self._path(self._count).write_bytes(self._encode(frame))
-                self._count += 1
+            if not self._path(number).exists():
+                self._decode(number)
             return self._path(number).read_bytes()
+
+    def _decode(self, number):
+        """Decodes frames up to one, and keeps them."""
+        if not self._next <= number < self._next + _AHEAD:
+            self._next = max(0, number - _BEFORE)
+            self._frames = self._video.iterate_from(self._next)
+        while self._next <= number:
+            frame = next(self._frames, None)
+            if frame is None:
+                self._next = self._video.num_frames  # The next call starts anew.
+                raise DataError(f'{self._video.path}: frame {number} can no longer be read')
+            self._path(self._next).write_bytes(self._encode(frame))
+            self._next += 1
 
     def close(self) -> None:
         """Removes the temporary folder."""

@@ -57,6 +57,10 @@ class Refused(Exception):
     """Raised for a request that cannot be met now; the message says why, to the person drawing."""
 
 
+class _Cancelled(Exception):
+    """Raised where a propagation that is cancelled reads its next frame."""
+
+
 @dataclasses.dataclass
 class _Frame:
     """The state of a frame.
@@ -260,9 +264,10 @@ class Session:
         return any(f.drawn is None and (f.found is None or f.is_outdated) for f in frames)
 
     def _work(self, job, masks, ranges):
+        video = _watched(self.video, job)
         try:
             for first, last in ranges:
-                labelled = _as_generator(self._label(self.video, masks, first, last))
+                labelled = _as_generator(self._label(video, masks, first, last))
                 with contextlib.closing(labelled):
                     for found in labelled:
                         with self._lock:
@@ -270,6 +275,8 @@ class Session:
                                 return
                             if found.number not in masks:
                                 self._take(job, found)
+        except _Cancelled:
+            pass
         except (DataError, ValueError) as error:
             job.error = str(error)
         except Exception as error:
@@ -419,6 +426,21 @@ def _described(frame):
         'confidence': frame.found if is_found else {},
         'is_outdated': is_found and frame.is_outdated,
     }
+
+
+def _watched(video, job):
+    """A video whose reader stops when the job is cancelled.
+
+    Many frames may be read before the first one is labelled, as between two masks.
+    """
+
+    def iterate_from(start):
+        for frame in video.iterate_from(start):
+            if job.is_cancelled:
+                raise _Cancelled
+            yield frame
+
+    return dataclasses.replace(video, iterate_from=iterate_from)
 
 
 def _ids_in(ids):

@@ -10,8 +10,11 @@ import threading
 import numpy as np
 import pytest
 
+from jaxprop.annotation.pictures import Pictures
 from jaxprop.annotation.server import AnnotationServer
 from jaxprop.data import image_files
+from jaxprop.data.sequences import DataError
+from jaxprop.data.video_files import open_video, write_video
 from tests.annotation.standin import NUM_FRAMES, SIZE, open_session, square
 
 
@@ -91,6 +94,21 @@ def test_frames_come_in_any_order(server):
         assert answer.headers['Content-Type'] == 'image/jpeg'
         frame = image_files.decode_jpeg(content)
         assert frame.shape == (*SIZE, 3) and abs(frame.mean() - (20 + 30 * number)) < 3
+
+
+def test_frames_of_a_file_come_in_any_order(tmp_path):
+    path = tmp_path / 'clip.mp4'
+    wanted = [np.full((32, 48, 3), 10 + 3 * n, np.uint8) for n in range(80)]
+    write_video(path, wanted)
+    video = open_video(path)
+    with contextlib.closing(Pictures(video)) as pictures:
+        for number in (0, 79, 78, 40, 41, 79, 3):
+            frame = image_files.decode_jpeg(pictures.jpeg(number))
+            assert abs(frame.mean() - video.read_frame(number).mean()) < 1.5
+    path.write_bytes(b'')
+    with contextlib.closing(Pictures(video)) as pictures:
+        with pytest.raises(DataError, match='clip.mp4'):
+            pictures.jpeg(20)
 
 
 def test_nothing_is_given_without_the_token(server):

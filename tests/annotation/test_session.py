@@ -10,7 +10,7 @@ import pytest
 from jaxprop.annotation.session import Refused
 from jaxprop.data.image_files import read_mask, read_palette, write_mask
 from jaxprop.data.sequences import DataError, davis_palette
-from tests.annotation.standin import NUM_FRAMES, SIZE, gated, open_session, square
+from tests.annotation.standin import NUM_FRAMES, SIZE, Shift, gated, open_session, square
 
 
 def finish(session):
@@ -131,6 +131,19 @@ def test_a_cancelled_propagation_keeps_what_it_has_found(tmp_path):
     job = finish(session)
     assert job['is_cancelled'] and label.closed == 1
     assert [mask is not None for mask in masks(session)] == [True] * 3 + [False] * 3
+
+
+def test_it_can_be_cancelled_before_the_first_frame_is_labelled(tmp_path):
+    def reads_all(video, masks, first, last):
+        for _ in video.iterate_from(0):
+            session.cancel()
+        yield from Shift()(video, masks, first, last)
+
+    session = open_session(tmp_path, reads_all)
+    session.draw(0, square())
+    session.propagate(0)
+    job = finish(session)
+    assert job['is_cancelled'] and (job['error'], job['done']) == ('', 0)
 
 
 def test_an_error_is_told_and_the_session_goes_on(tmp_path, capsys):
