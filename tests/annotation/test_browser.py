@@ -117,6 +117,10 @@ def test_the_pointer_paints_and_erases(page):
     erased = page.session.mask(0)
     assert (erased == 2).sum() < (second == 2).sum()
     np.testing.assert_array_equal(erased == 1, second == 1)
+    # The whole object on this frame.
+    page.keys('x')
+    np.testing.assert_array_equal(page.session.mask(0), second * (second == 1))
+    page.keys('z', ctrl=True)
     # Other objects can be kept.
     page.browser.click('#protect')
     page.drag(b, c)
