@@ -7,35 +7,32 @@ import jax
 import jax.numpy as jnp
 
 
-def blend(
-    forward: jax.Array,
-    backward: jax.Array,
-    forward_confidence: jax.Array,
-    backward_confidence: jax.Array,
-    position: jax.Array | float,
-) -> tuple[jax.Array, jax.Array]:
-    """Blends the labels that were carried to a frame from the masks before and after it.
+def backward_share(forward: jax.Array, backward: jax.Array, position: jax.Array) -> jax.Array:
+    """Computes w_b / (w_f + w_b) with the weights w_f = (1 - tau) c_f and w_b = tau c_b.
 
-    At the position tau from the mask before (0) to the mask after (1), each cell's label is
+    Args:
+      forward: c_f, `[...]`, the confidence in what was carried from the mask before, 0 or more.
+      backward: c_b, likewise, from the mask after.
+      position: tau, from 0 at the mask before to 1 at the mask after.
 
-        y = (w_f y_f + w_b y_b) / (w_f + w_b),    w_f = (1 - tau) c_f,    w_b = tau c_b,
+    Returns:
+      `[...]`; the position itself where both confidences are 0.
+    """
+    ahead, behind = (1 - position) * forward, position * backward
+    total = ahead + behind
+    return jnp.where(total > 0, behind / jnp.where(total > 0, total, 1), position)
 
-    and its confidence is the mean of c_f and c_b by the same weights. Where both weights are 0,
-    they are 1 - tau and tau.
+
+def blend(forward: jax.Array, backward: jax.Array, share: jax.Array) -> jax.Array:
+    """Blends soft labels: y = (1 - s) y_f + s y_b for each cell.
 
     Args:
       forward: y_f, `[..., L]`, carried from the mask before.
       backward: y_b, `[..., L]`, carried from the mask after.
-      forward_confidence: c_f, `[...]`, 0 or more.
-      backward_confidence: c_b, likewise.
-      position: tau, from 0 to 1.
+      share: s, `[...]`, of the latter, see `backward_share`.
 
     Returns:
-      The label `[..., L]` and the confidence `[...]`.
+      `[..., L]`.
     """
-    ahead, behind = (1 - position) * forward_confidence, position * backward_confidence
-    total = ahead + behind
-    share = jnp.where(total > 0, behind / jnp.where(total > 0, total, 1), position)
-    confidence = (1 - share) * forward_confidence + share * backward_confidence
     share = share[..., None]
-    return (1 - share) * forward + share * backward, confidence
+    return (1 - share) * forward + share * backward

@@ -7,6 +7,7 @@ import collections
 import itertools
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,8 @@ class KeptArrays:
     def __init__(self, folder: str | os.PathLike | None = None):
         """Starts without arrays; `folder` is where the file is made, None in the system's."""
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)
+        # Close it together with this object.
+        weakref.finalize(self, self._file.close)
         self._places, self._shape, self._dtype = {}, (), None
 
     def append(self, number: int, array: np.ndarray) -> None:

@@ -21,7 +21,8 @@ import jax
 import numpy as np
 
 from jaxprop import confidence
-from jaxprop.blending import blend
+from jaxprop.affinity import l2_normalize
+from jaxprop.blending import backward_share, blend
 from jaxprop.evaluation import any_order
 from jaxprop.evaluation.labeller import Labeller, Plan, start_video
 from jaxprop.propagation import give, init_context, propagate_step
@@ -101,6 +102,19 @@ def label_with_masks(
     return work.label(range(first, last + 1))
 
 
+class Carried(NamedTuple):
+    """What was carried to a frame.
+
+    Attributes:
+      label: `[H, W, L]`.
+      cells, objects: as of `jaxprop.confidence.Confidence`.
+    """
+
+    label: Any
+    cells: Any
+    objects: Any
+
+
 class _Work:
     """The labelling of one video."""
 
@@ -141,33 +155,26 @@ class _Work:
         objects = self._objects(after if before is None else before)
         kept = any_order.KeptArrays(self.folder)
         if after is not None:
-            for number, *found in self._carry(
+            for number, found in self._carry(
                 after, range(after - 1, wanted.start - 1, -1), objects
             ):
-                kept.append(number, np.dstack(jax.device_get(found)).astype(np.float16))
-
-        def backward(number):
-            both = kept.read(number).astype(np.float32)
-            return both[..., :-1], both[..., -1]
-
+                kept.append(number, _pack(jax.device_get(found)))
         if before is None:
-            for number in wanted:
-                yield self._labelled(number, *backward(number), objects)
-            return
-        for number, label, cells in self._carry(before, range(before + 1, wanted.stop), objects):
+            carried = ((number, self._unpack(kept.read(number))) for number in wanted)
+        else:
+            carried = self._carry(before, range(before + 1, wanted.stop), objects)
+        for number, found in carried:
             if number in wanted:
-                if after is not None:
+                if None not in (before, after):
                     position = (number - before) / (after - before)
-                    back_label, back_cells = backward(number)
-                    label, cells = _blend(label, back_label, cells, back_cells, position)
-                yield self._labelled(number, label, cells, objects)
+                    found = _blend(found, self._unpack(kept.read(number)), position)
+                yield self._labelled(number, found, objects)
 
     def _carry(self, start, numbers, objects):
         """Carries the mask of frame `start` through frames, forwards or backwards.
 
         Yields:
-          The frame's number, its label `[H, W, L]` and the confidence of its cells `[H, W]`, which
-          the device may still be computing.
+          The frame's number and what was found there, which the device may still be computing.
         """
         method, execution = self.method, self.labeller.execution
         given = self._start(start, objects)
@@ -184,22 +191,32 @@ class _Work:
         for batch in self.features.read(numbers):
             found = []
             for number, frame in batch:
-                context, label, cells = _advance(context, frame, method, execution)
-                found.append((number, label, cells))
+                context, label = _advance(context, frame, method, execution)
+                given_frame = given.labels, features, method.normalize_features
+                found.append((number, _judge(label, frame, *given_frame)))
             yield from waiting
             waiting = found
         yield from waiting
 
-    def _labelled(self, number, label, cells, objects):
+    def _labelled(self, number, found, objects):
         """Makes the frame of its soft label."""
         values = np.zeros(self.plan.num_labels, np.int32)
         values[: self.plan.values.size] = self.plan.values
-        found = _decode(label, cells, values, self.labeller.target, self.plan.sizes)
-        ids, of_labels, cells = jax.device_get(found)
-        confident = dict(zip(self.plan.values.tolist(), of_labels.tolist()))
-        return LabelledFrame(
-            number, ids.astype(np.uint8), {value: confident[value] for value in objects}, cells
-        )
+        ids = _decode(found.label, values, self.labeller.target, self.plan.sizes)
+        ids, cells, of_labels = jax.device_get((ids, found.cells, found.objects))
+        ids = ids.astype(np.uint8)
+        # What is nowhere in the frame may be hidden or lost: nothing shows which.
+        seen = np.unique(ids)
+        of_ids = dict(zip(self.plan.values.tolist(), of_labels.tolist()))
+        confident = {value: of_ids[value] if value in seen else 0.0 for value in objects}
+        return LabelledFrame(number, ids, confident, cells)
+
+    def _unpack(self, array):
+        """Makes again what `_pack` has made one array of."""
+        (height, width), labels = self.plan.sizes.grid, self.plan.num_labels
+        num_cells = height * width
+        label, cells, objects = np.split(array.astype(np.float32), [num_cells * labels, -labels])
+        return Carried(label.reshape(height, width, labels), cells.reshape(height, width), objects)
 
     def _start(self, number, objects):
         """The soft label and more of a mask's frame; other objects than these are background."""
@@ -234,13 +251,37 @@ def _give(context, features, label, entry, method, slot, number):
 
 @functools.partial(jax.jit, static_argnames=('method', 'execution'), donate_argnames='context')
 def _advance(context, features, method, execution):
-    context, label = propagate_step(context, features, method, execution=execution)
-    return context, label, confidence.certainty(label)
+    return propagate_step(context, features, method, execution=execution)
 
 
-_blend = jax.jit(blend)
+# This is a program of its own: within another one XLA would round the labels differently.
+@functools.partial(jax.jit, static_argnames='normalize')
+def _judge(label, features, given_label, given_features, normalize):
+    """What is carried to a frame, judged by the frame of the mask from which it comes."""
+    if normalize:
+        features, given_features = map(l2_normalize, (features, given_features))
+    return Carried(label, *confidence.of_frame(label, features, given_label, given_features))
+
+
+@jax.jit
+def _blend(forward, backward, position):
+    share = backward_share(forward.cells, backward.cells, position)
+    label, cells = (
+        blend(*both, share)
+        for both in (
+            (forward.label, backward.label),
+            (forward.cells[..., None], backward.cells[..., None]),
+        )
+    )
+    share = backward_share(forward.objects, backward.objects, position)
+    return Carried(label, cells[..., 0], (1 - share) * forward.objects + share * backward.objects)
 
 
 @functools.partial(jax.jit, static_argnames=('target', 'sizes'))
-def _decode(label, cells, values, target, sizes):
-    return target.decode(label, values, sizes), confidence.of_objects(label, cells), cells
+def _decode(label, values, target, sizes):
+    return target.decode(label, values, sizes)
+
+
+def _pack(carried):
+    """Makes one array of small numbers of all arrays."""
+    return np.concatenate([array.ravel() for array in carried]).astype(np.float16)
