@@ -206,12 +206,12 @@ class Session:
         near = range(before + 1, after)
         if self._job:
             self._job.edited.update(near)
-        found = [f for f in self._frames[before + 1 : after] if f.found is not None]
-        for frame in found:
-            if not frame.is_outdated:
-                frame.is_outdated = True
-                self._touch(frame)
-        if found:
+        around = self._frames[before + 1 : after]
+        changed = [f for f in around if f.found is not None and not f.is_outdated]
+        for frame in changed:
+            frame.is_outdated = True
+            self._touch(frame)
+        if changed:
             self._save_state()
 
     def propagate(self, number: int, until: str = 'end') -> None:
@@ -277,7 +277,7 @@ class Session:
                                 self._take(job, found)
         except _Cancelled:
             pass
-        except (DataError, ValueError) as error:
+        except (DataError, ValueError, OSError) as error:
             job.error = str(error)
         except Exception as error:
             traceback.print_exc()

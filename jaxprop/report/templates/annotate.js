@@ -217,7 +217,7 @@ const KEYS = {
   '[': () => setSize(Math.floor($('size').value / 1.2)),
   ']': () => setSize(Math.ceil($('size').value * 1.2)),
   n: addObject,
-  h: () => overlay.classList.toggle('hidden'),
+  h: () => say(overlay.classList.toggle('hidden') ? 'Masks are hidden' : 'Masks are shown'),
   k: keepFound,
   u: toDoubt,
   s: () => { if (!$('export').disabled) exportMasks(); },
@@ -235,7 +235,8 @@ const KEYS = {
     else $('update').click();
   },
   Escape: () => {
-    if (polygon.length) polygon = [];
+    if (stroke) endStroke();
+    else if (polygon.length) polygon = [];
     else if (isRunning()) cancel();
     drawGuide();
   },
@@ -263,6 +264,11 @@ document.addEventListener('keydown', event => {
   event.preventDefault();
   action(event);
 });
+$('stage').addEventListener('wheel', event => {
+  if (!event.ctrlKey && !event.metaKey) return;
+  event.preventDefault();
+  setZoom(zoom * (event.deltaY < 0 ? 1.2 : 1 / 1.2));
+}, {passive: false});
 // After a click the arrow keys move in time again, and not the slider that was clicked.
 document.addEventListener('click', event => { if (event.detail) document.activeElement?.blur(); });
 window.addEventListener('beforeunload', event => {

@@ -96,7 +96,11 @@ const play = () => {
   $('play').textContent = '\u275a\u275a';
   $('play').setAttribute('aria-label', 'Pause');
 };
-const jump = step => { pause(); go(wanted + step); };
+const jump = step => {
+  pause();
+  go(wanted + step);
+  say($('scrubber').getAttribute('aria-valuetext'));
+};
 const toDrawn = step => {
   for (let n = wanted + step; n >= 0 && n <= last; n += step) {
     if (frames[n].kind === 'drawn') return jump(n - wanted);
