@@ -156,7 +156,8 @@ def of_frame(
     match, back = best_matches(features, reference)
     sure = certainty(label)
     stays = jnp.exp(-_distances(back[match], grid) / (scale * min(grid)))
-    soft, given = (rearrange(x, 'h w l -> (h w) l') for x in (label, reference_label))
+    labels = jnp.asarray(label), jnp.asarray(reference_label)
+    soft, given = (rearrange(x, 'h w l -> (h w) l') for x in labels)
     same, found = soft * given[match], given * soft[back]
     shares = [
         jnp.where(total > 0, jnp.sum(part, axis=0) / jnp.where(total > 0, total, 1), 0)

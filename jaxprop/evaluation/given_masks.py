@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxprop import confidence
 from jaxprop.affinity import l2_normalize
-from jaxprop.blending import backward_share, blend
+from jaxprop.blending import backward_share, blend, trust
 from jaxprop.evaluation import any_order
 from jaxprop.evaluation.labeller import Labeller, Plan, start_video
 from jaxprop.propagation import give, init_context, propagate_step
@@ -265,16 +265,14 @@ def _judge(label, features, given_label, given_features, normalize):
 
 @jax.jit
 def _blend(forward, backward, position):
-    share = backward_share(forward.cells, backward.cells, position)
-    label, cells = (
-        blend(*both, share)
-        for both in (
-            (forward.label, backward.label),
-            (forward.cells[..., None], backward.cells[..., None]),
-        )
+    trusted = trust(forward.label, backward.label, forward.objects, backward.objects)
+    share = backward_share(*trusted, position)
+    of_objects = backward_share(forward.objects, backward.objects, position)
+    return Carried(
+        blend(forward.label, backward.label, share),
+        (1 - share) * forward.cells + share * backward.cells,
+        (1 - of_objects) * forward.objects + of_objects * backward.objects,
     )
-    share = backward_share(forward.objects, backward.objects, position)
-    return Carried(label, cells[..., 0], (1 - share) * forward.objects + share * backward.objects)
 
 
 @functools.partial(jax.jit, static_argnames=('target', 'sizes'))
