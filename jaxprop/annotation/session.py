@@ -17,6 +17,7 @@ import dataclasses
 import io
 import pathlib
 import threading
+import time
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from jaxprop.data.video_files import Video
 
 # 255 is void in the masks of DAVIS.
 MAX_OBJECT = 254
+_SECONDS = 5  # So often the confidence is written while frames are labelled.
 OWNED = ('drawn', 'found', 'found.json', 'masks', 'exported.json')
 
 
@@ -84,7 +86,8 @@ class _Job:
 
     Attributes:
       total: the number of frames that it finds masks for.
-      done: how many of them it has found.
+      left: those whose masks it has not found yet.
+      done: how many it has found.
       number: the latest frame that it has labelled; -1 before.
       edited: the frames near a mask that was drawn or removed since it began.
       is_running: until its thread ends.
@@ -93,6 +96,7 @@ class _Job:
     """
 
     total: int
+    left: set[int]
     done: int = 0
     number: int = -1
     edited: set[int] = dataclasses.field(default_factory=set)
@@ -129,7 +133,7 @@ class Session:
         self.video, self.folder, self.notes = video, folder, []
         self._label, self._lock = label, threading.RLock()
         self._frames = [_Frame() for _ in range(video.num_frames)]
-        self._revision, self._job, self._thread = 1, None, None
+        self._revision, self._job, self._thread, self._saved = 1, None, None, 0.0
         settings = {'video': {'name': video.path.name}, **(settings or {})}
         changeable = [name for name in settings if name != 'video']
         files.claim(folder / 'annotation.json', settings, changeable, owned=OWNED)
@@ -244,15 +248,12 @@ class Session:
                 ends = zip([-1, *drawn], [*drawn, last + 1])
                 ranges = [(before + 1, after - 1) for before, after in ends]
                 ranges = [span for span in ranges if self._has_open(*span)]
-            total = sum(
-                1 for first, last in ranges for n in range(first, last + 1) if n not in drawn
-            )
-            if not total:
+            left = {n for start, end in ranges for n in range(start, end + 1)} - set(drawn)
+            if not left:
                 raise Refused('There is no frame to label: all masks are there, and up to date.')
             masks = {n: self._read(self._path('drawn', n)) for n in drawn}
-            # If the program is killed, masks that it finds now must not have the old confidence.
-            self._save_state(but={n for span in ranges for n in range(span[0], span[1] + 1)})
-            self._job = _Job(total)
+            self._job = _Job(len(left), left)
+            self._save_state()
             self._thread = threading.Thread(
                 target=self._work, args=(self._job, masks, ranges), name='propagation', daemon=True
             )
@@ -293,11 +294,14 @@ class Session:
     def _take(self, job, found):
         """Keeps the mask that was found for a frame, also where one was drawn meanwhile."""
         job.number, job.done = found.number, job.done + 1
+        job.left.discard(found.number)
         frame = self._frames[found.number]
         write_mask(self._path('found', found.number), found.ids)
         frame.found = {int(id_): float(value) for id_, value in found.confidence.items()}
         frame.is_outdated = found.number in job.edited
         self._touch(frame)
+        if time.monotonic() > self._saved + _SECONDS:
+            self._save_state()
 
     def cancel(self) -> None:
         """Stops a propagation that runs; what it has found so far stays."""
@@ -326,7 +330,7 @@ class Session:
             changed = {n: f for n, f in enumerate(self._frames) if f.revision > since}
             job = dataclasses.asdict(self._job) if self._job else None
             if job:
-                del job['edited']
+                del job['edited'], job['left']
             return {
                 'revision': self._revision,
                 'job': job,
@@ -406,14 +410,19 @@ class Session:
         check_size(path, ids.shape, tuple(self.video.size), self.video.path)
         return ids.astype(np.uint8)
 
-    def _save_state(self, but=()):
-        """Writes what is known of the found masks, but for those of some frames."""
+    def _save_state(self):
+        """Writes what is known of the found masks, but for those that a propagation may replace.
+
+        If the program is killed, they must not have the confidence of those before.
+        """
+        left = self._job.left if self._job and self._job.is_running else ()
         state = {
             name: {'confidence': frame.found, 'is_outdated': frame.is_outdated}
             for number, (name, frame) in enumerate(zip(self.video.frame_names, self._frames))
-            if frame.found is not None and number not in but
+            if frame.found is not None and number not in left
         }
         files.write_json(self.folder / 'found.json', state)
+        self._saved = time.monotonic()
 
 
 def _described(frame):

@@ -219,6 +219,28 @@ def test_masks_without_their_confidence_are_outdated(tmp_path):
     assert found['is_outdated'] and found['ids'] == [1]
 
 
+def test_the_confidence_is_written_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr('jaxprop.annotation.session._SECONDS', 0)
+    label, steps = gated()
+    session = open_session(tmp_path, label)
+    session.draw(0, square())
+    for _ in range(NUM_FRAMES):
+        steps.put(None)
+    session.propagate(0)
+    finish(session)
+    session.propagate(0)
+    for _ in range(3):
+        steps.put(None)
+    wait_for(lambda: session.changes()['job']['done'] == 2)
+    # Killed now, the masks of two frames are up to date, and those of three count as outdated.
+    again = open_session(tmp_path)
+    assert [frame(again, n)['is_outdated'] for n in range(1, 6)] == [False] * 2 + [True] * 3
+    assert frame(again, 2)['confidence'] == {1: 0.8}
+    session.cancel()
+    steps.put(None)
+    finish(session)
+
+
 def test_a_folder_is_of_one_video_and_its_masks_are_whole(tmp_path):
     session = open_session(tmp_path)
     session.draw(0, square())
