@@ -143,21 +143,17 @@ class Session:
     def _restore(self):
         """Takes the masks that are in the folder."""
         numbers = {name: number for number, name in enumerate(self.video.frame_names)}
-        state = {}
-        if (self.folder / 'found.json').exists():
-            state = files.read_json(self.folder / 'found.json')
+        state = _read_state(self.folder / 'found.json')
         for kind in ('drawn', 'found'):
-            for path in sorted((self.folder / kind).glob('*.png')):
-                if path.stem not in numbers:
+            for path in sorted((self.folder / kind).glob('[!.]*')):
+                if path.suffix != '.png' or path.stem not in numbers:
                     self.notes.append(f'{path}: no frame has this name; the file is left alone')
                     continue
                 frame = self._frames[numbers[path.stem]]
                 if kind == 'drawn':
                     frame.drawn = _ids_in(self._read(path))
-                elif isinstance(known := state.get(path.stem), dict):
-                    found = known.get('confidence', {})
-                    frame.found = {int(id_): float(value) for id_, value in found.items()}
-                    frame.is_outdated = bool(known.get('is_outdated'))
+                elif path.stem in state:
+                    frame.found, frame.is_outdated = state[path.stem]
                 else:  # The program was killed before it wrote the confidence.
                     frame.found = dict.fromkeys(_ids_in(self._read(path)), 0.0)
                     frame.is_outdated = True
@@ -297,7 +293,7 @@ class Session:
         job.left.discard(found.number)
         frame = self._frames[found.number]
         write_mask(self._path('found', found.number), found.ids)
-        frame.found = {int(id_): float(value) for id_, value in found.confidence.items()}
+        frame.found = {int(id_): _finite(value) for id_, value in found.confidence.items()}
         frame.is_outdated = found.number in job.edited
         self._touch(frame)
         if time.monotonic() > self._saved + _SECONDS:
@@ -306,7 +302,7 @@ class Session:
     def cancel(self) -> None:
         """Stops a propagation that runs; what it has found so far stays."""
         with self._lock:
-            if self._job:
+            if self._job and self._job.is_running:
                 self._job.is_cancelled = True
 
     def close(self) -> None:
@@ -450,6 +446,30 @@ def _watched(video, job):
             yield frame
 
     return dataclasses.replace(video, iterate_from=iterate_from)
+
+
+def _read_state(path):
+    """Reads what `Session._save_state` wrote: confidence and whether it is outdated, by name."""
+    if not path.exists():
+        return {}
+    try:
+        return {
+            name: (
+                {int(id_): _finite(value) for id_, value in known['confidence'].items()},
+                bool(known['is_outdated']),
+            )
+            for name, known in files.read_json(path).items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f'{path}: is damaged ({error}). Remove it; the masks that were found then count as '
+            'outdated'
+        ) from error
+
+
+def _finite(value):
+    """A confidence as JSON can hold it."""
+    return float(np.clip(np.nan_to_num(float(value)), 0, 1))
 
 
 def _ids_in(ids):

@@ -185,6 +185,14 @@ def test_keys_move_in_time(page):
     assert page.browser.run("$('scrubber').getAttribute('aria-valuetext')").startswith(
         'frame 5 of 5'
     )
+    # Also after a click on a control that has a use for arrows itself.
+    for number, control in enumerate(('#size', '[name=tool][value=polygon]', '#objects label'), 1):
+        page.keys('Home')
+        page.browser.click(control)
+        page.keys(*['ArrowRight'] * number)
+        assert page.browser.run('shown') == number
+    page.browser.click('[name=tool][value=brush]')
+    page.keys('End')
     # From one drawn mask to the next.
     page.drag((60.3, 60.3))
     page.keys('Home')

@@ -204,9 +204,10 @@ def test_it_goes_on_where_it_was(tmp_path):
     # A mask that another program has put there counts as drawn; other files are named.
     write_mask(tmp_path / 'out/drawn/f5.png', square(id_=9))
     write_mask(tmp_path / 'out/drawn/other.png', square())
+    (tmp_path / 'out/drawn/f4.PNG').touch()
     again = open_session(tmp_path)
     assert frame(again, 5)['ids'] == [9]
-    assert 'other.png' in again.notes[0]
+    assert ['f4.PNG' in again.notes[0], 'other.png' in again.notes[1]] == [True, True]
 
 
 def test_masks_without_their_confidence_are_outdated(tmp_path):
@@ -217,6 +218,10 @@ def test_masks_without_their_confidence_are_outdated(tmp_path):
     (tmp_path / 'out/found.json').unlink()  # As if the program had been killed.
     found = frame(open_session(tmp_path), 2)
     assert found['is_outdated'] and found['ids'] == [1]
+    for damaged in ('[', '[]', '{"f1": 3}', '{"f1": {"confidence": {"x": 1}, "is_outdated": 0}}'):
+        (tmp_path / 'out/found.json').write_text(damaged)
+        with pytest.raises(DataError, match='found.json: is damaged'):
+            open_session(tmp_path)
 
 
 def test_the_confidence_is_written_on_the_way(tmp_path, monkeypatch):
