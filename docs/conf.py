@@ -19,6 +19,7 @@ NAVIGATION = {
     'Manual': [
         '/docs/INSTALL',
         '/docs/PROPAGATE',
+        '/docs/ANNOTATE',
         '/docs/EVALUATE',
         '/docs/FEATURES',
         '/docs/DATA',

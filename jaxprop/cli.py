@@ -1,6 +1,7 @@
 """The console command `jaxprop`: labels a video, evaluates, trains, compares, exports.
 
     jaxprop propagate VIDEO_OR_FOLDER FIRST_MASK --output=DIR
+    jaxprop annotate VIDEO_OR_FOLDER --output=DIR
     jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
     jaxprop train --config=small_rotation --config.data.root=VIDEOS
     jaxprop compare RUN_A RUN_B --output=DIR
@@ -28,6 +29,7 @@ from absl import app, flags
 import jaxprop
 from jaxprop import config_files
 from jaxprop.commands import (
+    annotate,
     compare,
     convert,
     evaluate,
@@ -41,6 +43,7 @@ from jaxprop.commands.command import Interrupted
 
 COMMANDS = {
     'propagate': propagate.COMMAND,
+    'annotate': annotate.COMMAND,
     'evaluate': evaluate.COMMAND,
     'train': train.COMMAND,
     'compare': compare.COMMAND,

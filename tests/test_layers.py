@@ -16,6 +16,7 @@ MAY_IMPORT = {
     **dict.fromkeys(MATHEMATICS, MATHEMATICS),
     'labels': {'affinity'},
     'confidence': {'affinity'},
+    'blending': set(),
     'memory': {'affinity'},
     'augment': MATHEMATICS,
     'rules': RULES,
@@ -27,18 +28,19 @@ MAY_IMPORT = {
     'data': {'color', 'files'},
     'tasks': {*MATHEMATICS, 'data', 'files', 'labels', 'metrics', 'names'},
     'evaluation': {
-        *MATHEMATICS, *METHODS, 'checkpoints', 'data', 'files', 'models', 'parallel', 'report',
-        'tasks', 'names',
+        *MATHEMATICS, *METHODS, 'blending', 'checkpoints', 'confidence', 'data', 'files', 'models',
+        'parallel', 'report', 'tasks', 'names',
     },
     'report': {'files', 'tasks'},
     'training': {
         'checkpoints', 'color', 'data', 'files', 'models', 'names', 'objectives', 'parallel',
     },
+    'annotation': {'data', 'files', 'report'},
     'study': {'data', 'evaluation', 'files', 'methods', 'parallel', 'report', 'tasks'},
     'config_files': {'names'},
     'commands': {
-        'checkpoints', 'config_files', 'data', 'evaluation', 'files', 'models', 'parallel',
-        'report', 'study', 'tasks', 'training',
+        'annotation', 'checkpoints', 'config_files', 'data', 'evaluation', 'files', 'models',
+        'parallel', 'report', 'study', 'tasks', 'training',
     },
     'cli': {'commands', 'config_files', 'data', 'tasks'},
 }  # fmt: skip

@@ -36,7 +36,7 @@ def names(folder: pathlib.Path):
 
 
 WHOLE = sorted(
-    ['settings.json', 'finished.json', 'overlay.mp4']
+    ['settings.json', 'finished.json', 'overlay.mp4', 'confidence.csv']
     + [f'masks/{t:05d}.png' for t in range(NUM_FRAMES)]
 )
 
@@ -67,7 +67,7 @@ def test_a_folder_is_one_video_s_and_whole(clips, tmp_path, capsys, monkeypatch)
 
     # Another video.
     assert propagate(clips[1], tmp_path) == 1
-    assert 'video/first_mask is ' in capsys.readouterr().err
+    assert 'video/masks/00000 is ' in capsys.readouterr().err
     assert [(tmp_path / name).read_bytes() for name in WHOLE[:-1]] == masks[:-1]
 
     # Masks that were corrected by hand stay, and so does what else is there.

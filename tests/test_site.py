@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Modules, with all below them, that promise nothing to users. A page may show some names of them.
 INTERNAL = (
     'jaxprop.__main__',
+    'jaxprop.annotation',
     'jaxprop.checkpoints.',
     'jaxprop.cli',
     'jaxprop.commands',

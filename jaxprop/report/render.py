@@ -25,7 +25,12 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
       template: its name, 'report.html'.
       **values: what the template speaks of; a missing one raises `jinja2.UndefinedError`.
     """
-    write_text(path, _TEMPLATES.get_template(template).render(values))
+    write_text(path, page(template, **values))
+
+
+def page(template: str, **values: Any) -> str:
+    """Makes the text of a page. Arguments as in `write_page`."""
+    return _TEMPLATES.get_template(template).render(values)
 
 
 def is_number(value: Any) -> bool:
@@ -57,12 +62,18 @@ def count(number: int, noun: str) -> str:
     return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
-def _policy(script: str) -> str:
+def policy(script: str, is_served: bool = False) -> str:
     """The policy of a page: it may load its own pictures and styles, and run its one script.
 
     The browser refuses scripts of another hash, wherever they come from.
+
+    Args:
+      script: the name of its template; '' for a page without one.
+      is_served: whether the page comes from a server of ours, of which its script may ask more.
     """
     allowed = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if is_served:
+        allowed = allowed.replace('data:', "'self' data:") + "; connect-src 'self'"
     if not script:
         return allowed
     text = _TEMPLATES.get_template(script).render()
@@ -81,4 +92,4 @@ _TEMPLATES.filters.update(
     count=count, exact=_exact, filled=_filled, hexadecimal=_hexadecimal, percent=percent
 )
 _TEMPLATES.tests['finite'] = is_number
-_TEMPLATES.globals['policy'] = _policy
+_TEMPLATES.globals['policy'] = policy
