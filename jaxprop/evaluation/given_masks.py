@@ -89,11 +89,17 @@ def label_with_masks(
         )
     if not masks:
         raise ValueError('there is no mask; at least one frame needs one')
+    masks = {number: np.asarray(mask) for number, mask in masks.items()}
     for number, mask in masks.items():
         if not 0 <= number < video.num_frames:
             raise ValueError(
                 f'a mask is of frame {number}; {video.name} has frames 0 to {video.num_frames - 1}'
             )
+        if mask.dtype.kind not in 'iub':
+            raise ValueError(f'the mask of frame {number} is {mask.dtype}; it must hold integers')
+        if mask.size and not 0 <= mask.min() <= mask.max() <= 255:
+            wrong = mask.max() if mask.max() > 255 else mask.min()
+            raise ValueError(f'the mask of frame {number} holds the id {wrong}; ids are 0 to 255')
         if mask.shape != tuple(video.size):
             raise ValueError(
                 f'the mask of frame {number} is {mask.shape}, frames are {tuple(video.size)}'
