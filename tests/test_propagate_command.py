@@ -106,7 +106,7 @@ def test_masks_of_several_frames(clips, tmp_path, capsys):
     folder = clip.parent / 'masks' / clip.name
     flags = '--from=0', '--to=3', '--confidence_maps'
     assert propagate(clip, tmp_path, *flags, masks=[folder]) == 0
-    assert 'mask of all objects would help most at frame' in capsys.readouterr().out
+    assert 'one further mask of all objects would help most at frame' in capsys.readouterr().out
     frames = [f'{t:05d}' for t in range(4)]
     results = [f'{part}/{name}.png' for part in ('masks', 'confidence') for name in frames]
     assert set(results) == {name for name in names(tmp_path) if '/' in name}

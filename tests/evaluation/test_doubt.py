@@ -52,7 +52,8 @@ def test_sentences():
     found = doubt.sentences(confidence, [1, 4], [0], names)
     assert len(found) == 2
     assert found[0].startswith('object 1 is probably lost from frame 00036 on; a mask there would ')
-    assert found[1].startswith('one mask of all objects would help most at frame 000')
+    assert 36 <= int(found[0].split()[-1]) < 50
+    assert found[1].startswith('one further mask of all objects would help most at frame 000')
     [alone] = doubt.sentences(confidence[1:], [4], [0], names)
-    assert alone.startswith('object 4 is probably lost nowhere; a further mask would help most at ')
+    assert alone.startswith('one further mask would help most at frame 000')
     assert doubt.sentences(np.ones((1, 3)), [1], [0], names[:3]) == []
