@@ -9,20 +9,13 @@ import pytest
 
 import jaxprop
 from jaxprop import memory, methods
+from tests.test_memory import quick_compilation  # noqa: F401
 
 METHODS = {
     'crw': methods.crw(k=3, num_frames=2, radius=2.0),
     'uvc_tracked': methods.uvc_tracked(k=3, num_frames=2),
     'mast': methods.mast(radius=2.0),
 }
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 def video(num_frames=4, grid=(6, 7)):

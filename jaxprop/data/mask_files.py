@@ -17,7 +17,7 @@ class Masks(NamedTuple):
     """The masks of a video.
 
     Attributes:
-      ids: by the number of the frame, ascending: int32 `[H, W]`, 0 for background.
+      ids: by the number of the frame, ascending: uint8 `[H, W]`, 0 for background.
       paths: the mask's file, by the number of the frame.
       palette: uint8 `[256, 3]`, the colours to save masks with.
       notes: sentences on how the files were understood.
@@ -77,7 +77,7 @@ def read_masks(paths: Sequence[str | os.PathLike], video: Video, first: int = 0)
             new = np.setdiff1d(mask.ids, np.concatenate([*map(np.unique, ids.values())]))
             palette = palette.copy()
             palette[new] = mask.palette[new]
-        ids[number] = mask.ids
+        ids[number] = mask.ids.astype(np.uint8)
     palette = davis_palette() if palette is None else palette
     return Masks(ids, dict(sorted(found.items())), palette, tuple(notes))
 

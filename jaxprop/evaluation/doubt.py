@@ -15,14 +15,14 @@ _LOST = 0.4
 _SHORTEST = 3  # Frames; a shorter doubt is none.
 
 
-class Lost(NamedTuple):
-    """A stretch of frames in which an object is probably lost; frames `start` to `stop` - 1."""
+class Stretch(NamedTuple):
+    """The frames from `start` to `stop` - 1."""
 
     start: int
     stop: int
 
 
-def lost_stretch(confidence: np.ndarray) -> Lost | None:
+def lost_stretch(confidence: np.ndarray) -> Stretch | None:
     """Finds the longest stretch in which the confidence in an object is low.
 
     Args:
@@ -37,10 +37,12 @@ def lost_stretch(confidence: np.ndarray) -> Lost | None:
     longest = max(edges.tolist(), key=lambda edge: edge[1] - edge[0], default=(0, 0))
     if longest[1] - longest[0] < min(_SHORTEST, len(confidence)):
         return None
-    return Lost(*longest)
+    return Stretch(*longest)
 
 
-def most_helpful(confidence: np.ndarray, given: Sequence[int]) -> int | None:
+def most_helpful(
+    confidence: np.ndarray, given: Sequence[int], among: Stretch | None = None
+) -> int | None:
     """Chooses the frame in which a further mask would help most.
 
     A mask helps the frames on both sides of it. How far is read off the video itself: r_o(d) is the
@@ -51,6 +53,7 @@ def most_helpful(confidence: np.ndarray, given: Sequence[int]) -> int | None:
     Args:
       confidence: `[O, T]`.
       given: the numbers of the frames that have a mask.
+      among: the frames from which one is chosen; None takes all.
 
     Returns:
       The frame's number; None where nothing would be gained.
@@ -66,6 +69,8 @@ def most_helpful(confidence: np.ndarray, given: Sequence[int]) -> int | None:
             gained = reached[np.abs(numbers - t)] - values
             gains[t] += np.sum(gained[gained > 0])
     gains[distances == 0] = 0
+    if among is not None:
+        gains[: among.start], gains[among.stop :] = 0, 0
     return int(np.argmax(gains)) if gains.max(initial=0) > 0 else None
 
 
@@ -98,7 +103,7 @@ def sentences(
         if lost is None:
             continue
         end = 'on' if lost.stop == len(names) else f'to {names[lost.stop - 1]}'
-        helpful = most_helpful(values[None], given)
+        helpful = most_helpful(values[None], given, lost)
         advice = ''
         if helpful is not None:
             advice = f'; a mask there would help most at frame {names[helpful]}'
@@ -106,11 +111,7 @@ def sentences(
             f'object {number} is probably lost from frame {names[lost.start]} {end}{advice}'
         )
     helpful = most_helpful(confidence, given)
-    if helpful is not None and len(objects) > 1:
-        found.append(f'one mask of all objects would help most at frame {names[helpful]}')
-    elif helpful is not None and not found:
-        found.append(
-            f'object {objects[0]} is probably lost nowhere; a further mask would help most at '
-            f'frame {names[helpful]}'
-        )
+    if helpful is not None:
+        whose = 'of all objects ' if len(objects) > 1 else ''
+        found.append(f'one further mask {whose}would help most at frame {names[helpful]}')
     return found

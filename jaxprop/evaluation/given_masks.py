@@ -89,11 +89,17 @@ def label_with_masks(
         )
     if not masks:
         raise ValueError('there is no mask; at least one frame needs one')
+    masks = {number: np.asarray(mask) for number, mask in masks.items()}
     for number, mask in masks.items():
         if not 0 <= number < video.num_frames:
             raise ValueError(
                 f'a mask is of frame {number}; {video.name} has frames 0 to {video.num_frames - 1}'
             )
+        if mask.dtype.kind not in 'iub':
+            raise ValueError(f'the mask of frame {number} is {mask.dtype}; it must hold integers')
+        if mask.size and not 0 <= mask.min() <= mask.max() <= 255:
+            wrong = mask.max() if mask.max() > 255 else mask.min()
+            raise ValueError(f'the mask of frame {number} holds the id {wrong}; ids are 0 to 255')
         if mask.shape != tuple(video.size):
             raise ValueError(
                 f'the mask of frame {number} is {mask.shape}, frames are {tuple(video.size)}'
@@ -155,14 +161,13 @@ class _Work:
         objects = self._objects(after if before is None else before)
         kept = any_order.KeptArrays(self.folder)
         if after is not None:
-            for number, found in self._carry(
-                after, range(after - 1, wanted.start - 1, -1), objects
-            ):
+            numbers = range(after - 1, wanted.start - 1, -1)
+            for number, found in self._carry(after, before, numbers, objects):
                 kept.append(number, _pack(jax.device_get(found)))
         if before is None:
             carried = ((number, self._unpack(kept.read(number))) for number in wanted)
         else:
-            carried = self._carry(before, range(before + 1, wanted.stop), objects)
+            carried = self._carry(before, after, range(before + 1, wanted.stop), objects)
         for number, found in carried:
             if number in wanted:
                 if None not in (before, after):
@@ -170,8 +175,8 @@ class _Work:
                     found = _blend(found, self._unpack(kept.read(number)), position)
                 yield self._labelled(number, found, objects)
 
-    def _carry(self, start, numbers, objects):
-        """Carries the mask of frame `start` through frames, forwards or backwards.
+    def _carry(self, start, towards, numbers, objects):
+        """Carries the mask of frame `start` through frames, towards another mask or None.
 
         Yields:
           The frame's number and what was found there, which the device may still be computing.
@@ -180,7 +185,8 @@ class _Work:
         given = self._start(start, objects)
         features = self.features_of(start)
         context = _begin(features, given.labels, given.entry, method, execution)
-        others = sorted(set(self.masks) - {start}, key=lambda n: abs(n - numbers[-1]))
+        end = start if towards is None else towards
+        others = sorted(set(self.masks) - {start}, key=lambda n: (abs(n - end), n))
         for slot, other in enumerate(others[: method.memory.num_given]):
             mask = self._start(other, objects)
             distance = (other - start) * numbers.step
