@@ -36,6 +36,7 @@ INTERNAL = (
     'jaxprop.names',
     'jaxprop.parallel',
     'jaxprop.report',
+    'jaxprop.rules.batched',
     'jaxprop.rules.windowed',
     'jaxprop.study',
     'jaxprop.tasks.',

@@ -27,7 +27,7 @@ from jax.scipy.special import logsumexp
 
 from jaxprop import affinity
 from jaxprop.memory import ContextFrames, Memory, vary_like
-from jaxprop.rules import windowed
+from jaxprop.rules import batched, windowed
 from jaxprop.rules.rule import Execution, Region, Rule
 
 AGGREGATIONS = ('overall', 'per_frame')
@@ -172,6 +172,7 @@ class TopK(Rule):
 
     def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
         windowed.check(self.region, self.softmax, execution)
+        batched.check(self.softmax, self.aggregation, execution)
         num_candidates = self._num_candidates(grid, memory)
         if self.k > num_candidates:
             raise ValueError(
@@ -206,6 +207,20 @@ class TopK(Rule):
         searched = context.valid | per_frame
         parts = []
         for slots, is_bound in _bound_and_free(context, self.region):
+            if batched.is_used(self.softmax, self.aggregation, execution):
+                found = batched.search(
+                    features,
+                    context.features[slots[0] : slots[-1] + 1],
+                    searched[slots[0] : slots[-1] + 1],
+                    is_bound=is_bound,
+                    region=self.region,
+                    k=self.k,
+                    temperature=self.temperature,
+                    softmax=self.softmax,
+                )
+                cells = found.cells + slots[0] * math.prod(context.grid)
+                parts.append(found._replace(cells=cells))
+                continue
             if is_bound and windowed.is_used(context.grid, self.region, self.softmax, execution):
                 group = windowed.group_size(len(slots))
                 search = functools.partial(

@@ -15,7 +15,7 @@ import jax
 
 from jaxprop.memory import ContextFrames, Memory
 
-IMPLEMENTATIONS = ('auto', 'dense', 'windowed')
+IMPLEMENTATIONS = ('auto', 'dense', 'windowed', 'batched')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,11 @@ class Execution:
 
     Attributes:
       implementation: 'dense' compares target cells with whole context frames; 'windowed' only with
-        the cells that a region can allow; 'auto' takes whichever is less work.
+        the cells that a region can allow, one tile of target cells after another; 'batched' as
+        'windowed', but all tiles at once, which takes gigabytes; 'auto' takes 'batched' on GPUs
+        where it can be, else whichever of the two others is less work.
       query_chunk: how many target cells are compared with a whole context frame at once. It bounds
-        memory: about 12 * query_chunk * N bytes.
+        memory: about 12 * query_chunk * N bytes. Not for 'batched'.
 
     Raises:
       ValueError: a value that is not among these.

@@ -47,11 +47,12 @@ def check(region: Region, softmax: str, execution: Execution) -> None:
 def is_used(grid: tuple[int, int], region: Region, softmax: str, execution: Execution) -> bool:
     """Whether the windowed search is used on this grid.
 
-    Always for 'windowed'; for 'auto' where a window covers at most half of the grid.
+    Always for 'windowed', never for 'dense'; otherwise where a window covers at most half of the
+    grid.
     """
-    if execution.implementation != 'auto' or not is_possible(region, softmax):
+    if execution.implementation in ('dense', 'windowed') or not is_possible(region, softmax):
         return execution.implementation == 'windowed'
-    _, window = _tile_and_window(grid, region.reach)
+    _, window = tile_and_window(grid, region.reach)
     return 2 * math.prod(window) <= math.prod(grid)
 
 
@@ -159,10 +160,8 @@ def _map_tiles(function, features, region):
     its window that the region allows, and the window's upper left corner and size.
     """
     *grid, channels = features.shape
-    tile, window = _tile_and_window(grid, region.reach)
-    starts, place = _tiles(grid, tile)
-    # Windows sit around their tiles, moved inside the frame.
-    corners = np.clip(starts - np.array(region.reach), 0, np.array(grid) - np.array(window))
+    tile, window = tile_and_window(grid, region.reach)
+    starts, corners, place = tiles_and_windows(grid, region.reach)
     tile_cells = np.indices(tile).reshape(2, -1).T
     window_cells = np.indices(window).reshape(2, -1).T
 
@@ -172,14 +171,26 @@ def _map_tiles(function, features, region):
         inside = region.allows((start + tile_cells)[:, None] - (corner + window_cells)[None])
         return function(queries.reshape(-1, channels), inside, corner, window)
 
-    results = jax.lax.map(do_tile, (jnp.asarray(starts), jnp.asarray(corners, jnp.int32)))
+    results = jax.lax.map(do_tile, (jnp.asarray(starts), jnp.asarray(corners)))
     return jax.tree.map(lambda x: rearrange(x, 't q ... -> (t q) ...')[place], results)
 
 
-def _tile_and_window(grid, reach):
+def tile_and_window(grid, reach):
+    """The sizes of a tile and of its window in a grid."""
     tile = tuple(min(side, _TILE) for side in grid)
     window = tuple(min(side, size + 2 * far) for side, size, far in zip(grid, tile, reach))
     return tile, window
+
+
+def tiles_and_windows(grid, reach):
+    """The upper left cells of tiles and windows `[t, 2]`, and each grid cell's place in the tiles.
+
+    Windows sit around their tiles, moved inside the frame.
+    """
+    tile, window = tile_and_window(grid, reach)
+    starts, place = _tiles(grid, tile)
+    corners = np.clip(starts - np.array(reach), 0, np.array(grid) - np.array(window))
+    return starts, corners.astype(np.int32), place
 
 
 def _tiles(grid, tile):

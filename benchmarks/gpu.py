@@ -1,0 +1,310 @@
+"""Frames a second of label propagation on a GPU: every path, beside the rates of the card.
+
+    python benchmarks/gpu.py --output=folder [--quick] [--seconds=100]
+
+At the size of DAVIS, with a full context, without a network. The measurements come in the order of
+their importance, and stop when the time is over. One that fails says why, and the next one follows.
+PyTorch is used if it is there.
+
+A path's line has milliseconds a frame; frames a second; how far the labels of the first frame are
+from those of the windowed path, in how many cells, and the labels of the last frame; memory beside
+the inputs; seconds to compile; and the loops, sorts and library calls of the program.
+"""
+
+import collections
+import dataclasses
+import functools
+import glob
+import json
+import math
+import pathlib
+import re
+import statistics
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+from jaxprop import Execution, affinity, methods
+from jaxprop.propagation import Context, propagate_step
+
+OUTPUT = flags.DEFINE_string('output', None, 'The folder of gpu.json, which has every number.')
+QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to see that everything runs.')
+SECONDS = flags.DEFINE_float('seconds', 100.0, 'No measurement starts after this time.')
+STARTED = time.perf_counter()
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    height: int = 60
+    width: int = 107
+    channels: int = 256
+    labels: int = 4
+    num_context: int = 20
+    k: int = 10
+    radius: float = 12.0
+    frames: int = 20
+    videos: int = 16
+
+    @property
+    def cells(self):
+        return self.height * self.width
+
+    def method(self):
+        return methods.crw(k=self.k, num_frames=self.num_context, radius=self.radius)
+
+
+QUICK_SIZE = Size(12, 21, 16, 2, 3, 5, 3.0, 3, 2)
+
+
+def inputs(size):
+    """A full context, and the frames that follow: a texture that moves, with noise."""
+    num_slots = size.num_context + 1
+
+    @jax.jit
+    def make(key):
+        texture, noise, labels = jax.random.split(key, 3)
+        shape = size.height, size.width, size.channels
+        texture = jax.random.normal(texture, shape)
+        moved = [jnp.roll(texture, t // 4, axis=1) for t in range(num_slots + size.frames)]
+        features = jnp.stack(moved) + jax.random.normal(noise, (len(moved), *shape))
+        features = affinity.l2_normalize(features)
+        labels = jax.random.uniform(labels, (num_slots, *shape[:2], size.labels))
+        return features, labels / jnp.sum(labels, axis=-1, keepdims=True)
+
+    features, labels = make(jax.random.key(0))
+    context = Context(
+        features[:num_slots], labels, jnp.ones(num_slots, bool), jnp.asarray(num_slots, jnp.int32)
+    )
+    return context, features[num_slots:]
+
+
+def seconds(call, repeats=5, most=3.0):
+    """The median time of a call, after a first one; fewer repeats where they take too long."""
+    jax.block_until_ready(call())
+    times = []
+    while len(times) < repeats and (len(times) < 2 or sum(times) < most):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def program_facts(text):
+    """What XLA made of a program: loops, sorts and calls of kernels that it did not write."""
+    calls = collections.Counter(re.findall(r'custom_call_target="([^"]+)"', text))
+    return {
+        'while': len(re.findall(r'\bwhile\(', text)),
+        'sort': len(re.findall(r'\bsort\(', text)),
+        'calls': dict(calls.most_common(6)),
+    }
+
+
+def _short(calls):
+    return ' '.join(f'{count}x{name[-24:]}' for name, count in calls.items())
+
+
+def compile_scan(size, execution, context, frames, videos=0, over=jax.vmap):
+    """Compiles the labelling of all frames of a video, or of several."""
+    step = functools.partial(propagate_step, method=size.method(), execution=execution)
+
+    def label(context, frames):
+        return jax.lax.scan(step, context, frames)[1]
+
+    if videos:
+        one, label = label, None
+
+        def label(context, frames):
+            if over is jax.vmap:
+                return jax.vmap(one, in_axes=(0, None))(context, frames)
+            return jax.lax.map(lambda context: one(context, frames), context)
+
+        context = jax.tree.map(lambda x: jnp.stack([x] * videos), context)
+    start = time.perf_counter()
+    program = jax.jit(label).lower(context, frames).compile()
+    return functools.partial(program, context, frames), program, time.perf_counter() - start
+
+
+def kernel_times(call):
+    """The device's kernels of a call and their milliseconds, the longest first."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            jax.block_until_ready(call())
+        (path,) = glob.glob(f'{folder}/**/*.xplane.pb', recursive=True)
+        profile = jax.profiler.ProfileData.from_file(path)
+        totals = collections.Counter()
+        counts = collections.Counter()
+        for plane in profile.planes:
+            if not plane.name.startswith('/device:'):
+                continue
+            for line in plane.lines:
+                if not line.name.startswith('Stream'):
+                    continue
+                for event in line.events:
+                    totals[event.name] += event.duration_ns / 1e6
+                    counts[event.name] += 1
+    return [(name, time, counts[name]) for name, time in totals.most_common(12)]
+
+
+class Report:
+    """Prints what is measured as it comes, and keeps it."""
+
+    def __init__(self, folder):
+        self.path = pathlib.Path(folder) / 'gpu.json' if folder else None
+        self.rows = {}
+        self.left_out = []
+
+    def say(self, name, line, **values):
+        self.rows[name] = values
+        print(f'{time.perf_counter() - STARTED:5.0f}s {name} | {line}', flush=True)
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name('.gpu.json')
+            temporary.write_text(json.dumps(self.rows, indent=1))
+            temporary.replace(self.path)
+
+    def attempt(self, name, measure):
+        """Measures, unless the time is over; a failure is reported and nothing else."""
+        if time.perf_counter() - STARTED > SECONDS.value:
+            self.left_out.append(name)
+            return
+        try:
+            measure()
+        except Exception as error:  # noqa: BLE001
+            text = f'{type(error).__name__}: {error}'
+            self.say(name, ' '.join(text[:300].split()), error=text[:2000])
+
+
+def measure_scan(report, size, name, execution, data, reference, **videos):
+    call, program, compiled = compile_scan(size, execution, *data, **videos)
+    labels = np.asarray(call())
+    num_videos = videos.get('videos') or 1
+    if num_videos > 1:
+        labels = labels[0]
+    reference.setdefault('labels', labels)
+    difference = np.abs(labels - reference['labels']).max(axis=-1)
+    a_frame = seconds(call) / size.frames / num_videos
+    facts = program_facts(program.as_text())
+    memory = program.memory_analysis()
+    mebibytes = memory.temp_size_in_bytes / 2**20 if memory else math.nan
+    share = float(np.mean(difference[0] > 1e-3))
+    report.say(
+        name,
+        f'{1e3 * a_frame:.3f} ms {1 / a_frame:.1f}/s, differs {difference[0].max():.0e} in '
+        f'{share:.1%}, last {difference[-1].max():.0e}, {mebibytes:.0f} MiB, '
+        f'{compiled:.0f} s, while {facts["while"]} sort {facts["sort"]} {_short(facts["calls"])}',
+        seconds_a_frame=a_frame,
+        difference=float(difference[0].max()),
+        last_difference=float(difference[-1].max()),
+        share=share,
+        mebibytes=mebibytes,
+        **facts,
+    )
+    return call
+
+
+def measure_trace(report, name, call):
+    kernels = kernel_times(call)
+    lines = [f'{total:8.2f} ms {count:5}x {name[:44]}' for name, total, count in kernels[:8]]
+    report.say(name, '\n        '.join(['kernels of one scan', *lines]), kernels=kernels)
+
+
+def measure_rate(report, size):
+    """The rate of one product of two frames, as affinities are computed and in fewer bits."""
+    left = jax.random.normal(jax.random.key(1), (size.cells, size.channels))
+    for name in ('HIGHEST', 'DEFAULT'):
+        precision = jax.lax.Precision[name]
+        product = jax.jit(lambda a, precision=precision: jnp.matmul(a, a.T, precision=precision))
+        a_call = seconds(lambda product=product: [product(left) for _ in range(20)], 5) / 20
+        rate = 2 * size.cells**2 * size.channels / a_call
+        report.say(
+            f'product {name}', f'{rate / 1e12:6.1f} TFLOP/s, {1e3 * a_call:.3f} ms', rate=rate
+        )
+
+
+def measure_copy(report, size):
+    array = jnp.ones(2**20 if QUICK.value else 2**28)
+    add = jax.jit(lambda x: x + 1)
+    rate = 2 * array.nbytes / seconds(lambda: add(array), 10)
+    report.say('memory', f'{rate / 1e9:.0f} GB/s read and written', rate=rate)
+
+
+def measure_torch(report, size, data, reference, tf32):
+    """The whole affinity of all cells with all context frames, masked, then top-k."""
+    import torch
+
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    context, frames = data
+    keys = torch.tensor(np.asarray(context.features)).reshape(-1, size.channels).to(device)
+    labels = torch.tensor(np.asarray(context.labels)).reshape(-1, size.labels).to(device)
+    target = torch.tensor(np.asarray(frames[0])).reshape(-1, size.channels).to(device)
+    cells = np.indices((size.height, size.width)).reshape(2, -1).T
+    cells = torch.tensor(cells.copy()).float().to(device)
+    far = torch.cdist(cells, cells) >= size.radius
+    temperature = size.method().rule.temperature
+
+    def run():
+        logits = torch.einsum('qc,kc->qk', target, keys).reshape(len(target), -1, len(target))
+        logits[:, 1:].masked_fill_(far[:, None], -math.inf)
+        values, chosen = logits.reshape(len(target), -1).topk(size.k, dim=-1)
+        weights = torch.softmax(values / temperature, dim=-1)
+        found = (weights[..., None] * labels[chosen]).sum(1)
+        if device == 'cuda':
+            torch.cuda.synchronize()
+        return found
+
+    with torch.no_grad():
+        found = run().cpu().numpy().reshape(size.height, size.width, -1)
+        run()
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    a_frame = statistics.median(times)
+    difference = np.abs(found - reference['labels'][0]).max()
+    report.say(
+        f'torch dense{" tf32" * tf32}',
+        f'{1e3 * a_frame:8.3f} ms a frame {1 / a_frame:7.1f}/s  differs {difference:.1e}',
+        seconds_a_frame=a_frame,
+        difference=float(difference),
+    )
+
+
+def main(_):
+    logging.set_verbosity(logging.ERROR)
+    size = QUICK_SIZE if QUICK.value else Size()
+    report = Report(OUTPUT.value)
+    report.say('device', f'{jax.devices()[0].device_kind} jax {jax.__version__}')
+    data = inputs(size)
+    reference, calls = {}, {}
+
+    def scan(name, implementation, **videos):
+        def measure():
+            execution = Execution(implementation=implementation)
+            calls[name] = measure_scan(report, size, name, execution, data, reference, **videos)
+
+        report.attempt(name, measure)
+
+    scan('windowed', 'windowed')
+    scan('batched', 'batched')
+    report.attempt('product', lambda: measure_rate(report, size))
+    report.attempt('memory', lambda: measure_copy(report, size))
+    report.attempt('torch', lambda: measure_torch(report, size, data, reference, False))
+    report.attempt('torch tf32', lambda: measure_torch(report, size, data, reference, True))
+    for name in [name for name in ('batched', 'windowed') if name in calls]:
+        report.attempt(
+            f'trace {name}', lambda name=name: measure_trace(report, f'trace {name}', calls[name])
+        )
+    scan(f'{size.videos} videos in turns', 'batched', videos=size.videos, over=jax.lax.map)
+    scan(f'{size.videos} videos at once', 'batched', videos=size.videos, over=jax.vmap)
+    scan('dense', 'dense')
+    report.say('end', f'not measured, for time: {", ".join(report.left_out) or "nothing"}')
+
+
+if __name__ == '__main__':
+    app.run(main)
