@@ -11,6 +11,8 @@ A target is a frozen dataclass, so that it can be a static argument of a compile
                                     the prediction of the first frame itself: its annotation, or
                                     its soft labels `[H, W, L]` decoded like those of any frame
     ids(first, seen)                the first frame's label map; None if it has joints
+    merge(prediction, appearing)    the annotation of a frame in which objects appear: the predicted
+                                    one, and over it the ids of these objects (label maps alone)
     settings()                      its settings by the name of a config's section, to be recorded
 
 where `first` is the given annotation of frame 0, a label map or joints, and `seen` is the (height,
@@ -132,6 +134,10 @@ class MaskTarget:
             return tuple(map(np.asarray, decoded)) if self.keep_soft else np.asarray(decoded)
         ids = np.asarray(first, np.int32)
         return (ids, None, None) if self.keep_soft else ids
+
+    def merge(self, prediction, appearing):
+        ids = prediction[0] if self.keep_soft else prediction
+        return np.where(appearing > 0, appearing, ids)
 
     def ids(self, first, seen):
         if self.resize_first is None:
