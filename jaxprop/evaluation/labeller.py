@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -90,14 +90,11 @@ class Plan:
       sizes: of its frames, the network's input, the grid of features and its cells.
       values: the ids for which its labels stand, `[l]`.
       num_labels: L, the number of labels with which it is computed.
-      propagation: the method. Its memory also keeps the later frames in which objects appear, where
-        its memory keeps the first frame and its rule allows it.
     """
 
     sizes: Sizes
     values: np.ndarray
     num_labels: int
-    propagation: Propagation
 
 
 def plan_video(
@@ -121,13 +118,15 @@ def plan_video(
     values = labeller.target.values(first, sizes.seen)
     for ids in later.values():
         values = np.union1d(values, labeller.target.values(ids, sizes.seen)).astype(values.dtype)
-    propagation = _keeping(labeller.propagation, tuple(sorted(later)))
-    return Plan(sizes, values, labeller.target.num_labels(values), propagation)
+    return Plan(sizes, values, labeller.target.num_labels(values))
 
 
-def _keeping(propagation, frames):
-    """The method whose memory also keeps these frames, as it keeps frame 0."""
-    memory = propagation.memory
+def keeping(propagation: Propagation, frames: Iterable[int]) -> Propagation:
+    """Makes the method whose memory also keeps these frames, as it keeps frame 0.
+
+    If it does not keep frame 0, or its rule cannot work with more kept frames, it stays as it is.
+    """
+    memory, frames = propagation.memory, tuple(frames)
     if not frames or not memory.keep_first:
         return propagation
     kept = tuple(sorted({*memory.kept_frames, *frames}))

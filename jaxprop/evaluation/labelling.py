@@ -19,7 +19,7 @@ from jaxprop import files
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import results
 from jaxprop.evaluation.features import frames_of
-from jaxprop.evaluation.labeller import Labeller, Plan, plan_video, start_video
+from jaxprop.evaluation.labeller import Labeller, Plan, keeping, plan_video, start_video
 from jaxprop.evaluation.stream import Stream
 from jaxprop.tasks.task import NamedSequences, Start, Task
 
@@ -68,7 +68,8 @@ def label_sequences(
                         start = task.start(sequence)
                         plan = plan_video(start.first, sequence, labeller, start.later)
                         work = _Work(start, plan, task, labeller, folder, pool, waits)
-                        groups[plan.sizes, plan.num_labels, plan.propagation].append(work)
+                        method = keeping(labeller.propagation, start.later)
+                        groups[plan.sizes, plan.num_labels, method].append(work)
                         works.append(work)
                 except DataError as error:
                     skip(name, error)
@@ -86,7 +87,7 @@ def label_sequences(
                 leave=None,  # The bar stays, unless it is below another one, such as training's.
                 disable=not total or device is not None,
             ) as bar:
-                for (sizes, num_labels, propagation), group in groups.items():
+                for (sizes, num_labels, method), group in groups.items():
                     num_devices = (
                         1 if device is not None else min(jax.local_device_count(), len(group))
                     )
@@ -96,7 +97,7 @@ def label_sequences(
                     queue = _Queue(group, pool, num_devices * num_rows, skip)
                     stream = Stream(
                         labeller.source,
-                        propagation,
+                        method,
                         labeller.target,
                         sizes,
                         num_labels,

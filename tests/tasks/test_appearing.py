@@ -14,7 +14,7 @@ from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.labeller import plan_video
+from jaxprop.evaluation.labeller import keeping
 from jaxprop.methods import from_settings
 from jaxprop.metrics import davis
 from jaxprop.tasks.objects import Objects
@@ -178,17 +178,7 @@ def test_objects_that_are_all_there_from_the_start_have_the_masks_of_any_task(
     assert 'G' not in metrics[1]['summary'] and metrics[0]['summary']['G'] is None
 
 
-def test_a_memory_without_frame_0_keeps_no_frame(root, labeller, sequences):
-    """A rule that refuses kept frames, and a plain queue, get the memory that they have."""
-    queue = dataclasses.replace(METHOD.memory, keep_first=False)
-    for memory, kept in ((METHOD.memory, (3, 5)), (queue, ())):
-        method = dataclasses.replace(METHOD, memory=memory)
-        given = sequences[0].read_label(0)
-        plan = plan_video(
-            np.where(given == 1, given, 0),
-            sequences[0],
-            dataclasses.replace(labeller, propagation=method),
-            {3: np.where(given == 2, given, 0), 5: np.where(given == 3, given, 0)},
-        )
-        assert plan.propagation.memory.kept_frames == kept
-        assert plan.values.tolist() == [0, 1, 2, 3] and plan.num_labels == 4
+def test_a_memory_without_frame_0_keeps_no_frame():
+    assert keeping(METHOD, [3, 5]).memory.kept_frames == (3, 5)
+    queue = dataclasses.replace(METHOD, memory=dataclasses.replace(METHOD.memory, keep_first=False))
+    assert keeping(queue, [3, 5]) == queue and keeping(METHOD, []) == METHOD
