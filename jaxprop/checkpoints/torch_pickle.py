@@ -53,21 +53,10 @@ class _Storage:
         self.array = array
 
 
-class Storages:
-    """The storages of a file, by key; their numbers are filled in after the pickle is read.
+class Vocabulary:
+    """What a kind of pickle may name, call and hold: `run` asks it, a subclass says it."""
 
-    Together they can't be larger than the file, which holds all of them.
-
-    Args:
-      file_bytes: the size of the file.
-      max_bytes: the largest size of all tensors together.
-    """
-
-    def __init__(self, file_bytes: int, max_bytes: int):
-        self.arrays: dict[str, np.ndarray] = {}
-        self._storage_bytes_left = file_bytes
-        self._tensor_bytes_left = max_bytes
-        self._num_tensors = 0
+    def __init__(self) -> None:
         self._num_instructions = 0
 
     def count_instruction(self) -> None:
@@ -78,6 +67,79 @@ class Storages:
             'more than {} instructions',
             MAX_INSTRUCTIONS,
         )
+
+    def named(self, name: str) -> Any:
+        """Makes the object that a name in the pickle, 'module name', stands for."""
+        raise NotImplementedError
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        """Makes the object that a call in the pickle stands for."""
+        raise NotImplementedError
+
+    def new(self, made: Any, arguments: Any, named: Any) -> Any:
+        """Makes the object that an instance in the pickle stands for; `named` are arguments too."""
+        raise ValueError('it makes an instance of a class')
+
+    def build(self, target: Any, state: Any) -> None:
+        """Sets the attributes of an object."""
+        raise NotImplementedError
+
+    def find(self, identity: Any) -> Any:
+        """Gets the object that a persistent id stands for."""
+        raise ValueError('it names something that is stored elsewhere')
+
+    def data(self, value: bytes, place: int) -> Any:
+        """Makes the object that bytes stand for; they begin at this place of the file."""
+        raise NotImplementedError
+
+
+class Storages(Vocabulary):
+    """The storages of a file, by key; their numbers are filled in after the pickle is read.
+
+    Together they can't be larger than the file, which holds all of them.
+
+    Args:
+      file_bytes: the size of the file.
+      max_bytes: the largest size of all tensors together.
+    """
+
+    def __init__(self, file_bytes: int, max_bytes: int):
+        super().__init__()
+        self.arrays: dict[str, np.ndarray] = {}
+        self._storage_bytes_left = file_bytes
+        self._tensor_bytes_left = max_bytes
+        self._num_tensors = 0
+
+    def named(self, name: str) -> Any:
+        module, _, attribute = name.partition(' ')
+        if module in ('torch', 'torch.cuda') and attribute in _DTYPES:
+            return np.dtype(_DTYPES[attribute])
+        if name in _FUNCTIONS:
+            return _Function(name)
+        return Opaque(name[:_MAX_NAME].replace(' ', '.'))
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        return _reduce(function, arguments, self)
+
+    def new(self, made: Any, arguments: Any, named: Any) -> Any:
+        is_parameter = isinstance(made, _Function) and made.name in _PARAMETERS and not named
+        require(isinstance(made, Opaque) or is_parameter, 'NEWOBJ of a known name')
+        return _reduce(made, arguments, self)
+
+    def build(self, target: Any, state: Any) -> None:
+        # Leave out attributes of a dict, such as the versions of modules in '_metadata', and of a
+        # parameter.
+        require(
+            isinstance(target, (dict, np.ndarray, Opaque)),
+            'attributes of a {}',
+            type(target).__name__,
+        )
+
+    def data(self, value: bytes, place: int) -> Any:
+        return Opaque('builtins.bytes')
+
+    def find(self, identity: Any) -> Any:
+        return self.get(identity)
 
     def get(self, identity: tuple[Any, ...]) -> _Storage:
         """Gets the storage of a persistent id: ('storage', type, key, device, num_elements)."""
@@ -184,22 +246,22 @@ class _OddKey:
         return f'<{self.kind}>'
 
 
-def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = None) -> Any:
+def run(file: BinaryIO, vocabulary: Vocabulary, find: Callable[[Any], Any] | None = None) -> Any:
     """Interprets one pickle, from the file's position to its end.
 
     Args:
       file: of the pickle.
-      storages: of the file.
-      find: gets the object that a persistent id stands for; by default a storage.
+      vocabulary: of the file.
+      find: gets the object that a persistent id stands for; by default the vocabulary does.
     """
     # Each turn below interprets one instruction, as Python's pickletools describes it.
-    find = find or storages.get
+    find = find or vocabulary.find
     stack: list[Any] = []
     marked: list[list[Any]] = []  # The stacks below each mark.
     memo: dict[int, Any] = {}
     argument: Any
     for opcode, argument, _ in pickletools.genops(file):
-        storages.count_instruction()
+        vocabulary.count_instruction()
         name = opcode.name
         if name == 'STOP':
             (value,) = stack
@@ -269,30 +331,21 @@ def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = 
                     'a name that is no short text',
                 )
                 argument = ' '.join(parts)
-            stack.append(_named(argument))
+            stack.append(vocabulary.named(argument))
         elif name == 'BINPERSID':
             stack.append(find(stack.pop()))
         elif name == 'REDUCE':
             arguments = stack.pop()
-            stack.append(_reduce(stack.pop(), arguments, storages))
+            stack.append(vocabulary.call(stack.pop(), arguments))
         elif name in ('NEWOBJ', 'NEWOBJ_EX'):
             named = stack.pop() if name == 'NEWOBJ_EX' else {}
             arguments = stack.pop()
-            made = stack.pop()
-            is_parameter = isinstance(made, _Function) and made.name in _PARAMETERS and not named
-            require(isinstance(made, Opaque) or is_parameter, '{} of a known name', name)
-            stack.append(_reduce(made, arguments, storages))
+            stack.append(vocabulary.new(stack.pop(), arguments, named))
         elif name == 'BUILD':
-            # Leave out attributes of a dict, such as the versions of modules in '_metadata', and of
-            # a parameter.
-            stack.pop()
-            require(
-                isinstance(stack[-1], (dict, np.ndarray, Opaque)),
-                'attributes of a {}',
-                type(stack[-1]).__name__,
-            )
+            state = stack.pop()
+            vocabulary.build(stack[-1], state)
         elif name in ('SHORT_BINBYTES', 'BINBYTES', 'BINBYTES8', 'BYTEARRAY8'):
-            stack.append(Opaque('builtins.bytes'))
+            stack.append(vocabulary.data(argument, file.tell() - len(argument)))
         elif name == 'EMPTY_SET':
             stack.append(Opaque('builtins.set'))
         elif name == 'ADDITEMS':
@@ -304,18 +357,8 @@ def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = 
         elif name == 'POP':
             stack.pop()
         else:
-            raise ValueError(f'the pickle instruction {name} is not for tensors in dicts')
+            raise ValueError(f'the pickle instruction {name} is none that is read')
     raise ValueError('the pickle has no end')
-
-
-def _named(name: str) -> np.dtype | _Function | Opaque:
-    """Makes the object that a name in the pickle, 'module name', stands for."""
-    module, _, attribute = name.partition(' ')
-    if module in ('torch', 'torch.cuda') and attribute in _DTYPES:
-        return np.dtype(_DTYPES[attribute])
-    if name in _FUNCTIONS:
-        return _Function(name)
-    return Opaque(name[:_MAX_NAME].replace(' ', '.'))
 
 
 def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
