@@ -34,6 +34,7 @@ INTERNAL = (
     'jaxprop.models.positions',
     'jaxprop.names',
     'jaxprop.parallel',
+    'jaxprop.pickles',
     'jaxprop.report',
     'jaxprop.rules.windowed',
     'jaxprop.study',
