@@ -123,6 +123,18 @@ def write_youtube_vos(
     (root / 'meta.json').write_text(json.dumps({'videos': meta}))
 
 
+def tapvid_video(num_frames: int, size: tuple[int, int] = (128, 128)) -> dict[str, np.ndarray]:
+    """A video as TAP-Vid's files hold it: 15 points on a disc, of which two are hidden at times."""
+    scene, points = moving_disc(size, num_frames)
+    occluded = np.zeros((NUM_JOINTS, num_frames), bool)
+    occluded[3, :2] = occluded[7, 1::2] = True
+    return {
+        'video': np.stack([scene.frame(index) for index in range(num_frames)]),
+        'points': ((points.swapaxes(0, 1) + 0.5) / np.array(size[::-1])).astype(np.float32),
+        'occluded': occluded,
+    }
+
+
 def write_jhmdb(
     root: pathlib.Path, name: str = 'wave/clip_wave_u_nm_np1_fr_goo_0', num_frames: int = 4
 ) -> np.ndarray:

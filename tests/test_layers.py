@@ -28,8 +28,8 @@ MAY_IMPORT = {
     'data': {'color', 'files', 'pickles'},
     'tasks': {*MATHEMATICS, 'data', 'files', 'labels', 'metrics', 'names'},
     'evaluation': {
-        *MATHEMATICS, *METHODS, 'checkpoints', 'data', 'files', 'models', 'parallel', 'report',
-        'tasks', 'names',
+        *MATHEMATICS, *METHODS, 'checkpoints', 'confidence', 'data', 'files', 'models', 'parallel',
+        'report', 'tasks', 'names',
     },
     'report': {'files', 'tasks'},
     'training': {

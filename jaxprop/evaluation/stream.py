@@ -137,7 +137,15 @@ class Stream:
           num_rows: the number of rows, of D videos each, that take turns.
           num_devices: D, the number of this process's devices to use.
           first_device: the number of the first of these devices.
+
+        Raises:
+          ValueError: the target compares frames with frame 0, which the method does not keep.
         """
+        if getattr(target, 'track_back', False) and not propagation.memory.keep_first:
+            raise ValueError(
+                'points are tracked back to frame 0, which must be context for the whole video: '
+                'set propagation.keep_first to True'
+            )
         self.source, self.network, self.propagation = source, source.network, propagation
         self.target, self.sizes, self.num_labels = target, sizes, num_labels
         self.execution = execution
@@ -310,13 +318,13 @@ class Stream:
 def _advance(propagation, execution, target, sizes, context, features, values):
     """Propagates labels to one frame; returns the new context, and the prediction."""
     context, label = propagate_step(context, features, propagation, execution=execution)
-    return context, target.decode(label, values, sizes)
+    return context, target.decode(label, values, sizes, features, context)
 
 
 def _predict(propagation, execution, target, sizes, context, features, values):
     """Makes the prediction of a frame, and leaves the context as it is."""
-    _, label = propagate_step(context, features, propagation, execution=execution)
-    return target.decode(label, values, sizes)
+    context, label = propagate_step(context, features, propagation, execution=execution)
+    return target.decode(label, values, sizes, features, context)
 
 
 def _insert(propagation, execution, context, features, given, is_given):
