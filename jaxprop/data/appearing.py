@@ -44,6 +44,7 @@ class AppearingSequence(LabelledSequence):
     Attributes:
       starts: by the id of each object, the number of the frame in which its mask is given, which is
         the first frame with the object.
+      ends: by the id of each object, the number of the first frame in which it is no longer scored.
       asked: the numbers of the frames whose masks the benchmark asks for.
       annotated: the numbers of the frames with a true mask; () where only the masks are there in
         which objects appear. `read_label` returns None for other frames but the first.
@@ -55,6 +56,7 @@ class AppearingSequence(LabelledSequence):
     """
 
     starts: Mapping[int, int]
+    ends: Mapping[int, int]
     asked: tuple[int, ...]
     annotated: tuple[int, ...]
     categories: Mapping[int, str]
@@ -176,6 +178,7 @@ def open_video(
             for value in sorted(set(known) - set(starts))
         ),
         starts=starts,
+        ends=dict.fromkeys(starts, len(names)),
         asked=_asked(known, names, frames_folder, first, meta),
         annotated=tuple(sorted(masks)) if is_truth else (),
         categories={value: known[value][0] for value in starts if value in known},

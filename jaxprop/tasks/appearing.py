@@ -52,6 +52,7 @@ class AppearingObjects(Task):
         record = {
             'objects': list(start.objects),
             'starts': [sequence.starts[value] for value in start.objects],
+            'ends': [sequence.ends[value] for value in start.objects],
             'categories': [sequence.categories.get(value, '') for value in start.objects],
             'annotated': list(sequence.annotated),
             'notes': list(sequence.notes),
@@ -88,7 +89,7 @@ class AppearingObjects(Task):
         """The numbers of the frames in which an object is scored."""
         annotated = record['annotated'] if self.count_last else record['annotated'][:-1]
         start = record['starts'][index] + (not self.count_given)
-        return [frame for frame in annotated if frame >= start]
+        return [frame for frame in annotated if start <= frame < record['ends'][index]]
 
     def _result(self, record):
         """The `SequenceResult` of the objects that are scored."""

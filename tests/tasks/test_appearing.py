@@ -18,7 +18,7 @@ from jaxprop.evaluation.labeller import keeping
 from jaxprop.methods import from_settings
 from jaxprop.metrics import davis
 from jaxprop.tasks.objects import Objects
-from tests.layouts import write_youtube_vos
+from tests.layouts import write_davis_sequences, write_youtube_vos
 
 METHOD = from_settings(num_context=2, num_neighbors=3, radius=3)
 STARTS, CATEGORIES = {2: 3, 3: 5}, {1: 'dog', 2: 'ant', 3: 'zebra'}
@@ -182,3 +182,53 @@ def test_a_memory_without_frame_0_keeps_no_frame():
     assert keeping(METHOD, [3, 5]).memory.kept_frames == (3, 5)
     queue = dataclasses.replace(METHOD, memory=dataclasses.replace(METHOD.memory, keep_first=False))
     assert keeping(queue, [3, 5]) == queue and keeping(METHOD, []) == METHOD
+
+
+def test_davis_test_sets_are_written_for_their_server(labeller, sequences, tmp_path):
+    write_davis_sequences(tmp_path, sequences, {'test-dev': [sequences[1].name]})
+    for path in (tmp_path / 'Annotations/480p').rglob('*.png'):
+        if path.name != '00000.png':
+            path.unlink()
+    for split, kept in (('test-dev', True), ('val', False)):
+        task = tasks.open_task(
+            {'kind': 'davis', 'root': str(tmp_path), 'split': split, 'names': (sequences[1].name,)}
+        )
+        output = tmp_path / split
+        metrics = runner.evaluate(task, labeller, output, title='test', dataset={})
+        assert metrics['summary'] == {} and (output / 'submission.zip').exists() == kept
+    with zipfile.ZipFile(tmp_path / 'test-dev' / 'submission.zip') as archive:
+        assert archive.namelist() == [f'{sequences[1].name}/{t:05d}.png' for t in range(9)]
+
+
+@pytest.mark.parametrize('kind', ['mose', 'lvos'])
+def test_mose_and_lvos(kind, labeller, sequences, finished, tmp_path):
+    """The masks are those of YouTube-VOS; each benchmark scores other frames."""
+    write_youtube_vos(tmp_path, sequences, STARTS, CATEGORIES)
+    (tmp_path / 'val.txt').write_text(f'{sequences[0].name}\n')
+    ends = {1: 9, 2: 6, 3: 8}
+    if kind == 'lvos':
+        meta = json.loads((tmp_path / 'meta.json').read_text())
+        for video in meta['videos'].values():
+            for value, about in video['objects'].items():
+                about['frame_range'] = {
+                    'start': about['frames'][0],
+                    'end': f'{5 * ends[int(value)]:08d}',
+                }
+        (tmp_path / 'meta.json').write_text(json.dumps(meta))
+    else:
+        (tmp_path / 'meta.json').unlink()
+    task = tasks.open_task({'kind': kind, 'root': str(tmp_path), 'list': str(tmp_path / 'val.txt')})
+    output = tmp_path / 'out'
+    metrics = runner.evaluate(task, labeller, output, title='test', dataset={})
+    found = read(output, sequences[0].name)
+    np.testing.assert_array_equal(found, read(finished[0], sequences[0].name))
+    truth = np.stack([sequences[0].read_label(t) for t in range(9)])
+    assert [row['object'] for row in metrics['per_sequence']] == [1, 2, 3]
+    for row in metrics['per_sequence']:
+        value = row['object']
+        start = STARTS.get(value, 0)
+        frames = slice(start + 1, 8) if kind == 'mose' else slice(start, ends[value])
+        expected = davis.region_similarity(found[frames] == value, truth[frames] == value).mean()
+        assert row['J-Mean'] == pytest.approx(expected)
+    with zipfile.ZipFile(output / 'submission.zip') as archive:
+        assert archive.namelist()[0] == f'{sequences[0].name}/00000.png'
