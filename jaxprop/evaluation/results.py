@@ -230,6 +230,26 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
+def is_finished(
+    task: Task,
+    labeller: Labeller,
+    output: pathlib.Path,
+    sequences: Iterable[tuple[str, Callable[[], Any]]],
+) -> bool:
+    """Tells whether a folder has all results, made from these settings, weights and files.
+
+    Args:
+      task, labeller, output: as for `jaxprop.evaluation.run.evaluate`.
+      sequences: of the task, names and functions that open them.
+    """
+    try:
+        made = read_sealed(output / 'metrics.json')['made_from']
+    except (OSError, ValueError, KeyError):
+        return False
+    folder = Folder(output, task, made_by(task, labeller))
+    return made == {'settings': folder.settings_digest, 'data': identities(sequences)}
+
+
 def identities(
     sequences: Iterable[tuple[str, Callable[[], Any]]],
 ) -> dict[str, str]:
