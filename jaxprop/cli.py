@@ -218,8 +218,7 @@ def _help(name, command, arguments):
     )
     for folder in command.folders:
         names = ', '.join(config_files.config_names((folder,)))
-        lines.append(f'Configs in {folder}/:')
-        lines.append(textwrap.indent(textwrap.fill(names, 96), '  '))
+        lines.append(textwrap.fill(f'Configs in {folder}/: {names}', 104, subsequent_indent='  '))
     if is_named:
         lines += ['', f'All fields of the config {config.name}:']
         lines += [f'  {field} = {value}' for field, value in fields.items()]

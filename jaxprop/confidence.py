@@ -168,6 +168,54 @@ def of_frame(
     return Confidence(jnp.clip(cells, 0, 1), jnp.clip(jnp.prod(parts, axis=0), 0, 1) ** 0.25)
 
 
+def tracked_back(
+    features: jax.Array, reference: jax.Array, places: jax.Array, origins: jax.Array
+) -> jax.Array:
+    """Measures how far points of a frame, matched with the frame of their origin, miss the origin.
+
+    The feature g at a point's place, interpolated between cells, is compared with all cells of the
+    reference frame: the distance is |origin - argmax_p <g, f_p>|. It is small where the point is
+    seen, and large where something else is in its place.
+
+    Args:
+      features: `[H, W, C]` of the frame.
+      reference: f, `[H, W, C]` of the origins' frame, normalised where affinities are cosines.
+      places: `[J, 2]`, (row, column) of the points in the frame, in cells.
+      origins: `[J, 2]`, (row, column) of the points in the reference frame, in cells.
+
+    Returns:
+      float32 `[J]`, in cells; NaN where a place or an origin is NaN.
+
+    Raises:
+      ValueError: shapes that do not fit.
+    """
+    if features.ndim != 3 or features.shape != reference.shape:
+        raise ValueError(
+            f'features are {list(features.shape)} and reference {list(reference.shape)}; both must '
+            'be [H, W, C]'
+        )
+    if places.ndim != 2 or places.shape[1] != 2 or places.shape != origins.shape:
+        raise ValueError(
+            f'places are {list(places.shape)} and origins {list(origins.shape)}; both must be '
+            '[J, 2]'
+        )
+    height, width, _ = features.shape
+    # Read the features at the places, from the four cells around each.
+    largest = jnp.array([height - 1, width - 1])
+    inside = jnp.clip(jnp.nan_to_num(places), 0, largest)
+    low = jnp.floor(inside).astype(jnp.int32)
+    high, share = jnp.minimum(low + 1, largest), inside - low
+    rows, columns = (jnp.stack([low[:, axis], high[:, axis]], axis=-1) for axis in (0, 1))
+    weights = (jnp.stack([1 - share[:, axis], share[:, axis]], axis=-1) for axis in (0, 1))
+    around = features[rows[:, :, None], columns[:, None]]
+    found = jnp.einsum('jy,jx,jyxc->jc', *weights, around)
+    # Match them with the reference.
+    values = affinity.affinity(found, rearrange(reference, 'h w c -> (h w) c'))
+    matches = jnp.stack(jnp.divmod(jnp.argmax(values, axis=1), width), -1)
+    distances = jnp.linalg.norm((matches - origins).astype(jnp.float32), axis=-1)
+    return jnp.where(jnp.any(jnp.isnan(places), axis=-1), jnp.nan, distances)
+
+
 def of_objects(label: jax.Array, confidence: jax.Array) -> jax.Array:
     """The mean confidence of the cells of each label: c_l = sum_q y_ql c_q / sum_q y_ql.
 

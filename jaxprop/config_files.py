@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, config_flags
 from jaxprop.names import nearest
 
 PACKAGE = 'jaxprop.configs'
-FOLDERS = ('eval', 'study', 'train')
+FOLDERS = ('eval', 'study', 'suite', 'train')
 _WIDEST = 72  # `describe` cuts values to so many characters.
 
 

@@ -3,6 +3,7 @@
 And a small DAVIS, for annotations of its frames.
 """
 
+import json
 import pathlib
 from collections.abc import Iterable, Mapping
 
@@ -80,6 +81,58 @@ def write_davis_sequences(
         for split, names in splits.items():
             text = ''.join(f'{name}\n' for name in names)
             (root / 'ImageSets' / year / f'{split}.txt').write_text(text)
+
+
+def write_youtube_vos(
+    root: pathlib.Path,
+    sequences: Iterable[LabelledSequence],
+    starts: Mapping[int, int],
+    categories: Mapping[int, str],
+    with_truth: bool = True,
+) -> None:
+    """Labelled sequences in YouTube-VOS's layout; frame t is called 00000, 00005, ...
+
+    Args:
+      starts: by id, the frame in which an object appears; 0 for the others.
+      categories: by id; 'person' for the others.
+      with_truth: write the masks of all frames, each with the objects that have appeared; else only
+        those in which objects appear, with these objects alone.
+    """
+    meta = {}
+    for sequence in sequences:
+        objects = np.unique(sequence.read_label(0))[1:].tolist()
+        stems = [f'{5 * index:05d}' for index in range(sequence.num_frames)]
+        begin = {value: starts.get(value, 0) for value in objects}
+        meta[sequence.name] = {
+            'objects': {
+                str(value): {
+                    'category': categories.get(value, 'person'),
+                    'frames': stems[begin[value] :],
+                }
+                for value in objects
+            }
+        }
+        frames, masks = (root / kind / sequence.name for kind in DAVIS_KINDS)
+        frames.mkdir(parents=True)
+        for index, stem in enumerate(stems):
+            Image.fromarray(sequence.read_frame(index)).save(frames / f'{stem}.jpg', quality=95)
+            here = [v for v in objects if begin[v] == index or (with_truth and begin[v] < index)]
+            ids = sequence.read_label(index)
+            if here:
+                write_mask(masks / f'{stem}.png', np.where(np.isin(ids, here), ids, 0))
+    (root / 'meta.json').write_text(json.dumps({'videos': meta}))
+
+
+def tapvid_video(num_frames: int, size: tuple[int, int] = (128, 128)) -> dict[str, np.ndarray]:
+    """A video as TAP-Vid's files hold it: 15 points on a disc, of which two are hidden at times."""
+    scene, points = moving_disc(size, num_frames)
+    occluded = np.zeros((NUM_JOINTS, num_frames), bool)
+    occluded[3, :2] = occluded[7, 1::2] = True
+    return {
+        'video': np.stack([scene.frame(index) for index in range(num_frames)]),
+        'points': ((points.swapaxes(0, 1) + 0.5) / np.array(size[::-1])).astype(np.float32),
+        'occluded': occluded,
+    }
 
 
 def write_jhmdb(

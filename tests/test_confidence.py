@@ -41,6 +41,31 @@ def test_round_trip_finds_what_has_no_match():
     assert (np.asarray(found[:, :2]) > 0).all()
 
 
+def test_points_tracked_back():
+    rng = np.random.default_rng(2)
+    frame, other = rng.standard_normal((2, 5, 7, 32)).astype(np.float32)
+    other[1:, 2:] = frame[:-1, :-2]  # All but the edges of `frame` has moved by (1, 2).
+    other[3, 4] = rng.standard_normal(32)
+    places = np.array([[2.0, 3.0], [4.2, 5.9], [3.0, 4.0], [np.nan, 1.0]])
+    origins = np.array([[1.0, 1.0], [3.0, 4.0], [2.0, 2.0], [1.0, 1.0]])
+    found = np.asarray(confidence.tracked_back(*map(jnp.array, (other, frame, places, origins))))
+    expected = []
+    for place, origin in zip(places[:2], origins):
+        row, column = np.floor(place).astype(int)
+        down, right = place - (row, column)
+        feature = sum(
+            weight * other[min(row + y, 4), column + x]
+            for y, x, weight in (
+                (0, 0, (1 - down) * (1 - right)), (0, 1, (1 - down) * right),
+                (1, 0, down * (1 - right)), (1, 1, down * right),
+            )
+        )  # fmt: skip
+        match = np.unravel_index(np.argmax(frame @ feature), (5, 7))
+        expected.append(np.linalg.norm(np.array(match) - origin))
+    np.testing.assert_allclose(found[:2], expected, atol=1e-6)
+    assert found[0] == 0 and found[2] > 0 and np.isnan(found[3])
+
+
 def test_confidence_of_objects():
     label = np.zeros((2, 2, 3), np.float32)
     label[0, 0, 0], label[0, 1, :2], label[1, 0, 1] = 1, 0.5, 1

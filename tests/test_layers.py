@@ -11,6 +11,7 @@ METHODS = {'labels', 'memory', 'propagation', 'rules', 'methods'}
 MAY_IMPORT = {
     'names': set(),
     'files': set(),
+    'pickles': set(),
     'parallel': set(),
     'metrics': set(),
     **dict.fromkeys(MATHEMATICS, MATHEMATICS),
@@ -23,9 +24,9 @@ MAY_IMPORT = {
     'propagation': {'affinity', 'labels', 'memory', 'rules'},
     'methods': {'memory', 'names', 'propagation', 'rules'},
     'models': {'names'},
-    'checkpoints': {'files', 'models', 'names'},
+    'checkpoints': {'files', 'models', 'names', 'pickles'},
     'objectives': {*MATHEMATICS, 'augment', 'checkpoints', 'models', 'names', 'rules'},
-    'data': {'color', 'files'},
+    'data': {'color', 'files', 'pickles'},
     'tasks': {*MATHEMATICS, 'data', 'files', 'labels', 'metrics', 'names'},
     'evaluation': {
         *MATHEMATICS, *METHODS, 'blending', 'checkpoints', 'confidence', 'data', 'files', 'models',

@@ -35,6 +35,7 @@ INTERNAL = (
     'jaxprop.models.positions',
     'jaxprop.names',
     'jaxprop.parallel',
+    'jaxprop.pickles',
     'jaxprop.report',
     'jaxprop.rules.batched',
     'jaxprop.rules.windowed',

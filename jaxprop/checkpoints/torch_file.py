@@ -16,14 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxprop.checkpoints.torch_pickle import (
-    Opaque,
-    Storages,
-    check_counts,
-    keep_known,
-    require,
-    run,
-)
+from jaxprop.checkpoints.torch_pickle import Storages, check_counts, keep_known
+from jaxprop.pickles import Opaque, require, run
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001

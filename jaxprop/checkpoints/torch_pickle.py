@@ -1,24 +1,21 @@
-"""Interprets PyTorch's pickles by a table of few instructions: nothing is imported or called.
+"""The tensors in PyTorch's pickles, for the interpreter `jaxprop.pickles`.
 
 Names in a pickle are compared with the few that tensors need. Any other name becomes an `Opaque`,
 and so does everything that the pickle makes of it.
 """
 
 import math
-import pickletools
-from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-MAX_INSTRUCTIONS = 500_000
+from jaxprop import pickles
+from jaxprop.pickles import MAX_NAME, Opaque, Vocabulary, require, set_items
+
 _MAX_TENSORS = 10_000
 _MAX_AXES = 32
-_MAX_NAME = 500  # The longest name, in characters.
 _MAX_ARGUMENTS = 16
-# Optimisers number their states. Before PyTorch 1.6 the numbers are addresses, which have 47 bits.
-_MAX_KEY = 2**48
 
 _DTYPES = {
     'DoubleStorage': np.float64,
@@ -53,7 +50,7 @@ class _Storage:
         self.array = array
 
 
-class Storages:
+class Storages(Vocabulary):
     """The storages of a file, by key; their numbers are filled in after the pickle is read.
 
     Together they can't be larger than the file, which holds all of them.
@@ -64,20 +61,42 @@ class Storages:
     """
 
     def __init__(self, file_bytes: int, max_bytes: int):
+        super().__init__()
         self.arrays: dict[str, np.ndarray] = {}
         self._storage_bytes_left = file_bytes
         self._tensor_bytes_left = max_bytes
         self._num_tensors = 0
-        self._num_instructions = 0
 
-    def count_instruction(self) -> None:
-        """Raises ValueError where the file's pickles together are too long a program."""
-        self._num_instructions += 1
+    def named(self, name: str) -> Any:
+        module, _, attribute = name.partition(' ')
+        if module in ('torch', 'torch.cuda') and attribute in _DTYPES:
+            return np.dtype(_DTYPES[attribute])
+        if name in _FUNCTIONS:
+            return _Function(name)
+        return Opaque(name[:MAX_NAME].replace(' ', '.'))
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        return _reduce(function, arguments, self)
+
+    def new(self, made: Any, arguments: Any, named: Any) -> Any:
+        is_parameter = isinstance(made, _Function) and made.name in _PARAMETERS and not named
+        require(isinstance(made, Opaque) or is_parameter, 'NEWOBJ of a known name')
+        return _reduce(made, arguments, self)
+
+    def build(self, target: Any, state: Any) -> None:
+        # Leave out attributes of a dict, such as the versions of modules in '_metadata', and of a
+        # parameter.
         require(
-            self._num_instructions <= MAX_INSTRUCTIONS,
-            'more than {} instructions',
-            MAX_INSTRUCTIONS,
+            isinstance(target, (dict, np.ndarray, Opaque)),
+            'attributes of a {}',
+            type(target).__name__,
         )
+
+    def data(self, value: bytes, place: int) -> Any:
+        return Opaque('builtins.bytes')
+
+    def find(self, identity: Any) -> Any:
+        return self.get(identity)
 
     def get(self, identity: tuple[Any, ...]) -> _Storage:
         """Gets the storage of a persistent id: ('storage', type, key, device, num_elements)."""
@@ -159,165 +178,6 @@ class _Function:
         self.name = name
 
 
-class Opaque:
-    """Stands for a thing in a file that is no tensor, of which only the name is known.
-
-    It does nothing. Whatever the pickle calls with it, sets in it or adds to it is dropped.
-    """
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def error(self) -> ValueError:
-        """Makes the error that is raised where a tensor or a dict is needed."""
-        return ValueError(f'it names {self.name!r}, which is not for tensors')
-
-
-class _OddKey:
-    """Stands for a key of a dict that is neither a text nor a small number, of which only the type
-    is known."""
-
-    def __init__(self, kind: str):
-        self.kind = kind
-
-    def __str__(self) -> str:
-        return f'<{self.kind}>'
-
-
-def run(file: BinaryIO, storages: Storages, find: Callable[[Any], Any] | None = None) -> Any:
-    """Interprets one pickle, from the file's position to its end.
-
-    Args:
-      file: of the pickle.
-      storages: of the file.
-      find: gets the object that a persistent id stands for; by default a storage.
-    """
-    # Each turn below interprets one instruction, as Python's pickletools describes it.
-    find = find or storages.get
-    stack: list[Any] = []
-    marked: list[list[Any]] = []  # The stacks below each mark.
-    memo: dict[int, Any] = {}
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(file):
-        storages.count_instruction()
-        name = opcode.name
-        if name == 'STOP':
-            (value,) = stack
-            return value
-        elif name in ('PROTO', 'FRAME'):
-            pass
-        elif name == 'MARK':
-            marked.append(stack)
-            stack = []
-        elif name in (
-            'BININT',
-            'BININT1',
-            'BININT2',
-            'INT',
-            'LONG',
-            'LONG1',
-            'LONG4',
-            'BINFLOAT',
-            'BINUNICODE',
-            'SHORT_BINUNICODE',
-            'BINSTRING',
-            'SHORT_BINSTRING',
-        ):
-            stack.append(argument)
-        elif name in ('NONE', 'NEWTRUE', 'NEWFALSE'):
-            stack.append({'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}[name])
-        elif name in ('EMPTY_DICT', 'EMPTY_LIST', 'EMPTY_TUPLE'):
-            stack.append({'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}[name]())
-        elif name in ('TUPLE1', 'TUPLE2', 'TUPLE3'):
-            count = int(name[-1])
-            require(len(stack) >= count, 'the stack is empty')
-            stack[-count:] = [tuple(stack[-count:])]
-        elif name == 'TUPLE':
-            items, stack = stack, marked.pop()
-            stack.append(tuple(items))
-        elif name in ('APPEND', 'APPENDS'):
-            if name == 'APPEND':
-                items = [stack.pop()]
-            else:
-                items, stack = stack, marked.pop()
-            if not isinstance(stack[-1], Opaque):
-                require(type(stack[-1]) is list, '{} to a {}', name, type(stack[-1]).__name__)
-                stack[-1].extend(items)
-        elif name in ('SETITEM', 'SETITEMS'):
-            if name == 'SETITEM':
-                items = stack[-2:]
-                del stack[-2:]
-            else:
-                items, stack = stack, marked.pop()
-            if isinstance(stack[-1], Opaque):
-                continue
-            require(type(stack[-1]) is dict, '{} in a {}', name, type(stack[-1]).__name__)
-            _set_items(stack[-1], zip(items[::2], items[1::2], strict=True))
-        elif name in ('BINPUT', 'LONG_BINPUT'):
-            memo[argument] = stack[-1]
-        elif name == 'MEMOIZE':
-            memo[len(memo)] = stack[-1]
-        elif name in ('BINGET', 'LONG_BINGET'):
-            stack.append(memo[argument])
-        elif name in ('GLOBAL', 'STACK_GLOBAL'):
-            if name == 'STACK_GLOBAL':
-                parts = stack[-2:]
-                del stack[-2:]
-                require(
-                    len(parts) == 2
-                    and all(type(part) is str and len(part) <= _MAX_NAME for part in parts),
-                    'a name that is no short text',
-                )
-                argument = ' '.join(parts)
-            stack.append(_named(argument))
-        elif name == 'BINPERSID':
-            stack.append(find(stack.pop()))
-        elif name == 'REDUCE':
-            arguments = stack.pop()
-            stack.append(_reduce(stack.pop(), arguments, storages))
-        elif name in ('NEWOBJ', 'NEWOBJ_EX'):
-            named = stack.pop() if name == 'NEWOBJ_EX' else {}
-            arguments = stack.pop()
-            made = stack.pop()
-            is_parameter = isinstance(made, _Function) and made.name in _PARAMETERS and not named
-            require(isinstance(made, Opaque) or is_parameter, '{} of a known name', name)
-            stack.append(_reduce(made, arguments, storages))
-        elif name == 'BUILD':
-            # Leave out attributes of a dict, such as the versions of modules in '_metadata', and of
-            # a parameter.
-            stack.pop()
-            require(
-                isinstance(stack[-1], (dict, np.ndarray, Opaque)),
-                'attributes of a {}',
-                type(stack[-1]).__name__,
-            )
-        elif name in ('SHORT_BINBYTES', 'BINBYTES', 'BINBYTES8', 'BYTEARRAY8'):
-            stack.append(Opaque('builtins.bytes'))
-        elif name == 'EMPTY_SET':
-            stack.append(Opaque('builtins.set'))
-        elif name == 'ADDITEMS':
-            stack = marked.pop()
-            require(isinstance(stack[-1], Opaque), 'ADDITEMS to a {}', type(stack[-1]).__name__)
-        elif name == 'FROZENSET':
-            stack = marked.pop()
-            stack.append(Opaque('builtins.frozenset'))
-        elif name == 'POP':
-            stack.pop()
-        else:
-            raise ValueError(f'the pickle instruction {name} is not for tensors in dicts')
-    raise ValueError('the pickle has no end')
-
-
-def _named(name: str) -> np.dtype | _Function | Opaque:
-    """Makes the object that a name in the pickle, 'module name', stands for."""
-    module, _, attribute = name.partition(' ')
-    if module in ('torch', 'torch.cuda') and attribute in _DTYPES:
-        return np.dtype(_DTYPES[attribute])
-    if name in _FUNCTIONS:
-        return _Function(name)
-    return Opaque(name[:_MAX_NAME].replace(' ', '.'))
-
-
 def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
     """Makes the object that a call in the pickle stands for."""
     if isinstance(function, Opaque):
@@ -335,7 +195,7 @@ def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
             require(type(pairs) in (list, tuple), 'a dict of a {}', type(pairs).__name__)
             for pair in pairs:
                 storages.count_instruction()  # Many calls may share one long list.
-                _set_items(result, [pair])
+                set_items(result, [pair])
         return result
     if function.name in _PARAMETERS:
         if isinstance(arguments[0], Opaque):
@@ -351,18 +211,6 @@ def _reduce(function: Any, arguments: Any, storages: Storages) -> Any:
         raise arguments[0].error()
     storage, offset, shape, strides, *_ = arguments
     return storages.view(storage, offset, shape, strides)
-
-
-def _set_items(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
-    for key, value in pairs:
-        if type(key) is str or (type(key) is int and abs(key) < _MAX_KEY):
-            target[key] = value
-        else:
-            # Never hash such a key: the hash of deeply nested tuples overflows the stack, and huge
-            # numbers could all have one hash. Its entry is left out.
-            if not isinstance(key, _OddKey):
-                key = _OddKey(type(key).__name__)
-            target[key] = Opaque('a key that is no text')
 
 
 def keep_known(value: Any, left_out: list[str]) -> None:
@@ -404,7 +252,8 @@ def keep_known(value: Any, left_out: list[str]) -> None:
         # A value that many containers share counts in each of them. Else a few values could pose as
         # billions, and a container that holds itself would have no end.
         total = count + len(pending)
-        require(total <= MAX_INSTRUCTIONS, 'more than {} values', MAX_INSTRUCTIONS)
+        most = pickles.MAX_INSTRUCTIONS
+        require(total <= most, 'more than {} values', most)
     for holder, key in removed.values():
         del holder[key]
     if len(removed) > _MAX_LEFT_OUT:
@@ -416,7 +265,7 @@ def _joined(path: Any) -> str:
     keys = []
     while path is not None and len(keys) < _MAX_KEYS:
         path, key = path
-        keys.append(str(key)[:_MAX_NAME])
+        keys.append(str(key)[:MAX_NAME])
     return '.'.join(reversed(keys))
 
 
@@ -424,13 +273,3 @@ def check_counts(values: tuple[Any, ...]) -> None:
     """Raises ValueError for values that are no sizes, offsets or strides."""
     valid = all(type(value) is int and 0 <= value < 2**62 for value in values)
     require(valid, 'sizes, offsets and strides must be whole numbers, not negative or huge')
-
-
-def require(condition: bool, message: str, *values: Any) -> None:
-    """Raises ValueError unless the condition holds; only then makes the message of the values.
-
-    The values are numbers, short texts and tuples of numbers, never nested values of the pickle: a
-    few hundred of its bytes can stand for a value whose text is longer than any memory.
-    """
-    if not condition:
-        raise ValueError(message.format(*values))

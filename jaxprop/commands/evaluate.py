@@ -6,6 +6,7 @@ per_sequence.csv and report.html to the output folder; started again, an interru
     jaxprop evaluate                                    rendered videos; no data is needed
     jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
     jaxprop evaluate --config=table4 --config.dataset.root=DAVIS
+    jaxprop evaluate --config=suite_crw:davis,jhmdb --config.davis.dataset.root=DAVIS ...
     jaxprop evaluate --config.network.name=my_module:my_function
 """
 
@@ -54,8 +55,16 @@ def _kept(output):
 def _evaluate(config, output):
     from jaxprop import parallel, tasks
     from jaxprop.evaluation import run as runner
-    from jaxprop.study import study, tuning
+    from jaxprop.study import study, suite, tuning
 
+    # Several benchmarks on one network.
+    if 'suite' in config:
+        scores = suite.run(config, output)
+        if parallel.is_writer():
+            print('\n'.join(suite.line(scores)))
+            for name in config.suite:
+                print(f'report: {output / name / "report.html"}')
+        return
     # A study, or settings to be chosen.
     if 'study' in config or 'tuning' in config:
         run = study.run if 'study' in config else tuning.run
@@ -106,8 +115,8 @@ COMMAND = Command(
         *PROCESSES,
     ),
     config='synthetic',
-    folders=('eval', 'study'),
-    section='propagation',
+    folders=('eval', 'study', 'suite'),
+    section='network',
     fields=(
         Field('dataset.root', 'DAVIS', "the benchmark's folder"),
         Field('dataset.names', '"(\'dog\',)"', 'some of its sequences'),

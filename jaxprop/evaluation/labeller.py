@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import types
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -96,20 +97,45 @@ class Plan:
     num_labels: int
 
 
-def plan_video(first: np.ndarray, video: Any, labeller: Labeller) -> Plan:
+def plan_video(
+    first: np.ndarray,
+    video: Any,
+    labeller: Labeller,
+    later: Mapping[int, np.ndarray] = types.MappingProxyType({}),
+) -> Plan:
     """Makes the plan of a video.
 
     Args:
       first: the annotation of the first frame, as the target takes it.
       video: as a `FeatureSource` takes it: name, size and num_frames.
       labeller: labels the video.
+      later: by the number of a later frame, the ids of the objects that appear in it.
 
     Raises:
       DataError: the source has no features of this video.
     """
     sizes = labeller.source.sizes(video)
     values = labeller.target.values(first, sizes.seen)
+    for ids in later.values():
+        values = np.union1d(values, labeller.target.values(ids, sizes.seen)).astype(values.dtype)
     return Plan(sizes, values, labeller.target.num_labels(values))
+
+
+def keeping(propagation: Propagation, frames: Iterable[int]) -> Propagation:
+    """Makes the method whose memory also keeps these frames, as it keeps frame 0.
+
+    If it does not keep frame 0, or its rule cannot work with more kept frames, it stays as it is.
+    """
+    memory, frames = propagation.memory, tuple(frames)
+    if not frames or not memory.keep_first:
+        return propagation
+    kept = tuple(sorted({*memory.kept_frames, *frames}))
+    try:
+        return dataclasses.replace(
+            propagation, memory=dataclasses.replace(memory, kept_frames=kept)
+        )
+    except ValueError:
+        return propagation  # The rule cannot work with such a memory.
 
 
 def start_video(
@@ -118,6 +144,7 @@ def start_video(
     plan: Plan,
     labeller: Labeller,
     variables: Mapping[str, Any] | None = None,
+    later: Mapping[int, np.ndarray] = types.MappingProxyType({}),
 ) -> Video:
     """Makes soft labels of the first frame, as a `Stream` takes them.
 
@@ -127,15 +154,20 @@ def start_video(
       plan: of the video.
       labeller: labels the video.
       variables: of the network, in place of its own; None takes its own.
+      later: by the number of a later frame, the ids of the objects that appear in it.
     """
     target, values, num_labels = labeller.target, plan.values, plan.num_labels
-    soft = np.zeros((*plan.sizes.grid, num_labels), np.float32)
-    soft[..., : values.size] = target.encode(first, values, plan.sizes)
+    padded = np.zeros(num_labels, np.int32)
+    padded[: values.size] = values
+
+    def take(annotation):
+        soft = np.zeros((*plan.sizes.grid, num_labels), np.float32)
+        soft[..., : values.size] = target.encode(annotation, values, plan.sizes)
+        return target.given(annotation, soft, padded, plan.sizes), soft
+
+    given, soft = take(first)
     entry, ids = None, target.ids(first, plan.sizes.seen)
     if ids is not None:
         rule = labeller.propagation.rule
         entry = rule.init_from_ids(ids, values, plan.sizes.grid, num_labels)
-    padded = np.zeros(num_labels, np.int32)
-    padded[: values.size] = values
-    given = target.given(first, soft, padded, plan.sizes)
-    return Video(name, given, soft, padded, entry, variables)
+    return Video(name, given, soft, padded, entry, variables, later, take)

@@ -19,7 +19,7 @@ from jaxprop import files
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import results
 from jaxprop.evaluation.features import frames_of
-from jaxprop.evaluation.labeller import Labeller, Plan, plan_video, start_video
+from jaxprop.evaluation.labeller import Labeller, Plan, keeping, plan_video, start_video
 from jaxprop.evaluation.stream import Stream
 from jaxprop.tasks.task import NamedSequences, Start, Task
 
@@ -57,8 +57,8 @@ def label_sequences(
 
     try:
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            # Open the sequences that are not finished, and group them by sizes and number of
-            # labels: a group is labelled together.
+            # Open the sequences that are not finished, and group them by sizes, number of
+            # labels and method: a group is labelled together.
             groups = collections.defaultdict(list)
             for name, open_sequence in sequences:
                 results.skipped_path(output, name).unlink(missing_ok=True)
@@ -66,9 +66,10 @@ def label_sequences(
                     sequence = open_sequence()
                     if folder.record(name, sequence.identity()) is None:
                         start = task.start(sequence)
-                        plan = plan_video(start.first, sequence, labeller)
+                        plan = plan_video(start.first, sequence, labeller, start.later)
                         work = _Work(start, plan, task, labeller, folder, pool, waits)
-                        groups[plan.sizes, plan.num_labels].append(work)
+                        method = keeping(labeller.propagation, start.later)
+                        groups[plan.sizes, plan.num_labels, method].append(work)
                         works.append(work)
                 except DataError as error:
                     skip(name, error)
@@ -86,7 +87,7 @@ def label_sequences(
                 leave=None,  # The bar stays, unless it is below another one, such as training's.
                 disable=not total or device is not None,
             ) as bar:
-                for (sizes, num_labels), group in groups.items():
+                for (sizes, num_labels, method), group in groups.items():
                     num_devices = (
                         1 if device is not None else min(jax.local_device_count(), len(group))
                     )
@@ -96,7 +97,7 @@ def label_sequences(
                     queue = _Queue(group, pool, num_devices * num_rows, skip)
                     stream = Stream(
                         labeller.source,
-                        labeller.propagation,
+                        method,
                         labeller.target,
                         sizes,
                         num_labels,
@@ -226,9 +227,19 @@ class _Work:
                 f'{self.name}: the arrays of the source stand for {sum(self.spans)} frames; the '
                 f'video has {self.num_frames}'
             )
+        if self.start.later and max(self.spans) > 1:
+            raise ValueError(
+                f'{self.name}: objects appear in later frames, which needs features of each frame; '
+                'an array of this source stands for several'
+            )
         self.reading = self.pool.submit(self._read)
         self.video = start_video(
-            self.name, self.start.first, self.plan, self.labeller, opened.variables
+            self.name,
+            self.start.first,
+            self.plan,
+            self.labeller,
+            opened.variables,
+            self.start.later,
         )
 
     def _read(self):

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ from jaxprop.evaluation.labeller import Labeller
 from jaxprop.tasks.task import Record, Task
 
 # Names of an evaluation's results in its folder, and of all that it writes there.
-SUMMARIES = ('metrics.json', 'per_sequence.csv', 'report.html')
+SUMMARIES = ('metrics.json', 'per_sequence.csv', 'report.html', 'submission.zip')
 OWNED = ('masks', 'keypoints', 'sequences', *SUMMARIES)
 WRITTEN = (*OWNED, 'skipped')
 
@@ -175,6 +176,18 @@ class Folder:
         except (OSError, ValueError, KeyError):
             return None
 
+    def write_submission(self, names: Iterable[str]) -> None:
+        """Writes `submission.zip` for the task's server: the predictions of these sequences."""
+        with (
+            files.replacing(self.output / 'submission.zip') as temporary,
+            zipfile.ZipFile(temporary, 'w') as archive,  # PNG is compressed already.
+        ):
+            for name in names:
+                place = pathlib.PurePosixPath(self.task.server, name)
+                for path in sorted(self.predictions(name).iterdir()):
+                    # Without a date, so that the same predictions make the same file.
+                    archive.writestr(zipfile.ZipInfo(str(place / path.name)), path.read_bytes())
+
     def _made_from(self, name, data):
         predictions = files.digest([self.predictions(name)])
         return {'settings': self.settings_digest, 'data': data, 'predictions': predictions}
@@ -215,6 +228,26 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(value, dict) or value.pop('seal', None) != _digest(value):
         raise ValueError(f'{path}: is damaged; evaluate again, which makes it anew')
     return value
+
+
+def is_finished(
+    task: Task,
+    labeller: Labeller,
+    output: pathlib.Path,
+    sequences: Iterable[tuple[str, Callable[[], Any]]],
+) -> bool:
+    """Tells whether a folder has all results, made from these settings, weights and files.
+
+    Args:
+      task, labeller, output: as for `jaxprop.evaluation.run.evaluate`.
+      sequences: of the task, names and functions that open them.
+    """
+    try:
+        made = read_sealed(output / 'metrics.json')['made_from']
+    except (OSError, ValueError, KeyError):
+        return False
+    folder = Folder(output, task, made_by(task, labeller))
+    return made == {'settings': folder.settings_digest, 'data': identities(sequences)}
 
 
 def identities(

@@ -183,7 +183,8 @@ def evaluate(
       task: the sequences, the annotations of their first frames, and the measure.
       labeller: labels the sequences; the task may change its target.
       output: the folder for `masks/NAME/00000.png` (palette PNGs as DAVIS has them) or
-        `keypoints/NAME.json`, `metrics.json`, `per_sequence.csv` and `report.html`.
+        `keypoints/NAME.json`, `metrics.json`, `per_sequence.csv`, `report.html` and, if the truth
+        is kept by a server, `submission.zip` for it.
       title: of the report.
       dataset: the settings by which the sequences were chosen, to be recorded.
       skip_bad: whether to go on after a DataError of a sequence, and to list it with the reason.
@@ -260,6 +261,7 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     for reason in sorted(set(reasons.values())):
         names = [name for name in unscored if reasons[name] == reason]
         warnings.append(f'Not scored, {reason}: {", ".join(names)}.')
+    warnings += [f'{note}.' for record in records.values() for note in record.get('notes', ())]
     metrics = {
         'title': title,
         **(task.results(scored) if scored else {'summary': {}, 'per_sequence': []}),
@@ -290,6 +292,8 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     if parallel.is_writer():
         _write_rows(output / 'per_sequence.csv', metrics)
         page.write_report(output / 'report.html', metrics, previews, task.layout)
+        if task.server is not None:
+            folder.write_submission(records)
         # This file comes last: if it is there, all others are.
         results.write_sealed(output / 'metrics.json', metrics)
     parallel.wait_for_all()

@@ -13,7 +13,7 @@ Shapes: D devices, B frames in one call of the network, H, W cells, L labels.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ import numpy as np
 from jaxprop import parallel
 from jaxprop.evaluation.features import FeatureSource, extract_each, stack, stack_frames
 from jaxprop.evaluation.targets import Sizes, Target
-from jaxprop.propagation import Propagation, init_context, propagate_step
+from jaxprop.propagation import Propagation, init_context, propagate_step, remember
 from jaxprop.rules.rule import Execution
 
 
@@ -40,6 +40,11 @@ class Video:
       entry: the entry of the first frame in the rule's context, if the rule makes it of the label
         map and not of soft labels, see `Rule.init_from_ids`; else None.
       variables: of the network, in place of its own; None takes its own.
+      later: by the number of a later frame, ids `[h, w]` of objects that appear in it, 0 elsewhere.
+        There the ids are put over the prediction, and the result is taken as given. Each array of
+        the video must then stand for one frame.
+      take: makes of the annotation of any frame what `given` and `labels` are of the first one's;
+        only needed for `later`.
     """
 
     name: str
@@ -48,6 +53,8 @@ class Video:
     values: np.ndarray
     entry: Any = None
     variables: Mapping[str, Any] | None = None
+    later: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    take: Callable[[np.ndarray], tuple[Any, np.ndarray]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +62,8 @@ class Step:
     """One step of a row's videos: predictions, which the devices may still be computing.
 
     Attributes:
-      predictions: of all devices; None if no video went on.
+      predictions: of all devices, as arrays on the devices, or as a list of each device's on the
+        host; None if no video went on.
       moved: of each device whose video advanced: its number, the video, and whether the step was
         the video's first.
     """
@@ -65,11 +73,17 @@ class Step:
 
     def fetch(self) -> list[tuple[Video, Any]]:
         """Waits for the devices; returns the videos that advanced, each with its prediction."""
-        predictions = jax.tree.map(np.asarray, self.predictions)
+        predictions = self.predictions
+        if not isinstance(predictions, list):
+            predictions = jax.tree.map(np.asarray, predictions)
         return [
-            (video, video.given if is_first else _entry(predictions, device))
+            (video, video.given if is_first else self._of(predictions, device))
             for device, video, is_first in self.moved
         ]
+
+    @staticmethod
+    def _of(predictions, device):
+        return predictions[device] if isinstance(predictions, list) else _entry(predictions, device)
 
 
 @dataclasses.dataclass(eq=False)
@@ -78,6 +92,7 @@ class _Row:
 
     Attributes:
       playing: the video of each device.
+      times: how many frames of it were pushed.
       variables: of the network, on the devices.
       values: the ids for which the videos' labels stand, `[D, L]` on the host.
       device_values: the same values, on the devices.
@@ -86,6 +101,7 @@ class _Row:
     """
 
     playing: list[Video | None]
+    times: list[int]
     variables: Any
     values: np.ndarray
     device_values: Any = None
@@ -121,7 +137,15 @@ class Stream:
           num_rows: the number of rows, of D videos each, that take turns.
           num_devices: D, the number of this process's devices to use.
           first_device: the number of the first of these devices.
+
+        Raises:
+          ValueError: the target compares frames with frame 0, which the method does not keep.
         """
+        if getattr(target, 'track_back', False) and not propagation.memory.keep_first:
+            raise ValueError(
+                'points are tracked back to frame 0, which must be context for the whole video: '
+                'set propagation.keep_first to True'
+            )
         self.source, self.network, self.propagation = source, source.network, propagation
         self.target, self.sizes, self.num_labels = target, sizes, num_labels
         self.execution = execution
@@ -133,11 +157,18 @@ class Stream:
         self.extract = map_devices(extract_each, static=(0, 1))
         self.start = map_devices(_start, static=(0, 1), donate=(2,))
         self.advance = map_devices(_advance, static=(0, 1, 2, 3), donate=(4,))
+        self.predict = map_devices(_predict, static=(0, 1, 2, 3))
+        self.insert = map_devices(_insert, static=(0, 1), donate=(2,))
         variables = None
         if self.network is not None:
             variables = self.put(stack([self.network.variables] * num_devices))
         self.rows = [
-            _Row([None] * num_devices, variables, np.zeros((num_devices, num_labels), np.int32))
+            _Row(
+                [None] * num_devices,
+                [0] * num_devices,
+                variables,
+                np.zeros((num_devices, num_labels), np.int32),
+            )
             for _ in range(num_rows)
         ]
 
@@ -160,6 +191,8 @@ class Stream:
         row = self.rows[row]
         starting = [d for d, (video, _) in batches.items() if video is not row.playing[d]]
         row.playing = [batches[d][0] if d in batches else None for d in range(self.num_devices)]
+        for device in starting:
+            row.times[device] = 0
         features = self._features(row, starting, {d: arrays for d, (_, arrays) in batches.items()})
         # Propagate labels step by step; videos that start do so in the first step.
         steps = []
@@ -167,7 +200,14 @@ class Stream:
             moving = [d for d, (_, arrays) in batches.items() if index < len(arrays)]
             first = starting if index == 0 else []
             predictions, goes_on = None, len(first) < len(moving)
-            if goes_on:
+            appearing = {
+                d: row.playing[d].later[row.times[d]]
+                for d in moving
+                if row.times[d] in row.playing[d].later
+            }
+            if appearing:
+                predictions = self._insert(row, features[index], appearing)
+            elif goes_on:
                 row.context, predictions = self.advance(
                     self.propagation,
                     self.execution,
@@ -179,6 +219,8 @@ class Stream:
                 )
             if first:
                 self._begin(row, first, features[0], goes_on)
+            for device in moving:
+                row.times[device] += 1
             steps.append(Step(predictions, [(d, row.playing[d], d in first) for d in moving]))
         steps, row.waiting = row.waiting, steps
         return steps
@@ -240,11 +282,56 @@ class Stream:
                     'the input and weights'
                 )
 
+    def _insert(self, row, features, appearing):
+        """Makes a step in which objects appear in the videos of some devices.
+
+        Args:
+          row: the row.
+          features: of the step's frames.
+          appearing: by the number of the device, the ids of the objects.
+
+        Returns:
+          The predictions of all devices, on the host.
+        """
+        predictions = self.predict(
+            self.propagation,
+            self.execution,
+            self.target,
+            self.sizes,
+            row.context,
+            features,
+            row.device_values,
+        )
+        fetched = jax.device_get(predictions)
+        predictions = [_entry(fetched, device) for device in range(self.num_devices)]
+        labels = np.zeros((*features.shape[:3], self.num_labels), np.float32)
+        for device, ids in appearing.items():
+            merged = self.target.merge(predictions[device], ids)
+            predictions[device], labels[device] = row.playing[device].take(merged)
+        is_given = np.isin(np.arange(self.num_devices), list(appearing))
+        row.context = self.insert(
+            self.propagation, self.execution, row.context, features, *self.put((labels, is_given))
+        )
+        return predictions
+
 
 def _advance(propagation, execution, target, sizes, context, features, values):
     """Propagates labels to one frame; returns the new context, and the prediction."""
     context, label = propagate_step(context, features, propagation, execution=execution)
-    return context, target.decode(label, values, sizes)
+    return context, target.decode(label, values, sizes, features, context)
+
+
+def _predict(propagation, execution, target, sizes, context, features, values):
+    """Makes the prediction of a frame, and leaves the context as it is."""
+    context, label = propagate_step(context, features, propagation, execution=execution)
+    return target.decode(label, values, sizes, features, context)
+
+
+def _insert(propagation, execution, context, features, given, is_given):
+    """Takes a frame into the context: with its given label if `is_given`, else the predicted."""
+    predicted, _ = propagate_step(context, features, propagation, execution=execution)
+    known = remember(context, features, given, propagation)
+    return jax.tree.map(lambda a, b: jnp.where(is_given, a, b), known, predicted)
 
 
 def _start(propagation, execution, context, features, first_label, is_first, entry=None):

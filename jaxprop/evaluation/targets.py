@@ -5,12 +5,16 @@ A target is a frozen dataclass, so that it can be a static argument of a compile
     values(first, seen)             the ids `[l]` for which a video's labels stand
     num_labels(values)              the number of labels L with which a video is computed, l or more
     encode(first, values, sizes)    soft labels `[H, W, l]` of the first frame
-    decode(label, values, sizes)    the prediction from soft labels `[H, W, L]` with the ids `[L]`;
-                                    can be compiled
+    decode(label, values, sizes, features, context)
+                                    the prediction from soft labels `[H, W, L]` with the ids `[L]`,
+                                    for some targets also from the frame's features and the
+                                    propagation's context; can be compiled
     given(first, label, values, sizes)
                                     the prediction of the first frame itself: its annotation, or
                                     its soft labels `[H, W, L]` decoded like those of any frame
     ids(first, seen)                the first frame's label map; None if it has joints
+    merge(prediction, appearing)    the annotation of a frame in which objects appear: the predicted
+                                    one, and over it the ids of these objects (label maps alone)
     settings()                      its settings by the name of a config's section, to be recorded
 
 where `first` is the given annotation of frame 0, a label map or joints, and `seen` is the (height,
@@ -23,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxprop import keypoints, labels
+from jaxprop import confidence, keypoints, labels
 from jaxprop.data.vip import resize_ids
 
 
@@ -122,7 +126,7 @@ class MaskTarget:
     def encode(self, first, values, sizes):
         return labels.encode(self.ids(first, sizes.seen), values, sizes.grid, self.encode_by)
 
-    def decode(self, label, values, sizes):
+    def decode(self, label, values, sizes, features=None, context=None):
         decode_size = sizes.seen if self.decode_at == 'input' else None
         ids = labels.decode(label, values, sizes.frame, self.min_max, decode_size)
         return (ids, label, values) if self.keep_soft else ids
@@ -133,6 +137,10 @@ class MaskTarget:
             return tuple(map(np.asarray, decoded)) if self.keep_soft else np.asarray(decoded)
         ids = np.asarray(first, np.int32)
         return (ids, None, None) if self.keep_soft else ids
+
+    def merge(self, prediction, appearing):
+        ids = prediction[0] if self.keep_soft else prediction
+        return np.where(appearing > 0, appearing, ids)
 
     def ids(self, first, seen):
         if self.resize_first is None:
@@ -159,12 +167,16 @@ class KeypointTarget:
       at: 'grid': maps are drawn and read on the feature grid; 'frame': maps are drawn on the frame
         and resized to the grid, and labels are resized to the frame and read there, where cells are
         pixels (VFS).
+      track_back: whether a prediction is (positions, distances `[J]`): how far in pixels the place
+        that looks like a position lies, in frame 0, from the joint's position there, see
+        `jaxprop.confidence.tracked_back`. The number of joints is then padded by lost ones.
     """
 
     encode_by: str = 'stamp'
     sigma: float = 0.5
     num_cells: int = 3
     at: str = 'grid'
+    track_back: bool = False
 
     def __post_init__(self):
         if self.encode_by not in keypoints.METHODS:
@@ -175,13 +187,16 @@ class KeypointTarget:
             raise ValueError(f"at is {self.at!r}; it must be 'grid' or 'frame'")
 
     def settings(self):
-        return {'keypoints': dataclasses.asdict(self)}
+        settings = dataclasses.asdict(self)
+        if not settings.pop('track_back'):
+            return {'keypoints': settings}
+        return {'keypoints': {**settings, 'track_back': True}}
 
     def values(self, first, seen):
         return np.arange(len(first) + 1)
 
     def num_labels(self, values):
-        return values.size
+        return padded_labels(values.size) if self.track_back else values.size
 
     def encode(self, first, values, sizes):
         on_frame = self.at == 'frame'
@@ -196,14 +211,26 @@ class KeypointTarget:
             soft = labels.resize(soft, sizes.grid, 'bilinear')
         return soft
 
-    def decode(self, label, values, sizes):
+    def decode(self, label, values, sizes, features=None, context=None):
+        positions = self._positions(label, sizes)
+        if not self.track_back:
+            return positions
+        # Compare cells, (row, column), with those of frame 0, which is in the first slot.
+        cell = np.array(sizes.cell)
+        origins = self._positions(context.labels[0], sizes)
+        places, origins = (p[:, ::-1] / cell for p in (positions, origins))
+        distances = confidence.tracked_back(features, context.features[0], places, origins)
+        return positions, distances * cell.mean()
+
+    def _positions(self, label, sizes):
         if self.at == 'frame':
             label = labels.resize(label, sizes.frame, 'bilinear')
             return keypoints.decode_keypoints(label, (1.0, 1.0), self.num_cells)
         return keypoints.decode_keypoints(label, sizes.cell, self.num_cells)
 
     def given(self, first, label, values, sizes):
-        return np.asarray(first, np.float32)
+        positions = np.asarray(first, np.float32)
+        return (positions, np.zeros(len(first), np.float32)) if self.track_back else positions
 
     def ids(self, first, seen):
         return None

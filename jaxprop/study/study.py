@@ -190,7 +190,11 @@ def run_cells(cells: Iterable[Cell], output: pathlib.Path) -> None:
                 ]
             sequences = datasets[str(dataset)]
             # Label each sequence by all cells that are not finished, then score and report each.
-            unfinished = [one for one in runs if not _is_finished(one, sequences)]
+            unfinished = [
+                one
+                for one in runs
+                if not results.is_finished(one.task, one.labeller, one.output, sequences)
+            ]
             bar.update(len(runs) - len(unfinished))
             if not unfinished:
                 continue
@@ -289,16 +293,6 @@ def _runs(group, output):
             )
         )
     return runs
-
-
-def _is_finished(one, sequences):
-    """Whether a run's results are there, made from these settings, weights and files."""
-    try:
-        made = results.read_sealed(one.output / 'metrics.json')['made_from']
-    except (OSError, ValueError, KeyError):
-        return False
-    folder = results.Folder(one.output, one.task, results.made_by(one.task, one.labeller))
-    return made == {'settings': folder.settings_digest, 'data': results.identities(sequences)}
 
 
 def _label_by_all(runs, name, open_sequence):

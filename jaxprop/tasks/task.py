@@ -11,7 +11,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -184,11 +184,14 @@ class Start:
       first: the given label of the first frame: ids `[H, W]` of the smallest integer type that
         holds them, or joints `[J, 2]`.
       objects: the ids to score, if objects are scored one by one.
+      later: by the number of a later frame, the given ids `[H, W]` of objects that are not there
+        before; 0 elsewhere.
     """
 
     sequence: Any
     first: np.ndarray
     objects: tuple[int, ...] = ()
+    later: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def label(self, index: int) -> np.ndarray | None:
         """Reads the true ids of a frame; None where it is not annotated. Raises DataError."""
@@ -208,10 +211,13 @@ class Task:
       folder, suffix: a sequence's predictions are at FOLDER/NAME + SUFFIX in the output.
       printed: the measures of a row that a terminal shows.
       layout: how a report shows the results.
+      server: where the truth is kept by a server: the folder in which it wants the predictions of
+        the sequences, in a ZIP file; '' for no folder around them. None: no ZIP file is made.
     """
 
     sequences: Callable[[], NamedSequences]
 
+    server: ClassVar[str | None] = None
     folder, suffix = 'masks', ''
     printed = ()
     layout = Layout()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop.checkpoints import torch_pickle
+from jaxprop import pickles
 from jaxprop.checkpoints.convnets import from_torchvision
 from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.models import ResNet
@@ -365,7 +365,7 @@ def test_odd_keys_and_bytes_are_left_out(write):
 def test_a_long_program(write, monkeypatch):
     path = write([tensor(), Raw(b')' + b'\x85' * 2000)])
     assert len(load_torch_weights(path)) == 2
-    monkeypatch.setattr(torch_pickle, 'MAX_INSTRUCTIONS', 1000)
+    monkeypatch.setattr(pickles, 'MAX_INSTRUCTIONS', 1000)
     with pytest.raises(ValueError, match='more than 1000 instructions'):
         load_torch_weights(path)
 

@@ -8,8 +8,11 @@ from jaxprop import tasks
 from jaxprop.data.badja import badja_names, badja_sequence
 from jaxprop.data.davis import davis_names, davis_sequence
 from jaxprop.data.jhmdb import jhmdb_names, jhmdb_sequence
+from jaxprop.data.lvos import lvos_sequence
+from jaxprop.data.mose import mose_sequence
 from jaxprop.data.sequences import DataError, check_name
 from jaxprop.data.vip import vip_names, vip_sequence
+from jaxprop.data.youtube_vos import youtube_vos_sequence
 from jaxprop.evaluation import results
 
 HOSTILE = [
@@ -72,6 +75,9 @@ def test_readers_open_nothing_for_them(tmp_path, name, monkeypatch):
         lambda: jhmdb_sequence(tmp_path, name),
         lambda: jhmdb_sequence(tmp_path, f'wave/{name}'),
         lambda: badja_sequence(tmp_path, tmp_path, name),
+        lambda: youtube_vos_sequence(tmp_path, name),
+        lambda: mose_sequence(tmp_path, name),
+        lambda: lvos_sequence(tmp_path, name),
     ):
         with pytest.raises(DataError, match='the name '):
             read()
@@ -107,7 +113,7 @@ def test_hidden_annotations_are_left_out(tmp_path):
     assert badja_names(tmp_path) == ('bear',)
 
 
-@pytest.mark.parametrize('kind', ['davis', 'vip', 'jhmdb', 'badja'])
+@pytest.mark.parametrize('kind', ['davis', 'vip', 'jhmdb', 'badja', 'youtube_vos', 'mose', 'lvos'])
 def test_names_of_the_command_line(tmp_path, kind):
     settings = {'kind': kind, 'root': str(tmp_path), 'names': ('x/../../precious',)}
     if kind == 'badja':
