@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxprop import cli
+from jaxprop import cli, files
+from jaxprop.commands import propagate as propagate_command
 from jaxprop.data import image_files
 from jaxprop.data.synthetic import synthetic_sequences
 from tests.test_scripts import SMALL
@@ -82,6 +83,54 @@ def test_a_folder_is_one_video_s_and_whole(clips, tmp_path, capsys, monkeypatch)
     assert propagate(clips[0], tmp_path) == 1
     assert 'not as they were written' in capsys.readouterr().err
     assert corrected.read_bytes() == b'by hand' and (tmp_path / 'masks' / 'notes.txt').exists()
+
+
+def test_a_stopped_command_goes_on(clips, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(propagate_command, '_SECONDS_BETWEEN_PLACES', 0.0)
+    arguments = {'masks': [clips[0].parent / 'masks' / clips[0].name]}
+    flags = '--config.feature_batch=1', '--confidence_maps', '--from=1'
+    assert propagate(clips[0], tmp_path / 'whole', *flags, **arguments) == 0
+    # Stop it while the mask of each frame is written, and once more while results get their names.
+    write, move, written = image_files.write_mask, files.move, []
+
+    def stops(path, *rest):
+        if path.parent.name == 'masks':
+            if path.name not in written:
+                written.append(path.name)
+                raise KeyboardInterrupt
+        write(path, *rest)
+
+    def stops_moving(partial, path):
+        if path.name == 'masks' and 'moved' not in written:
+            written.append('moved')
+            raise KeyboardInterrupt
+        move(partial, path)
+
+    monkeypatch.setattr(image_files, 'write_mask', stops)
+    monkeypatch.setattr(files, 'move', stops_moving)
+    stopped = tmp_path / 'stopped'
+    said = []
+    while propagate(clips[0], stopped, *flags, **arguments) == 130:
+        said.append(capsys.readouterr())
+    assert written == ['00001.png', '00002.png', '00003.png', '00004.png', 'moved']
+    assert 'no mask is kept' in said[0].err
+    assert 'the masks up to frame 00002 are kept' in said[2].err
+    assert 'going on after frame 00002' in said[3].out
+    for name in names(tmp_path / 'whole'):
+        if name.endswith('.png') or name in ('confidence.csv', 'overlay.mp4'):
+            assert (stopped / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes(), name
+    assert names(stopped) == names(tmp_path / 'whole')
+
+    # A place of other settings does not count.
+    written.clear()
+    assert propagate(clips[0], tmp_path / 'other', *flags, **arguments) == 130
+    assert propagate(clips[0], tmp_path / 'other', *flags, **arguments) == 130
+    assert propagate(clips[0], tmp_path / 'other', *flags, **arguments) == 130
+    assert (tmp_path / 'other' / '.jaxprop_unfinished').exists()
+    capsys.readouterr()
+    other = '--config.propagation.temperature=0.2'
+    assert propagate(clips[0], tmp_path / 'other', *flags, other, **arguments) == 130
+    assert 'going on' not in capsys.readouterr().out
 
 
 def test_settings_that_label_nothing_claim_no_folder(clips, tmp_path, capsys):

@@ -4,7 +4,8 @@ Writes DIR/masks/*.png (palette PNGs), DIR/overlay.mp4 (the masks over the frame
 of confidence), DIR/confidence.csv and DIR/settings.json (every factor). A mask is a PNG: with a
 palette, grey with ids or 0/255, or with a colour for each object. Smoothed edges and another size
 are mended, with a note. Memory does not grow with the video's length. All results come to DIR
-together, when all frames are labelled.
+together, when all frames are labelled. After Ctrl-C, or whatever else stopped it, the same command
+goes on where it was less than a minute before.
 
     jaxprop propagate clip.mp4 first.png --output=DIR
 
@@ -30,6 +31,7 @@ from jaxprop.commands.command import (
     print_notes,
 )
 
+_SECONDS_BETWEEN_PLACES = 20.0
 # The names of the results in the folder.
 _OWNED = ('masks', 'overlay.mp4', 'confidence.csv', 'confidence', 'finished.json')
 
@@ -45,6 +47,7 @@ def run(options, arguments, root):
     from jaxprop.data.video_files import open_video
     from jaxprop.evaluation import results
     from jaxprop.evaluation.labeller import Labeller
+    from jaxprop.evaluation.unfinished import Unfinished
 
     check_source(options)
     # Open the video, its masks, and the network and method that label it.
@@ -81,10 +84,21 @@ def run(options, arguments, root):
             doubts = _check_finished(output)
             print('these results are there already, whole: nothing is left to do')
         else:
-            with interruptible(lambda: 'no mask is kept, and the same command starts anew'):
-                doubts = _label(
-                    video, masks, labeller, output, range(first, last + 1), options.confidence_maps
-                )
+            unfinished = Unfinished(output / '.jaxprop_unfinished', settings)
+            with interruptible(lambda: _kept(unfinished, names)):
+                try:
+                    doubts = _label(
+                        video,
+                        masks,
+                        labeller,
+                        output,
+                        range(first, last + 1),
+                        options.confidence_maps,
+                        unfinished,
+                    )
+                finally:
+                    if unfinished.place is None:
+                        files.remove(unfinished.folder)
     print_notes([*masks.notes, *labeller.warnings], labeller.source.trained)
     for sentence in doubts:
         print(sentence)
@@ -111,7 +125,15 @@ def _range(options, video):
     return numbers
 
 
-def _label(video, masks, labeller, output, wanted, with_maps):
+def _kept(unfinished, names):
+    """Says what is kept of a labelling that was stopped."""
+    if unfinished.place is None:
+        return 'no mask is kept, and the same command starts anew'
+    name = names[unfinished.place.number]
+    return f'the masks up to frame {name} are kept, and the same command goes on after it'
+
+
+def _label(video, masks, labeller, output, wanted, with_maps, unfinished):
     """Labels the wanted frames; all results come to their places together, at the end.
 
     Returns:
@@ -126,27 +148,40 @@ def _label(video, masks, labeller, output, wanted, with_maps):
     from jaxprop.evaluation.given_masks import label_with_masks
 
     names = [video.frame_names[number] for number in wanted]
-    partial = {name: files.partial_path(output / name) for name in _OWNED[:4]}
-    confidence = {}  # Of each object, `[T]`.
-    try:
-        labelled = label_with_masks(
-            video, masks.ids, labeller, first=wanted[0], last=wanted[-1], folder=output
-        )
-        for index, frame in enumerate(tqdm(labelled, total=len(wanted), unit='frame')):
-            write_mask(partial['masks'] / f'{names[index]}.png', frame.ids, masks.palette)
-            if with_maps:
-                _write_map(partial['confidence'] / f'{names[index]}.png', frame.cells, video.size)
-            for value, found in frame.confidence.items():
-                confidence.setdefault(value, np.full(len(wanted), np.nan))[index] = found
-        confidence = dict(sorted(confidence.items()))
-        _write_confidence(partial['confidence.csv'], confidence, names, wanted, masks)
-        _write_overlay(partial, video, masks, wanted, confidence)
-        for name, path in partial.items():
-            if path.exists():
-                files.move(path, output / name)
-    finally:
-        for path in partial.values():
-            files.remove(path)
+    partial = {name: unfinished.folder / name for name in _OWNED[:4]}
+    # Label the frames that are not labelled yet.
+    place, done, confidence = unfinished.place, 0, {}
+    if place is not None:
+        done = place.number + 1 - wanted[0]
+        confidence = {value: found.copy() for value, found in unfinished.confidence.items()}
+        print(f'going on after frame {names[done - 1]}')
+    labelled = label_with_masks(
+        video,
+        masks.ids,
+        labeller,
+        first=wanted[0],
+        last=wanted[-1],
+        folder=output,
+        after=place,
+        seconds_between_places=_SECONDS_BETWEEN_PLACES,
+    )
+    bar = tqdm(labelled, initial=done, total=len(wanted), unit='frame')
+    for index, frame in enumerate(bar, done):
+        write_mask(partial['masks'] / f'{names[index]}.png', frame.ids, masks.palette)
+        if with_maps:
+            _write_map(partial['confidence'] / f'{names[index]}.png', frame.cells, video.size)
+        for value, found in frame.confidence.items():
+            confidence.setdefault(value, np.full(len(wanted), np.nan))[index] = found
+        if frame.place is not None:
+            unfinished.keep(frame.place, confidence)
+    # Write what is made of all frames together, and give the results their names.
+    confidence = dict(sorted(confidence.items()))
+    _write_confidence(partial['confidence.csv'], confidence, names, wanted, masks)
+    _write_overlay(partial, video, masks, wanted, confidence)
+    unfinished.forget()
+    for name, path in partial.items():
+        if path.exists():
+            files.move(path, output / name)
     given = [number - wanted[0] for number in masks.ids]
     doubts = doubt.sentences(np.array([*confidence.values()]), list(confidence), given, names)
     files.write_json(

@@ -14,6 +14,7 @@ Shapes: H, W feature cells, L labels, h, w pixels of a frame.
 import dataclasses
 import functools
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -31,6 +32,20 @@ from jaxprop.propagation import give, init_context, propagate_step
 _MOST_GIVEN = 3
 
 
+class Place(NamedTuple):
+    """A place in a video after which its labelling can go on, in another process too.
+
+    Attributes:
+      number: of the frame.
+      start: the number of the frame whose mask has been carried to this one.
+      context: the arrays of the context after this frame, on the host.
+    """
+
+    number: int
+    start: int
+    context: list[np.ndarray]
+
+
 class LabelledFrame(NamedTuple):
     """A frame with its labels.
 
@@ -40,12 +55,14 @@ class LabelledFrame(NamedTuple):
       confidence: from 0 to 1, of each object that the video has there, by its id; 1 in a frame
         whose mask was given, and 0 for an object that is nowhere in the frame.
       cells: the confidence of each cell, float32 `[H, W]`.
+      place: the place of this frame, in some of the frames if places are asked for, else None.
     """
 
     number: int
     ids: np.ndarray
     confidence: dict[int, float]
     cells: np.ndarray
+    place: Place | None = None
 
 
 def label_with_masks(
@@ -56,6 +73,8 @@ def label_with_masks(
     first: int = 0,
     last: int | None = None,
     folder: str | os.PathLike | None = None,
+    after: Place | None = None,
+    seconds_between_places: float | None = None,
 ) -> Iterator[LabelledFrame]:
     """Labels frames of a video from the masks of some of its frames.
 
@@ -71,6 +90,10 @@ def label_with_masks(
       first, last: the numbers of the first and the last frame to label; None takes the video's
         last.
       folder: where temporary files are made; None takes the system's folder for them.
+      after: a place of an earlier call with the same arguments; only frames after it are labelled,
+        and they get the same labels.
+      seconds_between_places: so many seconds after the last place a frame that is labelled forwards
+        gets one; None gives no places. A place is as large as a context.
 
     Returns:
       An iterator over the frames from `first` to `last`, in order. It raises DataError where a
@@ -104,8 +127,10 @@ def label_with_masks(
             raise ValueError(
                 f'the mask of frame {number} is {mask.shape}, frames are {tuple(video.size)}'
             )
-    work = _Work(video, {n: masks[n] for n in sorted(masks)}, labeller, folder)
-    return work.label(range(first, last + 1))
+    work = _Work(
+        video, {n: masks[n] for n in sorted(masks)}, labeller, folder, after, seconds_between_places
+    )
+    return work.label(range(first if after is None else after.number + 1, last + 1))
 
 
 class Carried(NamedTuple):
@@ -124,8 +149,13 @@ class Carried(NamedTuple):
 class _Work:
     """The labelling of one video."""
 
-    def __init__(self, video, masks, labeller, folder):
+    def __init__(self, video, masks, labeller, folder, after, seconds_between_places):
         self.video, self.masks, self.labeller, self.folder = video, masks, labeller, folder
+        self.after, self.seconds_between_places, self.last_place = (
+            after,
+            seconds_between_places,
+            time.monotonic(),
+        )
         sizes, target = labeller.source.sizes(video), labeller.target
         values = np.unique([v for mask in masks.values() for v in target.values(mask, sizes.seen)])
         if len(values) < 2:
@@ -162,24 +192,25 @@ class _Work:
         kept = any_order.KeptArrays(self.folder)
         if after is not None:
             numbers = range(after - 1, wanted.start - 1, -1)
-            for number, found in self._carry(after, before, numbers, objects):
+            for number, found, _ in self._carry(after, before, numbers, objects):
                 kept.append(number, _pack(jax.device_get(found)))
         if before is None:
-            carried = ((number, self._unpack(kept.read(number))) for number in wanted)
+            carried = ((number, self._unpack(kept.read(number)), None) for number in wanted)
         else:
             carried = self._carry(before, after, range(before + 1, wanted.stop), objects)
-        for number, found in carried:
+        for number, found, place in carried:
             if number in wanted:
                 if None not in (before, after):
                     position = (number - before) / (after - before)
                     found = _blend(found, self._unpack(kept.read(number)), position)
-                yield self._labelled(number, found, objects)
+                yield self._labelled(number, found, objects)._replace(place=place)
 
     def _carry(self, start, towards, numbers, objects):
         """Carries the mask of frame `start` through frames, towards another mask or None.
 
         Yields:
-          The frame's number and what was found there, which the device may still be computing.
+          The frame's number; what was found there, which the device may still be computing; and a
+          place or None.
         """
         method, execution = self.method, self.labeller.execution
         given = self._start(start, objects)
@@ -192,6 +223,11 @@ class _Work:
             distance = (other - start) * numbers.step
             arrays = self.features_of(other), mask.labels, mask.entry
             context = _give(context, *arrays, method, slot, distance)
+        # Go on where an earlier call was.
+        if self.after is not None and self.after.start == start and numbers.step > 0:
+            context = jax.tree.unflatten(jax.tree.structure(context), self.after.context)
+            context = jax.device_put(context)
+            numbers = range(self.after.number + 1, numbers.stop)
         # Hand out the labels of a batch while the device computes the next one.
         waiting = []
         for batch in self.features.read(numbers):
@@ -199,10 +235,24 @@ class _Work:
             for number, frame in batch:
                 context, label = _advance(context, frame, method, execution)
                 given_frame = given.labels, features, method.normalize_features
-                found.append((number, _judge(label, frame, *given_frame)))
+                found.append((number, _judge(label, frame, *given_frame), None))
+            # Places lie between batches, so that a network sees the same batches from there on.
+            if numbers.step > 0 and self._place_is_due():
+                place = Place(number, start, jax.device_get(jax.tree.leaves(context)))
+                found[-1] = *found[-1][:2], place
             yield from waiting
             waiting = found
         yield from waiting
+
+    def _place_is_due(self):
+        now = time.monotonic()
+        if (
+            self.seconds_between_places is None
+            or now - self.last_place < self.seconds_between_places
+        ):
+            return False
+        self.last_place = now
+        return True
 
     def _labelled(self, number, found, objects):
         """Makes the frame of its soft label."""
