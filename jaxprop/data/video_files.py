@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import fractions
 import itertools
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -28,8 +29,8 @@ from jaxprop.files import replacing
 # FFmpeg's readers of MP4 and MOV, Matroska and WebM, AVI, and MPEG's three. FFmpeg has about 350
 # others; some of them read playlists, which name files and addresses for FFmpeg to open.
 CONTAINERS = ('mov', 'mp4', 'matroska', 'webm', 'avi', 'mpeg', 'mpegts', 'mpegvideo')
-# So many frames are held in memory while a video is read backwards.
-_BACKWARDS = 32
+# While a video is read backwards, so many bytes of frames are held in memory, of 8 to 64 frames.
+_BACKWARDS = 1 << 27
 # If the key frame found is shown after the wanted frame, search so many frames further back.
 _FURTHER_BACK = 50, 300
 # Titles and other metadata may be in any encoding. From version 19 on PyAV decodes them only when
@@ -128,7 +129,7 @@ def read_range(video: Any, numbers: range) -> Iterator[np.ndarray]:
     """Reads frames forwards or backwards, uint8 RGB `[H, W, 3]`, a few of them in memory.
 
     Args:
-      video: a `Video`, or what else has read_frame.
+      video: a `Video`, or what else has size and read_frame.
       numbers: of the frames, in steps of 1 or -1.
 
     Raises:
@@ -141,8 +142,9 @@ def read_range(video: Any, numbers: range) -> Iterator[np.ndarray]:
         yield from _read_forwards(video, numbers)
         return
     # Read some frames forwards and hand them out backwards.
-    for start in range(0, len(numbers), _BACKWARDS):
-        part = numbers[start : start + _BACKWARDS]
+    count = min(max(_BACKWARDS // (3 * math.prod(video.size)), 8), 64)
+    for start in range(0, len(numbers), count):
+        part = numbers[start : start + count]
         frames = list(_read_forwards(video, part[::-1]))
         while frames:
             yield frames.pop()

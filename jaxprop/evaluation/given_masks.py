@@ -26,6 +26,7 @@ from jaxprop.affinity import l2_normalize
 from jaxprop.blending import backward_share, blend, trust
 from jaxprop.evaluation import any_order
 from jaxprop.evaluation.labeller import Labeller, Plan, start_video
+from jaxprop.evaluation.targets import MaskTarget
 from jaxprop.propagation import give, init_context, propagate_step
 
 # So many other masks are context of a pass at most: each costs as much as frame 0.
@@ -100,10 +101,15 @@ def label_with_masks(
       frame can't be read.
 
     Raises:
-      ValueError: there is no mask, none has an object, one is of another size than the video, or a
-        number is not that of a frame.
+      ValueError: there is no mask, none has an object, one is of another size than the video, a
+        number is not that of a frame, or the labeller's target is of joints.
       DataError: the source has no features of this video.
     """
+    if not isinstance(labeller.target, MaskTarget):
+        raise ValueError(
+            f'the target is {type(labeller.target).__name__}; masks need a config with labels, '
+            'such as synthetic or davis_crw'
+        )
     last = video.num_frames - 1 if last is None else last
     if not 0 <= first <= last < video.num_frames:
         raise ValueError(

@@ -15,6 +15,7 @@ from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.features import NetworkFeatures
 from jaxprop.evaluation.function_features import FunctionFeatures
 from jaxprop.evaluation.given_masks import label_with_masks
+from jaxprop.evaluation.targets import KeypointTarget
 from jaxprop.propagation import give, init_context, propagate_step
 from tests.test_memory import quick_compilation  # noqa: F401
 
@@ -125,6 +126,12 @@ def test_objects_begin_and_end_with_their_masks():
     # After a mask without any object there is none.
     nothing = label({0: first, 3: np.zeros_like(first)})
     assert all(not frame.ids.any() and not frame.confidence for frame in nothing[3:])
+
+
+def test_joints_are_refused():
+    of_joints = dataclasses.replace(labeller(), target=KeypointTarget())
+    with pytest.raises(ValueError, match='the target is KeypointTarget; masks need a config with'):
+        label_with_masks(video(), masks(0), of_joints)
 
 
 def test_backwards_is_forwards_in_the_reversed_video():
