@@ -16,6 +16,7 @@ MAY_IMPORT = {
     **dict.fromkeys(MATHEMATICS, MATHEMATICS),
     'labels': {'affinity'},
     'confidence': {'affinity'},
+    'refine': {'labels'},
     'memory': {'affinity'},
     'augment': MATHEMATICS,
     'rules': RULES,
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     'tasks': {*MATHEMATICS, 'data', 'files', 'labels', 'metrics', 'names'},
     'evaluation': {
         *MATHEMATICS, *METHODS, 'checkpoints', 'data', 'files', 'models', 'parallel', 'report',
-        'tasks', 'names',
+        'refine', 'tasks', 'names',
     },
     'report': {'files', 'tasks'},
     'training': {

@@ -141,7 +141,12 @@ class Stream:
             for _ in range(num_rows)
         ]
 
-    def push(self, row: int, batches: Mapping[int, tuple[Video, list[np.ndarray]]]) -> list[Step]:
+    def push(
+        self,
+        row: int,
+        batches: Mapping[int, tuple[Video, list[np.ndarray]]],
+        frames: Mapping[int, list[np.ndarray]] | None = None,
+    ) -> list[Step]:
         """Puts the next frames of a row on the devices, and does not wait for them.
 
         Args:
@@ -149,6 +154,8 @@ class Stream:
           batches: by the number of the device in the row, its video and the video's next arrays, as
             the source gives them, at most `source.batch`. If the video is another one than in the
             last push, it starts now, and its first array must be that of frame 0.
+          frames: the frames of the same arrays, uint8 RGB `[h, w, 3]`, by the same numbers; None
+            unless the target needs them.
 
         Returns:
           The steps of this row's last push. Fetch them while the devices work on this one.
@@ -161,6 +168,9 @@ class Stream:
         starting = [d for d, (video, _) in batches.items() if video is not row.playing[d]]
         row.playing = [batches[d][0] if d in batches else None for d in range(self.num_devices)]
         features = self._features(row, starting, {d: arrays for d, (_, arrays) in batches.items()})
+        shown = None
+        if self.target.needs_frame:
+            shown = stack_frames(frames, self.num_devices, self.source.batch)
         # Propagate labels step by step; videos that start do so in the first step.
         steps = []
         for index in range(max(len(arrays) for _, arrays in batches.values())):
@@ -176,6 +186,7 @@ class Stream:
                     row.context,
                     features[index],
                     row.device_values,
+                    None if shown is None else self.put(shown[:, index]),
                 )
             if first:
                 self._begin(row, first, features[0], goes_on)
@@ -241,10 +252,10 @@ class Stream:
                 )
 
 
-def _advance(propagation, execution, target, sizes, context, features, values):
+def _advance(propagation, execution, target, sizes, context, features, values, frame):
     """Propagates labels to one frame; returns the new context, and the prediction."""
     context, label = propagate_step(context, features, propagation, execution=execution)
-    return context, target.decode(label, values, sizes)
+    return context, target.decode(label, values, sizes, frame)
 
 
 def _start(propagation, execution, context, features, first_label, is_first, entry=None):
