@@ -41,7 +41,8 @@ MAY_IMPORT = {
         'checkpoints', 'config_files', 'data', 'evaluation', 'files', 'models', 'parallel',
         'report', 'study', 'tasks', 'training',
     },
-    'cli': {'commands', 'config_files', 'data', 'tasks'},
+    'compilation_cache': set(),
+    'cli': {'commands', 'compilation_cache', 'config_files', 'data', 'tasks'},
 }  # fmt: skip
 
 

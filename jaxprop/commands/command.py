@@ -120,6 +120,9 @@ PROCESSES = (
     Option('num_processes', 'N', 'how many there are, or JAX_NUM_PROCESSES', flags.DEFINE_integer),
     Option('process_id', 'I', 'which of them this is, or JAX_PROCESS_ID', flags.DEFINE_integer),
 )
+CACHE = Option(
+    'cache', 'false', 'keep no compiled programs in the cache folder', flags.DEFINE_boolean, True
+)
 FACTORS = (
     Field(
         'network.name',

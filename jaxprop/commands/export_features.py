@@ -13,6 +13,7 @@ import pathlib
 from absl import app, flags
 
 from jaxprop.commands.command import (
+    CACHE,
     FACTORS,
     Command,
     Field,
@@ -146,6 +147,7 @@ COMMAND = Command(
     extra='evaluate',
     options=(
         Option('output', 'DIR', 'the folder for the features'),
+        CACHE,
         Option(
             'format',
             'safetensors',

@@ -15,6 +15,7 @@ import pathlib
 from absl import app
 
 from jaxprop.commands.command import (
+    CACHE,
     FACTORS,
     Command,
     Option,
@@ -134,7 +135,7 @@ COMMAND = Command(
     summary='carries the mask of a first frame through any video',
     about=__doc__,
     extra='evaluate',
-    options=(Option('output', 'DIR', 'the folder for the results'),),
+    options=(Option('output', 'DIR', 'the folder for the results'), CACHE),
     config='synthetic',
     folders=('eval',),
     section='propagation',
