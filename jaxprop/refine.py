@@ -85,13 +85,15 @@ def guided_filter(
     # Colours relative to their mean have smaller squares, which lose less by rounding.
     guide = jnp.asarray(guide, jnp.float32)
     guide -= jnp.mean(guide, axis=(0, 1))
-    grid, is_smaller = values.shape[:2], guide.shape[:2] != values.shape[:2]
-    small = labels.resize(guide, grid, 'area') if is_smaller else guide
+    height, width = guide.shape[:2]
+    rows, columns = values.shape[:2]
+    is_smaller = (rows, columns) != (height, width)
+    small = labels.resize(guide, (rows, columns), 'area') if is_smaller else guide
     *slopes, offset = _fit(_planes(small), _planes(values), radius, eps)
     # Apply the functions to the colours of the pixels.
     functions = jnp.moveaxis(jnp.stack([*slopes, offset]), 1, -1)  # [C + 1, H, W, L]
     if is_smaller:
-        functions = labels.resize(functions, guide.shape[:2], 'bilinear')
+        functions = labels.resize(functions, (height, width), 'bilinear')
     *slopes, offset = functions
     return offset + sum(slope * guide[..., i, None] for i, slope in enumerate(slopes))
 
