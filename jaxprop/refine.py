@@ -142,10 +142,10 @@ def box_mean(planes: jax.Array, radius: tuple[int, int]) -> jax.Array:
 
     def along_first(array, reach):
         size = len(array)
-        padding = [(reach + 1, reach)] + [(0, 0)] * (array.ndim - 1)
+        padded = jnp.pad(array, [(reach + 1, reach), (0, 0), (0, 0)])
         # On a CPU this loop is several times faster than `jnp.cumsum`, which takes log2(size)
-        # passes over the array.
-        _, sums = jax.lax.scan(_add, jnp.zeros_like(array[0]), jnp.pad(array, padding))
+        # passes over the array. The first row is zero.
+        _, sums = jax.lax.scan(_add, padded[0], padded)
         index = np.arange(size)
         count = np.minimum(index + reach, size - 1) - np.maximum(index - reach, 0) + 1
         return (sums[2 * reach + 1 :] - sums[:size]) / count[:, None, None].astype(np.float32)
