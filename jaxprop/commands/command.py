@@ -62,6 +62,15 @@ class Option(NamedTuple):
     default: Any = None
 
 
+def one_of(*values: str) -> Callable[..., Any]:
+    """Makes the `define` of an `Option` that has one of some values."""
+
+    def define(name, default, help, flag_values):
+        flags.DEFINE_enum(name, default, values, help, flag_values=flag_values)
+
+    return define
+
+
 class Field(NamedTuple):
     """A field of a config that the help shows: its name, a value as an example, its purpose."""
 

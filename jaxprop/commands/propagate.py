@@ -18,11 +18,13 @@ from jaxprop.commands.command import (
     CACHE,
     FACTORS,
     Command,
+    Field,
     Option,
     check_source,
     interruptible,
     print_notes,
 )
+from jaxprop.commands.quality import QUALITY, set_quality
 
 # The names of the results in the folder.
 _OWNED = ('masks', 'overlay.mp4', 'finished.json')
@@ -39,6 +41,7 @@ def run(options, arguments, root):
     from jaxprop.evaluation import run as runner
 
     check_source(options)
+    set_quality(options)
     # Open the video, its first mask, and the network and method that label it.
     output = pathlib.Path(options.output)
     video = open_video(arguments[0])
@@ -135,9 +138,12 @@ COMMAND = Command(
     summary='carries the mask of a first frame through any video',
     about=__doc__,
     extra='evaluate',
-    options=(Option('output', 'DIR', 'the folder for the results'), CACHE),
-    config='synthetic',
+    options=(Option('output', 'DIR', 'the folder for the results'), QUALITY, CACHE),
+    config='own_video',
     folders=('eval',),
     section='propagation',
-    fields=FACTORS,
+    fields=(
+        *FACTORS,
+        Field('labels.refine', 'none', 'edges between cells; guided (default): those of the frame'),
+    ),
 )

@@ -137,7 +137,8 @@ def open_for_labels(
     if opened.spans is not None:
         raise ValueError(
             f'{video.name}: a feature map of {labeller.source.description["name"]} stands for '
-            "several frames, but labels.refine='guided' needs one for each: take refine='none'"
+            "several frames, but labels.refine='guided' needs one for each: say "
+            '--config.labels.refine=none'
         )
 
     def checked():

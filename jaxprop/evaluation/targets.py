@@ -119,7 +119,8 @@ class MaskTarget:
         if self.needs_frame and (self.decode_at, self.first_frame) != ('frame', 'given'):
             raise ValueError(
                 f"refine is 'guided' with decode_at {self.decode_at!r} and first_frame "
-                f"{self.first_frame!r}; it needs 'frame' and 'given'"
+                f"{self.first_frame!r}; it needs 'frame' and 'given': change these, or say "
+                "refine 'none'"
             )
 
     @property

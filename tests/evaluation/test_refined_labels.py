@@ -81,7 +81,7 @@ def test_a_feature_map_of_several_frames_is_refused():
     source = FunctionFeatures(lambda f: np.ones((2, 8, 10, 3), np.float32), 'halves', '1', batch=4)
     labeller = dataclasses.replace(make_labeller(), source=source, target=GUIDED)
     frames = map(video.read_frame, range(video.num_frames))
-    with pytest.raises(ValueError, match="halves stands for several .* take refine='none'"):
+    with pytest.raises(ValueError, match='halves stands for several .*refine=none'):
         next(runner.label_frames(frames, video.read_label(0), labeller, video=video))
 
 
