@@ -4,10 +4,10 @@ r"""The time of a frame for each `--quality` of `jaxprop propagate`, and the tim
 
 A rendered video is labelled as the command does it, twice for each quality, each time in a process
 of its own: with an empty cache of compiled programs (cold), and with that of the first time (warm).
-The first mask is that of frame 1, timed from the start of the process; frames are labelled in
-batches, and one batch waits for the next. The time of a frame is that of its features, by batches,
-and of its label, with all context frames there, which are random. Processor time is the sum over
-the cores.
+The first mask is that of frame 1, in processor time from the start of the process; frames are
+labelled in batches, and one batch waits for the next. The time of a frame is that of its features,
+by batches, and of its label, with all context frames there, which are random. Processor time is the
+sum over the cores.
 """
 
 import functools
@@ -42,7 +42,7 @@ def timed(function, repeats):
 
 
 def measure(quality):
-    """Labels the video; prints a line at its first mask, and then the mean times of a frame."""
+    """Labels the video; returns processor seconds to its first mask, and the times of a frame."""
     from jaxprop.data.synthetic import synthetic_sequences
     from jaxprop.evaluation.features import compute_features, stack
     from jaxprop.evaluation.labeller import plan_video, start_video
@@ -55,14 +55,14 @@ def measure(quality):
     config.update_from_flattened_dict(changes(quality, ()))
     labeller = Labeller.from_config(config)
     source, target, method = labeller.source, labeller.target, labeller.propagation
-    began = time.perf_counter()
+    began = time.process_time()
     size, count = tuple(map(int, SIZE.value)), 2 * source.batch
     [video] = synthetic_sequences(num_sequences=1, num_frames=count, size=size)
     frames, ids = [video.read_frame(index) for index in range(count)], video.read_label(0)
-    rendering = time.perf_counter() - began
+    rendering = time.process_time() - began  # The command renders nothing.
     masks = label_frames(frames, ids, labeller)
     next(masks), next(masks)
-    print('first', flush=True)
+    first = time.process_time() - rendering
 
     variables = put(stack([source.network.variables]))
     own = frames[: source.batch]
@@ -88,28 +88,23 @@ def measure(quality):
 
     times = timed(features_of_batch, 1) / source.batch
     times += timed(functools.partial(label, context, feature, frames[1]), 2)
-    print(json.dumps([rendering, *times]))
+    return [first, *times]
 
 
 def run(quality, cache):
-    """Measures in a process of its own: seconds to the first mask, and those of a frame."""
-    environment = {**os.environ, 'XDG_CACHE_HOME': cache}
-    start = time.perf_counter()
-    with subprocess.Popen(
+    """Measures in a process of its own."""
+    done = subprocess.run(
         [sys.executable, *sys.argv, f'--measure={quality}'],
         stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        process.stdout.readline()
-        first = time.perf_counter() - start
-        rendering, *times = json.loads(process.stdout.read())
-    return first - rendering, *times  # The command renders nothing.
+        check=True,
+        env={**os.environ, 'XDG_CACHE_HOME': cache},
+    )
+    return json.loads(done.stdout)
 
 
 def main(_):
     if MEASURE.value:
-        return measure(MEASURE.value)
+        return print(json.dumps(measure(MEASURE.value)))
     columns = 'first mask, cold', 'warm', 'seconds a frame', 'processor'
     print(f'{"":8}' + ''.join(f'{column:>18}' for column in columns))
     for quality in CHOSEN.value:
