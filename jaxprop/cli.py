@@ -27,7 +27,7 @@ import jax
 from absl import app, flags
 
 import jaxprop
-from jaxprop import config_files
+from jaxprop import compilation_cache, config_files
 from jaxprop.commands import (
     annotate,
     compare,
@@ -104,6 +104,8 @@ def _run(arguments, root):
             print(_help(name, command, arguments))
         else:
             options, rest = _parse(name, command, arguments)
+            if 'cache' in options and options.cache:
+                compilation_cache.enable()
             command.run(options, rest, pathlib.Path(root))
         sys.stdout.flush()
     except BrokenPipeError:

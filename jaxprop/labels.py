@@ -3,6 +3,8 @@
 Shapes: H0, W0 pixels of the label map, H, W feature cells, L labels.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,10 +150,11 @@ def decode(
     size: tuple[int, int],
     min_max: bool = False,
     decode_size: tuple[int, int] | None = None,
+    enlarge: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """Turns soft labels into a label map: enlarges them and takes the largest label of each pixel.
 
-    Enlarging is bilinear. Of equal labels the first wins: a pixel without any weight becomes
+    Of equal labels the first wins: a pixel without any weight becomes
     background.
 
     Args:
@@ -162,6 +165,8 @@ def decode(
         `min_max_normalize`. A label that is the same everywhere becomes zero.
       decode_size: labels are compared at this size, and the ids then brought to `size` by nearest
         neighbour. UVC, TimeCycle and DINO compare at the network's input size. None: at `size`.
+      enlarge: a function that brings labels to the size at which they are compared, such as
+        `jaxprop.refine.enlarge_guided`. None: bilinear.
 
     Returns:
       int32 ids `[..., H0, W0]`.
@@ -188,7 +193,13 @@ def decode(
         # that to the whole range. Set such labels to 0 first.
         constant = jnp.ptp(labels, axis=(-3, -2), keepdims=True) == 0
         labels = jnp.where(constant, 0, labels)
-    labels = resize(labels, size if decode_size is None else decode_size, 'bilinear')
+    compared_at = size if decode_size is None else decode_size
+    labels = resize(labels, compared_at, 'bilinear') if enlarge is None else enlarge(labels)
+    if labels.shape[-3:-1] != tuple(compared_at):
+        raise ValueError(
+            f'enlarge makes labels of {list(labels.shape)}; they must be [..., h, w, L] with '
+            f'(h, w) {tuple(compared_at)}'
+        )
     if min_max:
         labels = min_max_normalize(labels)
     winner = jnp.argmax(labels, axis=-1)

@@ -3,6 +3,7 @@
 import ast
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 
 from jaxprop.config_files import load_config
-from jaxprop.data.image_files import read_ids
+from jaxprop.data.image_files import read_ids, write_mask
+from jaxprop.data.sequences import davis_palette
 from jaxprop.data.synthetic import synthetic_sequences
-from jaxprop.evaluation.run import evaluate_config
+from jaxprop.data.video_files import open_video, write_video
+from jaxprop.evaluation.run import Labeller, evaluate_config, label_frames
+from jaxprop.report.pictures import overlay
 from tests.layouts import DAVIS_KINDS, write_davis_sequences
 from tests.support import shared
 
@@ -81,3 +85,31 @@ def run_cell(source, names):
     last = body.pop() if isinstance(body[-1], ast.Expr) else None
     exec(compile(ast.Module(body, []), 'a cell', 'exec'), names)
     return eval(compile(ast.Expression(last.value), 'a cell', 'eval'), names) if last else None
+
+
+@pytest.mark.slow
+def test_camera_follows_objects_through_a_file(tmp_path, monkeypatch):
+    [video] = synthetic_sequences(num_sequences=1, num_frames=6, size=(96, 128))
+    write_video(tmp_path / 'clip.mp4', map(video.read_frame, range(6)))
+    write_mask(tmp_path / 'mask.png', video.read_label(0))
+    camera = runpy.run_path(str(EXAMPLES / 'camera.py'))
+    given = {'source': 'clip.mp4', 'mask': 'mask.png', 'output': 'overlay.mp4'}
+    flags = [f'--{name}={tmp_path / value}' for name, value in given.items()]
+    monkeypatch.setattr(sys, 'argv', ['camera.py', *flags, '--size=96'])
+    camera['main']()
+    shown = list(open_video(tmp_path / 'overlay.mp4').iterate())
+    assert len(shown) == 6
+
+    # The masks over the frames are those of the command with these settings.
+    config = load_config('own_video')
+    config.input.update(resize='short_side', size=96)
+    config.propagation.update(num_context=7, radius=12 * 96 / 480)
+    frames = list(camera['read_frames'](str(tmp_path / 'clip.mp4')))
+    found = label_frames(frames, video.read_label(0), Labeller.from_config(config))
+    for frame, ids, picture in zip(frames, found, shown, strict=True):
+        expected = overlay(frame, ids, davis_palette())
+        assert np.mean(np.abs(picture - expected.astype(float)) > 40) < 0.002
+
+    monkeypatch.setattr(sys, 'argv', ['camera.py', f'--source={tmp_path / "none.mp4"}'])
+    with pytest.raises(SystemExit):
+        camera['main']()

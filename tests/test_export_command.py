@@ -13,7 +13,9 @@ from tests.test_propagate_command import clips, names, propagate  # noqa: F401
 from tests.test_scripts import SMALL
 
 export = importlib.import_module('jaxprop.evaluation.export')
-SMALLER = ['--config.input.size=48', '--config.labels.decode_at=input']
+# Labels that are refined at the frame can't be decoded elsewhere.
+AT_INPUT = ['--config.labels.decode_at=input', '--config.labels.refine=none']
+SMALLER = ['--config.input.size=48', *AT_INPUT]
 UNTRAINED = ['--config.network.name=untrained', *SMALL, *SMALLER]
 
 
@@ -29,7 +31,7 @@ def test_masks_of_exported_features(clips, tmp_path, capsys):  # noqa: F811
     assert names(tmp_path / 'features') == sorted([CARD, *(f'{clip.name}.npy' for clip in clips)])
     assert np.load(tmp_path / f'features/{clips[0].name}.npy').shape[:3] == (5, 12, 15)
     flags = [flag for flag in SMALL if not re.match('--config.(network|input)', flag)]
-    flags.append(SMALLER[1])
+    flags += AT_INPUT
     assert propagate(clips[0], tmp_path / 'computed', *SMALLER) == 0
     mask = clips[0].with_name(f'{clips[0].name}.png')
     arguments = ['propagate', clips[0], mask, feature, *flags, f'--output={tmp_path}/read']

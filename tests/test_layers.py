@@ -18,6 +18,7 @@ MAY_IMPORT = {
     'labels': {'affinity'},
     'confidence': {'affinity'},
     'blending': set(),
+    'refine': {'labels'},
     'memory': {'affinity'},
     'augment': MATHEMATICS,
     'rules': RULES,
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     'tasks': {*MATHEMATICS, 'data', 'files', 'labels', 'metrics', 'names'},
     'evaluation': {
         *MATHEMATICS, *METHODS, 'blending', 'checkpoints', 'confidence', 'data', 'files', 'models',
-        'parallel', 'report', 'tasks', 'names',
+        'parallel', 'refine', 'report', 'tasks', 'names',
     },
     'report': {'files', 'tasks'},
     'training': {
@@ -43,7 +44,8 @@ MAY_IMPORT = {
         'annotation', 'checkpoints', 'config_files', 'data', 'evaluation', 'files', 'models',
         'parallel', 'report', 'study', 'tasks', 'training',
     },
-    'cli': {'commands', 'config_files', 'data', 'tasks'},
+    'compilation_cache': set(),
+    'cli': {'commands', 'compilation_cache', 'config_files', 'data', 'tasks'},
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ INTERNAL = (
     'jaxprop.checkpoints.',
     'jaxprop.cli',
     'jaxprop.commands',
+    'jaxprop.compilation_cache',
     'jaxprop.config_files',
     'jaxprop.configs',
     'jaxprop.data.builders',

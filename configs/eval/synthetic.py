@@ -38,6 +38,9 @@ def get_config():
                 'resize_first': placeholder(str),
                 'smallest': 0,  # An object of fewer pixels in the first mask is background.
                 'first_frame': 'given',  # Or 'decoded', as CRW writes it.
+                'refine': 'none',  # Or 'guided': edges follow the frame's colours.
+                'refine_radius': 1.5,  # In cells, with refine='guided'.
+                'refine_eps': 1e-5,  # Likewise.
             },
             'feature_batch': 4,
             'batch': {'videos_per_device': 1},

@@ -62,6 +62,15 @@ class Option(NamedTuple):
     default: Any = None
 
 
+def one_of(*values: str) -> Callable[..., Any]:
+    """Makes the `define` of an `Option` that has one of some values."""
+
+    def define(name, default, help, flag_values):
+        flags.DEFINE_enum(name, default, values, help, flag_values=flag_values)
+
+    return define
+
+
 class Field(NamedTuple):
     """A field of a config that the help shows: its name, a value as an example, its purpose."""
 
@@ -119,6 +128,9 @@ PROCESSES = (
     Option('coordinator', 'HOST:PORT', 'of process 0 of several, or JAX_COORDINATOR_ADDRESS'),
     Option('num_processes', 'N', 'how many there are, or JAX_NUM_PROCESSES', flags.DEFINE_integer),
     Option('process_id', 'I', 'which of them this is, or JAX_PROCESS_ID', flags.DEFINE_integer),
+)
+CACHE = Option(
+    'cache', 'false', 'keep no compiled programs in the cache folder', flags.DEFINE_boolean, True
 )
 FACTORS = (
     Field(

@@ -16,6 +16,7 @@ from absl import app, flags
 
 from jaxprop.commands import compare
 from jaxprop.commands.command import (
+    CACHE,
     FACTORS,
     PROCESSES,
     Command,
@@ -113,6 +114,7 @@ COMMAND = Command(
             'compare', 'RUN', 'twice or more: as jaxprop compare', flags.DEFINE_multi_string, []
         ),
         *PROCESSES,
+        CACHE,
     ),
     config='synthetic',
     folders=('eval', 'study', 'suite'),

@@ -10,15 +10,17 @@ propagate read them, and write the same masks. Started again, an interrupted run
 
 import pathlib
 
-from absl import app, flags
+from absl import app
 
 from jaxprop.commands.command import (
+    CACHE,
     FACTORS,
     Command,
     Field,
     Option,
     check_source,
     interruptible,
+    one_of,
     print_notes,
 )
 
@@ -129,15 +131,6 @@ def _export(videos, source, output, suffix, dtype, skip_bad):
         files.write_json(output / CARD, card)
 
 
-def _one_of(*values):
-    """Defines a flag that has one of some values."""
-
-    def define(name, default, help, flag_values):
-        flags.DEFINE_enum(name, default, values, help, flag_values=flag_values)
-
-    return define
-
-
 COMMAND = Command(
     run=run,
     usage='[VIDEO ...] --output=DIR [--config=CONFIG] [--config.FIELD=VALUE ...]',
@@ -146,18 +139,19 @@ COMMAND = Command(
     extra='evaluate',
     options=(
         Option('output', 'DIR', 'the folder for the features'),
+        CACHE,
         Option(
             'format',
             'safetensors',
             'npy (default) or safetensors',
-            _one_of('npy', 'safetensors'),
+            one_of('npy', 'safetensors'),
             'npy',
         ),
         Option(
             'dtype',
             'float16',
             'float32 (default) or float16',
-            _one_of('float32', 'float16'),
+            one_of('float32', 'float16'),
             'float32',
         ),
     ),

@@ -23,13 +23,16 @@ import pathlib
 from absl import app, flags
 
 from jaxprop.commands.command import (
+    CACHE,
     FACTORS,
     Command,
+    Field,
     Option,
     check_source,
     interruptible,
     print_notes,
 )
+from jaxprop.commands.quality import QUALITY, set_quality
 
 _SECONDS_BETWEEN_PLACES = 20.0
 # The names of the results in the folder.
@@ -50,6 +53,7 @@ def run(options, arguments, root):
     from jaxprop.evaluation.unfinished import Unfinished
 
     check_source(options)
+    set_quality(options)
     # Open the video, its masks, and the network and method that label it.
     output = pathlib.Path(options.output)
     video = open_video(arguments[0])
@@ -287,9 +291,14 @@ COMMAND = Command(
             flags.DEFINE_bool,
             False,
         ),
+        QUALITY,
+        CACHE,
     ),
-    config='synthetic',
+    config='own_video',
     folders=('eval',),
     section='propagation',
-    fields=FACTORS,
+    fields=(
+        *FACTORS,
+        Field('labels.refine', 'none', 'edges between cells; guided (default): those of the frame'),
+    ),
 )

@@ -13,7 +13,7 @@ import pathlib
 from absl import app
 
 from jaxprop import config_files
-from jaxprop.commands.command import PROCESSES, Command, Field, Option
+from jaxprop.commands.command import CACHE, PROCESSES, Command, Field, Option
 
 
 def run(options, arguments, root):
@@ -68,6 +68,7 @@ COMMAND = Command(
     options=(
         Option('workdir', 'DIR', "the run's folder; default output/train/ and the config's name"),
         *PROCESSES,
+        CACHE,
     ),
     config='small_rotation',
     folders=('train',),

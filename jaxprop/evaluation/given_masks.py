@@ -264,7 +264,8 @@ class _Work:
         """Makes the frame of its soft label."""
         values = np.zeros(self.plan.num_labels, np.int32)
         values[: self.plan.values.size] = self.plan.values
-        ids = _decode(found.label, values, self.labeller.target, self.plan.sizes)
+        frame = self.video.read_frame(number) if self.labeller.target.needs_frame else None
+        ids = _decode(found.label, values, self.labeller.target, self.plan.sizes, frame)
         ids, cells, of_labels = jax.device_get((ids, found.cells, found.objects))
         ids = ids.astype(np.uint8)
         # What is nowhere in the frame may be hidden or lost: nothing shows which.
@@ -338,8 +339,8 @@ def _blend(forward, backward, position):
 
 
 @functools.partial(jax.jit, static_argnames=('target', 'sizes'))
-def _decode(label, values, target, sizes):
-    return target.decode(label, values, sizes)
+def _decode(label, values, target, sizes, frame):
+    return target.decode(label, values, sizes, frame=frame)
 
 
 def _pack(carried):

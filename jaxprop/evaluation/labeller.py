@@ -1,16 +1,17 @@
 """The labeller of videos, and the plan of a video, which is made before its frames are read."""
 
 import dataclasses
+import itertools
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxprop import methods
 from jaxprop.evaluation import targets
-from jaxprop.evaluation.features import FeatureSource
+from jaxprop.evaluation.features import FeatureSource, OpenedVideo, check_frame
 from jaxprop.evaluation.sources import open_source
 from jaxprop.evaluation.stream import Video
 from jaxprop.evaluation.targets import MaskTarget, Sizes, Target
@@ -136,6 +137,42 @@ def keeping(propagation: Propagation, frames: Iterable[int]) -> Propagation:
         )
     except ValueError:
         return propagation  # The rule cannot work with such a memory.
+
+
+def open_for_labels(
+    video: Any, frames: Iterator[np.ndarray], labeller: Labeller
+) -> tuple[OpenedVideo, Iterator[np.ndarray] | None]:
+    """Opens a video, and its frames a second time where the target needs them.
+
+    Args:
+      video, frames: as `FeatureSource.open` takes them. No frame is read twice.
+      labeller: labels the video.
+
+    Returns:
+      The features of the video, and an iterator over the frames of the same arrays, or None. Ask
+      for an array before its frame.
+
+    Raises:
+      DataError: the source has no features of this video.
+      ValueError: the target needs frames, but features of the source stand for several.
+    """
+    if not labeller.target.needs_frame:
+        return labeller.source.open(video, frames), None
+    frames, shown = itertools.tee(frames)
+    opened = labeller.source.open(video, frames)
+    if opened.spans is not None:
+        raise ValueError(
+            f'{video.name}: a feature map of {labeller.source.description["name"]} stands for '
+            "several frames, but labels.refine='guided' needs one for each: say "
+            '--config.labels.refine=none'
+        )
+
+    def checked():
+        for frame in shown:
+            check_frame(frame, video.size)
+            yield frame
+
+    return opened, checked()
 
 
 def start_video(

@@ -19,7 +19,14 @@ from jaxprop import files
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import results
 from jaxprop.evaluation.features import frames_of
-from jaxprop.evaluation.labeller import Labeller, Plan, keeping, plan_video, start_video
+from jaxprop.evaluation.labeller import (
+    Labeller,
+    Plan,
+    keeping,
+    open_for_labels,
+    plan_video,
+    start_video,
+)
 from jaxprop.evaluation.stream import Stream
 from jaxprop.tasks.task import NamedSequences, Start, Task
 
@@ -137,33 +144,33 @@ def _label_group(queue, stream, num_rows, num_devices, skip, skipped, bar):
     while playing:
         for row, works in list(playing.items()):
             try:
-                batches = _next_batches(works, queue, skip)
+                batches, frames = _next_batches(works, queue, skip)
             except BaseException:
                 # Earlier frames are labelled already: write them before the error is raised.
                 for other in playing:
                     take(stream.flush(other))
                 raise
             if batches:
-                take(stream.push(row, batches))
+                take(stream.push(row, batches, frames))
             else:
                 take(stream.flush(row))
                 del playing[row]
 
 
 def _next_batches(works, queue, skip):
-    """Reads the next arrays of a row's sequences, by device, as `Stream.push` takes them.
+    """Reads the next arrays and frames of a row's sequences, as `Stream.push` takes them.
 
     If a sequence has ended, the queue's next one takes its place in `works`.
     """
-    batches = {}
+    batches, shown = {}, {}
     for device, work in enumerate(works):
-        arrays = [] if work is None else work.next_arrays(skip)
+        arrays, frames = ([], []) if work is None else work.next_arrays(skip)
         while not arrays and (work := queue.next()) is not None:
-            arrays = work.next_arrays(skip)
+            arrays, frames = work.next_arrays(skip)
         works[device] = work
         if arrays:
-            batches[device] = (work.video, arrays)
-    return batches
+            batches[device], shown[device] = (work.video, arrays), frames
+    return batches, shown
 
 
 class _Queue:
@@ -219,8 +226,8 @@ class _Work:
     def open(self):
         """Prepares the first step, in a thread, while other sequences are labelled."""
         sequence = self.start.sequence
-        opened = self.labeller.source.open(sequence, frames_of(sequence))
-        self.arrays = iter(opened.arrays)
+        opened, frames = open_for_labels(sequence, frames_of(sequence), self.labeller)
+        self.arrays, self.frames = iter(opened.arrays), frames or iter(())
         self.spans = [1] * self.num_frames if opened.spans is None else list(opened.spans)
         if sum(self.spans) != self.num_frames:
             raise ValueError(
@@ -250,22 +257,24 @@ class _Work:
                 f'{self.name}: the source gives {self.num_read + len(arrays)} arrays for '
                 f'{self.num_frames} frames'
             )
-        return arrays
+        return arrays, list(itertools.islice(self.frames, count))
 
     def next_arrays(self, skip):
-        """Returns the next batch of arrays, which a thread has read meanwhile; [] at the end."""
+        """Returns the next batch, which a thread has read meanwhile: arrays, [] at the end, and the
+        frames of these arrays, [] unless the target needs them.
+        """
         if self.stopped or self.num_read == len(self.spans):
-            return []
+            return [], []
         try:
-            arrays = self._wait('frames', self.reading)
+            arrays, frames = self._wait('frames', self.reading)
         except DataError as error:
             self.stopped = True
             skip(self.name, error)
-            return []
+            return [], []
         self.num_read += len(arrays)
         if self.num_read < len(self.spans):
             self.reading = self.pool.submit(self._read)
-        return arrays
+        return arrays, frames
 
     def take(self, prediction):
         """Gives the next prediction to a thread; with the last one the sequence is finished.
@@ -297,7 +306,9 @@ class _Work:
             'seconds': self.seconds,
         }
         self.folder.finish(self.partial, record, self.start.sequence.identity())
-        self.start = self.video = self.arrays = None  # Free the label maps and frames.
+        self.start = self.video = self.arrays = self.frames = (
+            None  # Free the label maps and frames.
+        )
 
     def _wait(self, what, future):
         started = time.time()

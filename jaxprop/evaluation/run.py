@@ -22,7 +22,7 @@ from jaxprop import files, parallel, tasks
 from jaxprop.data.sequences import DataError
 from jaxprop.evaluation import labelling, results
 from jaxprop.evaluation.features import FeatureSource
-from jaxprop.evaluation.labeller import Labeller, plan_video, start_video
+from jaxprop.evaluation.labeller import Labeller, open_for_labels, plan_video, start_video
 from jaxprop.evaluation.sources import function_source
 from jaxprop.evaluation.stream import Stream
 from jaxprop.report import page, pictures
@@ -78,7 +78,7 @@ def label_frames(
 
     # Prepare the video and the device.
     plan = plan_video(first_ids, about, labeller)
-    opened = source.open(about, counted())
+    opened, shown = open_for_labels(about, counted(), labeller)
     spans = itertools.repeat(1) if opened.spans is None else iter(opened.spans)
     variables = opened.variables if variables is None else variables
     started = start_video(about.name, first_ids, plan, labeller, variables)
@@ -98,7 +98,11 @@ def label_frames(
         except BaseException as error:
             # Earlier frames are labelled already: yield them before the error is raised.
             failed, batch = error, []
-        steps = stream.push(0, {0: (started, batch)}) if batch else stream.flush(0)
+        if batch:
+            seen = None if shown is None else {0: list(itertools.islice(shown, len(batch)))}
+            steps = stream.push(0, {0: (started, batch)}, seen)
+        else:
+            steps = stream.flush(0)
         for step in steps:
             for _, ids in step.fetch():
                 count = next(spans)

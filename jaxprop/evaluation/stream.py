@@ -172,7 +172,12 @@ class Stream:
             for _ in range(num_rows)
         ]
 
-    def push(self, row: int, batches: Mapping[int, tuple[Video, list[np.ndarray]]]) -> list[Step]:
+    def push(
+        self,
+        row: int,
+        batches: Mapping[int, tuple[Video, list[np.ndarray]]],
+        frames: Mapping[int, list[np.ndarray]] | None = None,
+    ) -> list[Step]:
         """Puts the next frames of a row on the devices, and does not wait for them.
 
         Args:
@@ -180,6 +185,8 @@ class Stream:
           batches: by the number of the device in the row, its video and the video's next arrays, as
             the source gives them, at most `source.batch`. If the video is another one than in the
             last push, it starts now, and its first array must be that of frame 0.
+          frames: the frames of the same arrays, uint8 RGB `[h, w, 3]`, by the same numbers; None
+            unless the target needs them.
 
         Returns:
           The steps of this row's last push. Fetch them while the devices work on this one.
@@ -194,6 +201,9 @@ class Stream:
         for device in starting:
             row.times[device] = 0
         features = self._features(row, starting, {d: arrays for d, (_, arrays) in batches.items()})
+        shown = None
+        if self.target.needs_frame:
+            shown = stack_frames(frames, self.num_devices, self.source.batch)
         # Propagate labels step by step; videos that start do so in the first step.
         steps = []
         for index in range(max(len(arrays) for _, arrays in batches.values())):
@@ -205,8 +215,9 @@ class Stream:
                 for d in moving
                 if row.times[d] in row.playing[d].later
             }
+            frame = None if shown is None else self.put(shown[:, index])
             if appearing:
-                predictions = self._insert(row, features[index], appearing)
+                predictions = self._insert(row, features[index], appearing, frame)
             elif goes_on:
                 row.context, predictions = self.advance(
                     self.propagation,
@@ -216,6 +227,7 @@ class Stream:
                     row.context,
                     features[index],
                     row.device_values,
+                    frame,
                 )
             if first:
                 self._begin(row, first, features[0], goes_on)
@@ -282,13 +294,14 @@ class Stream:
                     'the input and weights'
                 )
 
-    def _insert(self, row, features, appearing):
+    def _insert(self, row, features, appearing, frame):
         """Makes a step in which objects appear in the videos of some devices.
 
         Args:
           row: the row.
           features: of the step's frames.
           appearing: by the number of the device, the ids of the objects.
+          frame: the frames themselves; None unless the target needs them.
 
         Returns:
           The predictions of all devices, on the host.
@@ -301,6 +314,7 @@ class Stream:
             row.context,
             features,
             row.device_values,
+            frame,
         )
         fetched = jax.device_get(predictions)
         predictions = [_entry(fetched, device) for device in range(self.num_devices)]
@@ -315,16 +329,18 @@ class Stream:
         return predictions
 
 
-def _advance(propagation, execution, target, sizes, context, features, values):
+def _advance(propagation, execution, target, sizes, context, features, values, frame):
     """Propagates labels to one frame; returns the new context, and the prediction."""
     context, label = propagate_step(context, features, propagation, execution=execution)
-    return context, target.decode(label, values, sizes, features, context)
+    return context, target.decode(
+        label, values, sizes, features=features, context=context, frame=frame
+    )
 
 
-def _predict(propagation, execution, target, sizes, context, features, values):
+def _predict(propagation, execution, target, sizes, context, features, values, frame):
     """Makes the prediction of a frame, and leaves the context as it is."""
     context, label = propagate_step(context, features, propagation, execution=execution)
-    return target.decode(label, values, sizes, features, context)
+    return target.decode(label, values, sizes, features=features, context=context, frame=frame)
 
 
 def _insert(propagation, execution, context, features, given, is_given):

@@ -5,10 +5,12 @@ A target is a frozen dataclass, so that it can be a static argument of a compile
     values(first, seen)             the ids `[l]` for which a video's labels stand
     num_labels(values)              the number of labels L with which a video is computed, l or more
     encode(first, values, sizes)    soft labels `[H, W, l]` of the first frame
-    decode(label, values, sizes, features, context)
+    decode(label, values, sizes, *, features, context, frame)
                                     the prediction from soft labels `[H, W, L]` with the ids `[L]`,
-                                    for some targets also from the frame's features and the
-                                    propagation's context; can be compiled
+                                    for some targets also from the frame's features, the
+                                    propagation's context, and the frame itself, uint8 RGB
+                                    `[h, w, 3]`, which is None unless `needs_frame`; can be compiled
+    needs_frame                     whether `decode` needs the frame
     given(first, label, values, sizes)
                                     the prediction of the first frame itself: its annotation, or
                                     its soft labels `[H, W, L]` decoded like those of any frame
@@ -22,13 +24,15 @@ width) of the network's input.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from jaxprop import confidence, keypoints, labels
 from jaxprop.data.vip import resize_ids
+from jaxprop.refine import enlarge_guided
 
 
 class Sizes(NamedTuple):
@@ -73,6 +77,10 @@ class MaskTarget:
       smallest: an object of fewer pixels in the first ids, after `resize_first`, is background.
       first_frame: the prediction of the first frame. 'given': its annotation, as most systems write
         and score it; 'decoded': its soft labels decoded, as CRW does.
+      refine: how labels are enlarged. 'none': bilinear; 'guided': their edges follow the colours of
+        the frame, see `jaxprop.refine.enlarge_guided`. The labels in the context stay as they are.
+      refine_radius: with 'guided', of the boxes in which labels are fitted by colours, in cells.
+      refine_eps: with 'guided', the variance of colours from which on labels follow them.
       keep_soft: whether a prediction is (ids, the soft labels `[H, W, L]`, the ids `[L]` for which
         they stand). If the first frame is 'given', its prediction is then (ids, None, None).
     """
@@ -83,6 +91,9 @@ class MaskTarget:
     resize_first: str | None = None
     smallest: int = 0
     first_frame: str = 'given'
+    refine: str = 'none'
+    refine_radius: float = 1.5
+    refine_eps: float = 1e-5
     keep_soft: bool = False
 
     def __post_init__(self):
@@ -104,6 +115,21 @@ class MaskTarget:
             raise ValueError(
                 f"first_frame is {self.first_frame!r}; it must be 'given' or 'decoded'"
             )
+        if self.refine not in ('none', 'guided'):
+            raise ValueError(f"refine is {self.refine!r}; it must be 'none' or 'guided'")
+        for name in ('refine_radius', 'refine_eps'):
+            if not getattr(self, name) > 0:
+                raise ValueError(f'{name} is {getattr(self, name)}; it must be above 0')
+        if self.needs_frame and (self.decode_at, self.first_frame) != ('frame', 'given'):
+            raise ValueError(
+                f"refine is 'guided' with decode_at {self.decode_at!r} and first_frame "
+                f"{self.first_frame!r}; it needs 'frame' and 'given': change these, or say "
+                "refine 'none'"
+            )
+
+    @property
+    def needs_frame(self) -> bool:
+        return self.refine == 'guided'
 
     def settings(self):
         settings = {'encode': self.encode_by, 'min_max': self.min_max, 'decode_at': self.decode_at}
@@ -112,6 +138,9 @@ class MaskTarget:
         if self.smallest:
             settings['smallest'] = self.smallest
         settings['first_frame'] = self.first_frame
+        settings['refine'] = self.refine
+        if self.refine == 'guided':
+            settings.update(refine_radius=self.refine_radius, refine_eps=self.refine_eps)
         return {'labels': settings}
 
     def values(self, first, seen):
@@ -126,9 +155,16 @@ class MaskTarget:
     def encode(self, first, values, sizes):
         return labels.encode(self.ids(first, sizes.seen), values, sizes.grid, self.encode_by)
 
-    def decode(self, label, values, sizes, features=None, context=None):
+    def decode(self, label, values, sizes, *, features=None, context=None, frame=None):
         decode_size = sizes.seen if self.decode_at == 'input' else None
-        ids = labels.decode(label, values, sizes.frame, self.min_max, decode_size)
+        enlarge = None
+        if self.refine == 'guided':
+            if frame is None:
+                raise ValueError("refine is 'guided', but there is no frame")
+            enlarge = functools.partial(
+                enlarge_guided, frame=frame, radius=self.refine_radius, eps=self.refine_eps
+            )
+        ids = labels.decode(label, values, sizes.frame, self.min_max, decode_size, enlarge)
         return (ids, label, values) if self.keep_soft else ids
 
     def given(self, first, label, values, sizes):
@@ -178,6 +214,8 @@ class KeypointTarget:
     at: str = 'grid'
     track_back: bool = False
 
+    needs_frame: ClassVar[bool] = False
+
     def __post_init__(self):
         if self.encode_by not in keypoints.METHODS:
             raise ValueError(
@@ -211,7 +249,7 @@ class KeypointTarget:
             soft = labels.resize(soft, sizes.grid, 'bilinear')
         return soft
 
-    def decode(self, label, values, sizes, features=None, context=None):
+    def decode(self, label, values, sizes, *, features=None, context=None, frame=None):
         positions = self._positions(label, sizes)
         if not self.track_back:
             return positions
