@@ -173,6 +173,14 @@ def test_masks_of_several_frames(clips, tmp_path, capsys):
     assert {row['frame'] for row in rows if row['mask_given'] == '1'} == {'00001', '00003'}
 
 
+def test_a_range_without_any_object(clips, tmp_path):
+    masks = [clips[0].parent / 'masks' / clips[0].name / '1.png', tmp_path / '3.png']
+    image_files.write_mask(masks[1], np.zeros((64, 80), np.uint8))
+    assert propagate(clips[0], tmp_path / 'out', '--from=3', masks=masks) == 0
+    assert not image_files.read_mask(tmp_path / 'out' / 'masks' / '00004.png').any()
+    assert (tmp_path / 'out' / 'confidence.csv').read_text().splitlines()[1:] == []
+
+
 def test_frames_and_masks_that_are_none(clips, tmp_path, capsys):
     assert propagate(clips[0], tmp_path, '--to=7') == 1
     assert (

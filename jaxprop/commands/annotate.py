@@ -17,6 +17,7 @@ import webbrowser
 from absl import app, flags
 
 from jaxprop.commands.command import (
+    CACHE,
     FACTORS,
     Command,
     Interrupted,
@@ -89,8 +90,9 @@ COMMAND = Command(
         Option('output', 'DIR', 'the folder in which all work is kept'),
         Option('port', '8000', 'of the page; a free one if left out', flags.DEFINE_integer, 0),
         Option('no-browser', 'true', 'only print the address', flags.DEFINE_bool, False),
+        CACHE,
     ),
-    config='synthetic',
+    config='own_video',
     folders=('eval',),
     section='propagation',
     fields=FACTORS,

@@ -18,6 +18,7 @@ labelled backwards.
     jaxprop propagate FRAMES MASKS --from=10 --to=90 --output=DIR
 """
 
+import math
 import pathlib
 
 from absl import app, flags
@@ -179,15 +180,16 @@ def _label(video, masks, labeller, output, wanted, with_maps, unfinished):
         if frame.place is not None:
             unfinished.keep(frame.place, confidence)
     # Write what is made of all frames together, and give the results their names.
-    confidence = dict(sorted(confidence.items()))
-    _write_confidence(partial['confidence.csv'], confidence, names, wanted, masks)
-    _write_overlay(partial, video, masks, wanted, confidence)
+    objects = sorted(confidence)
+    values = np.array([confidence[value] for value in objects]).reshape(-1, len(wanted))
+    _write_confidence(partial['confidence.csv'], objects, values, names, wanted, masks)
+    _write_overlay(partial, video, masks, wanted, objects, values)
     unfinished.forget()
     for name, path in partial.items():
         if path.exists():
             files.move(path, output / name)
     given = [number - wanted[0] for number in masks.ids]
-    doubts = doubt.sentences(np.array([*confidence.values()]), list(confidence), given, names)
+    doubts = doubt.sentences(values, objects, given, names)
     files.write_json(
         output / 'finished.json',
         {
@@ -199,15 +201,15 @@ def _label(video, masks, labeller, output, wanted, with_maps, unfinished):
     return doubts
 
 
-def _write_confidence(path, confidence, names, wanted, masks):
+def _write_confidence(path, objects, values, names, wanted, masks):
     """Writes a row for each object of each frame."""
     from jaxprop import files
 
     rows = [('frame', 'object', 'confidence', 'mask_given')]
     for index, (name, number) in enumerate(zip(names, wanted)):
-        for value, found in confidence.items():
-            if found[index] == found[index]:  # It is NaN where the video does not have the object.
-                rows.append((name, value, f'{found[index]:.4f}', int(number in masks.ids)))
+        for value, found in zip(objects, values[:, index]):
+            if not math.isnan(found):  # It is where the video does not have the object.
+                rows.append((name, value, f'{found:.4f}', int(number in masks.ids)))
     files.write_csv(path, rows)
 
 
@@ -223,7 +225,7 @@ def _write_map(path, cells, size):
     write_mask(path, np.rint(255 * full).astype(np.uint8), grey)
 
 
-def _write_overlay(partial, video, masks, wanted, confidence):
+def _write_overlay(partial, video, masks, wanted, objects, values):
     """Writes the masks over the frames, above the curves of confidence."""
     import numpy as np
 
@@ -232,9 +234,8 @@ def _write_overlay(partial, video, masks, wanted, confidence):
     from jaxprop.report import pictures
     from jaxprop.report.strip import draw_strip, with_cursor
 
-    colours = [tuple(masks.palette[value].tolist()) for value in confidence]
+    colours = [tuple(masks.palette[value].tolist()) for value in objects]
     given = [number - wanted[0] for number in masks.ids if number in wanted]
-    values = np.array([*confidence.values()]).reshape(len(confidence), len(wanted))
     strip = draw_strip(values, colours, given, video.size[1])
 
     def frames():
