@@ -52,11 +52,7 @@ def round_trip(features: jax.Array, reference: jax.Array, chunk: int = 1024) -> 
     Raises:
       ValueError: the two differ in shape.
     """
-    if features.ndim != 3 or features.shape != reference.shape:
-        raise ValueError(
-            f'features are {list(features.shape)} and reference {list(reference.shape)}; both must '
-            'be [H, W, C]'
-        )
+    _check_frames(features, reference)
     height, width, _ = features.shape
     num_cells = height * width
     queries, others = (rearrange(x, 'h w c -> (h w) c') for x in (features, reference))
@@ -105,11 +101,7 @@ def tracked_back(
     Raises:
       ValueError: shapes that do not fit.
     """
-    if features.ndim != 3 or features.shape != reference.shape:
-        raise ValueError(
-            f'features are {list(features.shape)} and reference {list(reference.shape)}; both must '
-            'be [H, W, C]'
-        )
+    _check_frames(features, reference)
     if places.ndim != 2 or places.shape[1] != 2 or places.shape != origins.shape:
         raise ValueError(
             f'places are {list(places.shape)} and origins {list(origins.shape)}; both must be '
@@ -145,3 +137,11 @@ def of_objects(label: jax.Array, confidence: jax.Array) -> jax.Array:
     weight = jnp.sum(label, axis=(0, 1))
     total = jnp.einsum('hwl,hw->l', label, confidence)
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
+
+
+def _check_frames(features, reference):
+    if features.ndim != 3 or features.shape != reference.shape:
+        raise ValueError(
+            f'features are {list(features.shape)} and reference {list(reference.shape)}; both must '
+            'be [H, W, C]'
+        )
