@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import pathlib
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable
@@ -30,6 +31,9 @@ from jaxprop.checkpoints.torch_file import load_torch_weights
 from jaxprop.data import image_files, mat_file, sequences, video_files
 from jaxprop.data.badja import badja_sequence
 from jaxprop.data.davis import davis_names
+from jaxprop.data.synthetic import synthetic_sequences
+from jaxprop.data.tapvid import tapvid_videos
+from jaxprop.data.youtube_vos import youtube_vos_sequence
 from jaxprop.evaluation.results import Folder, record_path
 from jaxprop.models import ResNet
 from jaxprop.tasks.objects import Objects
@@ -38,7 +42,7 @@ from tests.fuzz.mutations import classify, mutate
 from tests.fuzz.test_images import encoded
 from tests.fuzz.test_json import entry
 from tests.fuzz.test_masks import blobs
-from tests.layouts import write_davis
+from tests.layouts import tapvid_video, write_davis, write_youtube_vos
 
 COLUMNS = ('tried', 'same', 'clear', 'silent', 'traceback', 'hang', 'execution', 'outside')
 STARTS = ('subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn', 'os.fork', 'pty.spawn')
@@ -89,6 +93,23 @@ def annotations(folder):
     path = folder / 'cat.json'
     path.write_text(json.dumps([entry(1), entry(3)]))
     return Kind(path, lambda: badja_sequence(folder, folder, 'cat').positions)
+
+
+def objects(folder):
+    made = synthetic_sequences(num_sequences=1, num_frames=3, size=(64, 80), num_objects=2)
+    write_youtube_vos(folder, made, {2: 1}, {2: 'zebra'})
+    return Kind(folder / 'meta.json', lambda: youtube_vos_sequence(folder, made[0].name).asked)
+
+
+def points(folder):
+    path = folder / 'tapvid.pkl'
+    path.write_bytes(pickle.dumps({'disc': tapvid_video(2, (16, 16))}))
+
+    def read():
+        (video,) = (opened() for opened in tapvid_videos(path, (16, 16)).values())
+        return np.stack([video.read_frame(0), video.read_frame(1)]), video.points, video.occluded
+
+    return Kind(path, read)
 
 
 def mat(folder, compressed):
@@ -154,6 +175,8 @@ KINDS = {
     'Matroska': lambda folder: video(folder, 'mkv'),
     'list of names': names,
     'BADJA': annotations,
+    'YouTube-VOS': objects,
+    'TAP-Vid': points,
     '.mat': lambda folder: mat(folder, False),
     '.mat, compressed': lambda folder: mat(folder, True),
     '.pth': lambda folder: pth(folder, True),

@@ -55,11 +55,7 @@ def best_matches(
     Raises:
       ValueError: the two differ in shape.
     """
-    if features.ndim != 3 or features.shape != reference.shape:
-        raise ValueError(
-            f'features are {list(features.shape)} and reference {list(reference.shape)}; both must '
-            'be [H, W, C]'
-        )
+    _check_frames(features, reference)
     num_cells = features.shape[0] * features.shape[1]
     queries, others = (rearrange(x, 'h w c -> (h w) c') for x in (features, reference))
     chunk = min(chunk, num_cells)
@@ -189,11 +185,7 @@ def tracked_back(
     Raises:
       ValueError: shapes that do not fit.
     """
-    if features.ndim != 3 or features.shape != reference.shape:
-        raise ValueError(
-            f'features are {list(features.shape)} and reference {list(reference.shape)}; both must '
-            'be [H, W, C]'
-        )
+    _check_frames(features, reference)
     if places.ndim != 2 or places.shape[1] != 2 or places.shape != origins.shape:
         raise ValueError(
             f'places are {list(places.shape)} and origins {list(origins.shape)}; both must be '
@@ -229,3 +221,11 @@ def of_objects(label: jax.Array, confidence: jax.Array) -> jax.Array:
     weight = jnp.sum(label, axis=(0, 1))
     total = jnp.einsum('hwl,hw->l', label, confidence)
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
+
+
+def _check_frames(features, reference):
+    if features.ndim != 3 or features.shape != reference.shape:
+        raise ValueError(
+            f'features are {list(features.shape)} and reference {list(reference.shape)}; both must '
+            'be [H, W, C]'
+        )

@@ -5,6 +5,7 @@ names and calls in it; what it does not know is an error, or an `Opaque`.
 """
 
 import pickletools
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
@@ -12,6 +13,20 @@ MAX_INSTRUCTIONS = 500_000
 MAX_NAME = 500  # The longest name, in characters.
 # Optimisers number their states. Before PyTorch 1.6 the numbers are addresses, which have 47 bits.
 _MAX_KEY = 2**48
+# Damaged data raises all of these: stack entries are missing, arguments have other types.
+DAMAGE = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    struct.error,
+)
 
 
 class Vocabulary:

@@ -6,23 +6,13 @@ The validation set has its truth. Videos are long: 1.6 minutes on average. Frame
 short side of 480 pixels.
 """
 
-from ml_collections import ConfigDict
-
-from . import davis_crw
+from . import mose_crw
 
 
 def get_config():
-    config = davis_crw.get_config()
+    config = mose_crw.get_config()
     config.name = 'lvos_crw'
     config.title = "LVOS, CRW's factors"
-    config.dataset = ConfigDict(
-        {
-            'kind': 'lvos',
-            'root': '',
-            'list': '',  # A file that lists videos, in place of all.
-            'names': (),
-        }
-    )
-    config.measure = ConfigDict({'count_given': True, 'count_last': True})
-    config.input.update(resize='short_side', size=480)
+    config.dataset.kind = 'lvos'
+    config.measure.update(count_given=True, count_last=True)
     return config

@@ -197,7 +197,6 @@ def _asked(objects, names, folder, first, meta):
     return tuple(index for index, stem in enumerate(names) if stem in stems)
 
 
-@functools.lru_cache(maxsize=4)
 def read_meta(path: pathlib.Path) -> dict[str, dict[int, dict[str, Any]]]:
     """Reads a meta.json: of each video, by the ids of its objects, what is said of them.
 
@@ -208,6 +207,36 @@ def read_meta(path: pathlib.Path) -> dict[str, dict[int, dict[str, Any]]]:
     """
     if not path.is_file():
         raise DataError(f'{path}: there is no such file')
+    about = path.stat()
+    return _read_meta(path, about.st_size, about.st_mtime_ns)
+
+
+def objects_in_meta(
+    root: str | os.PathLike, name: str
+) -> tuple[pathlib.Path, dict[int, dict[str, Any]]]:
+    """Reads what `root`/meta.json says of the objects of a video.
+
+    Args:
+      root: the folder that holds meta.json.
+      name: of the video.
+
+    Returns:
+      The path of meta.json, and what it says of each object, by its id.
+
+    Raises:
+      DataError: an error of `read_meta` or `check_name`, or the file lacks the video.
+    """
+    check_name(name, root)
+    path = pathlib.Path(root) / 'meta.json'
+    meta = read_meta(path)
+    if name not in meta:
+        raise DataError(f'{path}: has no video {name!r}')
+    return path, meta[name]
+
+
+@functools.lru_cache(maxsize=4)
+def _read_meta(path, size, time):
+    """Reads a meta.json; one that has not changed is read once for all videos."""
     try:
         videos = json.loads(path.read_text(encoding='utf-8'))['videos']
         meta = {

@@ -141,7 +141,8 @@ def _parts(path, name, video):
         raise DataError(f'{where} has points {list(points.shape)}; needed: [N, {len(frames)}, 2]')
     if occluded.shape != shape or occluded.dtype != bool:
         raise DataError(f'{where} has occlusion {list(occluded.shape)}; needed: bool {list(shape)}')
-    points = points.astype(np.float64)
+    with np.errstate(invalid='ignore'):  # Damaged numbers may be NaN of a kind that warns.
+        points = points.astype(np.float64)
     if not np.isfinite(points[~occluded]).all():
         raise DataError(f'{where} has seen points that are not finite')
     return frames, points, occluded
