@@ -52,6 +52,7 @@ SKIPPED = {
 REPLACED = {
     'VIDEO...': 'clip.mp4',
     'my_module:my_function': 'my_features:colours',
+    '00000.png 00040.png': 'FOLDER_OF_MASKS/00000.png FOLDER_OF_MASKS/00002.png',
     'plot_training.py RUN': 'plot_training.py TRAINED',
     'workdir=RUN ': 'workdir=RUN_OF_TRAINING ',
 }
@@ -207,6 +208,7 @@ def prepare(work):
     for name, target in (
         ('VIDEO_OR_FOLDER', frames / 'dog'),
         ('FIRST_MASK', work / 'first.png'),
+        ('FOLDER_OF_MASKS', work / 'DAVIS/Annotations/480p/dog'),
         ('PREDICTIONS', work / 'DAVIS/Annotations/480p'),
         ('TRUTH', work / 'DAVIS/Annotations/480p'),
         ('frames/dog', frames / 'dog'),

@@ -10,6 +10,7 @@ from jaxprop.memory import Context, Memory
 from jaxprop.models import ResNet, estimate_batch_statistics
 from jaxprop.propagation import (
     Propagation,
+    give,
     init_context,
     propagate_step,
     propagate_video,
@@ -40,6 +41,7 @@ __all__ = [
     'decode',
     'encode',
     'estimate_batch_statistics',
+    'give',
     'init_context',
     'label_values',
     'methods',

@@ -3,6 +3,8 @@
 Shapes: H, W feature cells, C channels, L labels.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -34,12 +36,13 @@ def certainty(label: jax.Array) -> jax.Array:
     return jnp.clip(1 - entropy / jnp.log(label.shape[-1]), 0, 1)
 
 
-def round_trip(features: jax.Array, reference: jax.Array, chunk: int = 1024) -> jax.Array:
-    """Measures how far a cell's best match in another frame, matched back, lies from the cell.
+def best_matches(
+    features: jax.Array, reference: jax.Array, chunk: int = 1024
+) -> tuple[jax.Array, jax.Array]:
+    """Finds each cell's best match in another frame, for the cells of both frames.
 
     Cell q's match is m(q) = argmax_p <g_q, f_p>, and that of a cell p of the other frame is
-    b(p) = argmax_q <g_q, f_p>. The distance |q - b(m(q))| is 0 where the two frames agree, and
-    large where q is hidden in the other frame or looks like many cells of it.
+    b(p) = argmax_q <g_q, f_p>. Of equally good matches the first in reading order counts.
 
     Args:
       features: g, `[H, W, C]` of the frame.
@@ -47,14 +50,13 @@ def round_trip(features: jax.Array, reference: jax.Array, chunk: int = 1024) -> 
       chunk: cells of the frame that are compared at once, which bounds memory.
 
     Returns:
-      float32 `[H, W]`, in cells. Of equally good matches the first in reading order counts.
+      m and b, int32 `[N]` each, N = H W: numbers of cells in reading order.
 
     Raises:
       ValueError: the two differ in shape.
     """
     _check_frames(features, reference)
-    height, width, _ = features.shape
-    num_cells = height * width
+    num_cells = features.shape[0] * features.shape[1]
     queries, others = (rearrange(x, 'h w c -> (h w) c') for x in (features, reference))
     chunk = min(chunk, num_cells)
     num_chunks = -(-num_cells // chunk)
@@ -73,11 +75,93 @@ def round_trip(features: jax.Array, reference: jax.Array, chunk: int = 1024) -> 
     nothing = jnp.full_like(others[:, 0], -jnp.inf, dtype=affinity.at_least_float32(others))
     (_, back), matches = jax.lax.scan(compare, (nothing, jnp.zeros(num_cells, int)), starts)
     match = jnp.zeros(num_cells, int).at[starts[:, None] + jnp.arange(chunk)].set(matches)
-    place, returned = (
-        jnp.stack(jnp.divmod(cells, width), -1) for cells in (jnp.arange(num_cells), back[match])
+    return match, back
+
+
+def round_trip(features: jax.Array, reference: jax.Array, chunk: int = 1024) -> jax.Array:
+    """Measures how far a cell's best match in another frame, matched back, lies from the cell.
+
+    The distance |q - b(m(q))|, with the matches m and b of `best_matches`, is 0 where the two
+    frames agree, and large where q is hidden in the other frame or looks like many cells of it.
+
+    Args:
+      features, reference, chunk: as for `best_matches`.
+
+    Returns:
+      float32 `[H, W]`, in cells.
+
+    Raises:
+      ValueError: the two differ in shape.
+    """
+    match, back = best_matches(features, reference, chunk)
+    return _distances(back[match], features.shape[:2])
+
+
+def _distances(cells, grid):
+    """How far each cell of a grid lies from the cell numbered `cells[q]`, `[H, W]`."""
+    place, other = (
+        jnp.stack(jnp.divmod(numbers, grid[1]), -1) for numbers in (jnp.arange(len(cells)), cells)
     )
-    distances = jnp.linalg.norm((place - returned).astype(jnp.float32), axis=-1)
-    return distances.reshape(height, width)
+    return jnp.linalg.norm((place - other).astype(jnp.float32), axis=-1).reshape(grid)
+
+
+class Confidence(NamedTuple):
+    """How much a propagated label can be trusted, from 0 to 1.
+
+    Attributes:
+      cells: of each cell, `[H, W]`.
+      objects: of each label, `[L]`; 0 where no cell of the frame or of the reference has it.
+    """
+
+    cells: jax.Array
+    objects: jax.Array
+
+
+def of_frame(
+    label: jax.Array,
+    features: jax.Array,
+    reference_label: jax.Array,
+    reference: jax.Array,
+    scale: float = 0.13,
+) -> Confidence:
+    """Judges a propagated label by itself, and by a frame whose label was given.
+
+    A cell q with soft label y_q has the match m(q) in the given frame, with label x and matches b
+    back, see `best_matches`. Its confidence is the product of three numbers from 0 to 1:
+
+        certainty(y_q),    exp(-|q - b(m(q))| / s),    agreement sum_l y_ql x_{m(q) l}.
+
+    That of a label l is the geometric mean of four: the means of certainty and of the round trip
+    over the label's cells (`of_objects`), and the shares of the label that are matched to the same
+    label, of the frame's cells and of the given frame's:
+
+        sum_q y_ql x_{m(q) l} / sum_q y_ql,    sum_p x_pl y_{b(p) l} / sum_p x_pl.
+
+    Args:
+      label: y, `[H, W, L]`, at least two labels.
+      features: `[H, W, C]` of the frame.
+      reference_label: x, `[H, W, L]`, of the given frame.
+      reference: `[H, W, C]`, features of the given frame. Both are normalised where affinities are
+        cosines.
+      scale: s, as a share of the grid's shorter side.
+
+    Raises:
+      ValueError: shapes that do not fit.
+    """
+    grid = label.shape[:2]
+    match, back = best_matches(features, reference)
+    sure = certainty(label)
+    stays = jnp.exp(-_distances(back[match], grid) / (scale * min(grid)))
+    labels = jnp.asarray(label), jnp.asarray(reference_label)
+    soft, given = (rearrange(x, 'h w l -> (h w) l') for x in labels)
+    same, found = soft * given[match], given * soft[back]
+    shares = [
+        jnp.where(total > 0, jnp.sum(part, axis=0) / jnp.where(total > 0, total, 1), 0)
+        for part, total in ((same, jnp.sum(soft, axis=0)), (found, jnp.sum(given, axis=0)))
+    ]
+    parts = jnp.stack([of_objects(label, sure), of_objects(label, stays), *shares])
+    cells = sure * stays * jnp.sum(same, axis=-1).reshape(grid)
+    return Confidence(jnp.clip(cells, 0, 1), jnp.clip(jnp.prod(parts, axis=0), 0, 1) ** 0.25)
 
 
 def tracked_back(

@@ -1,7 +1,8 @@
 """The memory of propagation: a fixed number of context frames of a video, in slots.
 
-The slots are the kept frames, frame 0 first, and then a ring buffer of the latest frames. Their
-number is fixed, so one compiled program serves a video of any length in constant memory.
+The slots are the kept frames, and then a ring buffer of the latest frames. Kept are frame 0, frames
+whose label somebody gives (`give`), and frames of fixed numbers, in this order. The number of slots
+is fixed, so one compiled program serves a video of any length in constant memory.
 
 Shapes: H, W feature cells, C channels, L labels, S slots that are stored, M slots that are read.
 """
@@ -35,6 +36,9 @@ class Memory:
       predict_first: the latest copy of frame 0 has the label that is predicted for frame 0 from
         the other copies, not the given one, as if frame 0 stood twice in the video. Released code
         has this error, and published numbers contain it.
+      num_given: how many slots there are for frames whose label is given beside that of frame 0,
+        see `jaxprop.give`. They are empty at first. Where the region leaves frame 0 free, it leaves
+        these free too.
 
     Raises:
       ValueError: no frame would be context, or a value is out of its range.
@@ -50,6 +54,7 @@ class Memory:
     kept_frames: tuple[int, ...] = ()
     padding: str = 'repeat_first'
     predict_first: bool = False
+    num_given: int = 0
 
     def __post_init__(self):
         try:
@@ -60,20 +65,22 @@ class Memory:
             raise ValueError(
                 f'kept_frames is {self.kept_frames!r}; it must hold numbers of frames'
             ) from error
-        for name in ('num_frames', 'step'):
+        for name in ('num_frames', 'step', 'num_given'):
             if not isinstance(getattr(self, name), numbers.Integral):
                 raise ValueError(f'{name} is {getattr(self, name)!r}; it must be a whole number')
         if self.padding not in PADDINGS:
             raise ValueError(
                 f'padding is {self.padding!r}; it must be one of {", ".join(PADDINGS)}'
             )
-        if self.num_frames < 0 or self.num_slots < 1:
+        if self.num_frames < 0 or self.num_slots - self.num_given < 1:
             raise ValueError(
                 f'num_frames is {self.num_frames} with keep_first={self.keep_first}; '
                 'at least one context frame is needed'
             )
         if self.step < 1:
             raise ValueError(f'step is {self.step}; it must be at least 1')
+        if self.num_given < 0:
+            raise ValueError(f'num_given is {self.num_given}; it must be 0 or more')
         if self.predict_first and (self.padding != 'repeat_first' or self.num_frames < 1):
             raise ValueError(
                 f"predict_first replaces a copy of frame 0: it needs padding='repeat_first', not "
@@ -90,7 +97,7 @@ class Memory:
     @property
     def num_kept(self) -> int:
         """The number of leading slots that hold kept frames; the queue comes after them."""
-        return self.keep_first + len(self.kept_frames)
+        return self.keep_first + self.num_given + len(self.kept_frames)
 
     @property
     def num_slots(self) -> int:
@@ -112,6 +119,8 @@ class Context(NamedTuple):
       valid: `[S]` boolean; False for slots that hold nothing yet.
       time: the number of frames seen so far, an int32 scalar.
       entries: what the rule keeps of each frame, arrays `[S, ...]`; () for most rules.
+      given: the numbers of the frames in the slots of given frames, int32 `[num_given]`; () where
+        the memory has no such slots.
     """
 
     features: jax.Array
@@ -119,12 +128,13 @@ class Context(NamedTuple):
     valid: jax.Array
     time: jax.Array
     entries: Any = ()
+    given: Any = ()
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=('features', 'labels', 'valid', 'numbers', 'time', 'entries'),
-    meta_fields=('keep_first', 'num_kept'),
+    meta_fields=('keep_first', 'num_given', 'num_kept'),
 )
 @dataclasses.dataclass(frozen=True)
 class ContextFrames:
@@ -134,10 +144,12 @@ class ContextFrames:
       features: `[M, H, W, C]`.
       labels: `[M, H, W, L]`.
       valid: `[M]` boolean; the others hold frame 0, finite values that must get no weight.
-      numbers: `[M]` int32, each frame's number in the video.
+      numbers: `[M]` int32, each frame's number in the video. That of a given frame may be larger
+        than `time`, or negative.
       time: the target frame's number.
       entries: what the rule keeps of each frame, arrays `[M, ...]`.
       keep_first: whether slot 0 is the kept frame 0. Static.
+      num_given: how many slots after it are for given frames. Static.
       num_kept: how many leading slots hold kept frames. Static.
     """
 
@@ -148,6 +160,7 @@ class ContextFrames:
     time: jax.Array
     entries: Any
     keep_first: bool
+    num_given: int
     num_kept: int
 
     @property
@@ -194,6 +207,39 @@ def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ())
         jnp.asarray(valid),
         jnp.ones((), jnp.int32),
         jax.tree.map(fill, entry),
+        # No frame in the queue has the number -1.
+        jnp.full(memory.num_given, -1, jnp.int32) if memory.num_given else (),
+    )
+
+
+def give(
+    memory: Memory,
+    context: Context,
+    slot: jax.Array | int,
+    number: jax.Array | int,
+    features: jax.Array,
+    label: jax.Array,
+    entry: Any = (),
+) -> Context:
+    """Puts a frame whose label is given into one of the slots for such frames.
+
+    Args:
+      memory: with `num_given` slots for given frames.
+      context: the stored frames.
+      slot: which of these slots, from 0; what it held is replaced.
+      number: the frame's number in the video; before frame 0 it is negative.
+      features: `[H, W, C]` of the frame.
+      label: `[H, W, L]`.
+      entry: what the rule keeps of the frame.
+    """
+    place = int(memory.keep_first) + slot
+    features, labels, valid, entries = jax.tree.map(
+        lambda stored, frame: stored.at[place].set(frame),
+        (context.features, context.labels, context.valid, context.entries),
+        (features, label, True, entry),
+    )
+    return Context(
+        features, labels, valid, context.time, entries, context.given.at[slot].set(number)
     )
 
 
@@ -235,7 +281,7 @@ def push(
     """
 
     def take(stored, frame):
-        for slot, number in enumerate(memory.kept_frames, int(memory.keep_first)):
+        for slot, number in enumerate(memory.kept_frames, memory.keep_first + memory.num_given):
             stored = stored.at[slot].set(jnp.where(context.time == number, frame, stored[slot]))
         if memory.num_frames:
             stored = stored.at[_latest(memory, context.time + 1)].set(frame)
@@ -246,7 +292,7 @@ def push(
         (context.features, context.labels, context.valid, context.entries),
         (features, label, True, entry),
     )
-    return Context(features, label, valid, context.time + 1, entries)
+    return Context(features, label, valid, context.time + 1, entries, context.given)
 
 
 def read(memory: Memory, context: Context) -> ContextFrames:
@@ -269,11 +315,12 @@ def read(memory: Memory, context: Context) -> ContextFrames:
     features, labels, valid, entries = stored
     # Number the frames, and let a kept frame that is still in the queue count once.
     queued = jnp.maximum(context.time - 1 - ages, 0)
-    if memory.kept_frames:
-        is_twice = jnp.any(queued[:, None] == np.array(memory.kept_frames), axis=-1)
+    later = jnp.array(memory.kept_frames, jnp.int32)
+    later = jnp.concatenate([context.given, later]) if memory.num_given else later
+    if len(later):
+        is_twice = jnp.any(queued[:, None] == later, axis=-1)
         valid = valid.at[memory.num_kept :].set(valid[memory.num_kept :] & ~is_twice)
-    kept = (0,) * memory.keep_first + memory.kept_frames
-    numbers = jnp.concatenate([jnp.array(kept, jnp.int32), queued])
+    numbers = jnp.concatenate([jnp.zeros(int(memory.keep_first), jnp.int32), later, queued])
     return ContextFrames(
         features,
         labels,
@@ -282,6 +329,7 @@ def read(memory: Memory, context: Context) -> ContextFrames:
         context.time,
         entries,
         memory.keep_first,
+        memory.num_given,
         memory.num_kept,
     )
 

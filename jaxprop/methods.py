@@ -382,7 +382,8 @@ def execution_from_settings(**flat: Any) -> Execution:
 def settings(method: Propagation) -> dict[str, Any]:
     """Lists the flat settings of a method: `from_settings(**settings(method)) == method`.
 
-    Names without a meaning for the method have their default values.
+    Names without a meaning for the method have their default values. `Memory.num_given` is no
+    setting: it says how many masks a user gives for a video.
     """
     rule, memory = method.rule, method.memory
     region = getattr(rule, 'region', rule)
@@ -472,7 +473,7 @@ def _names(kind):
 
 
 def _fields(kind):
-    return [field for field in dataclasses.fields(kind) if field.init]
+    return [field for field in dataclasses.fields(kind) if field.init and field.name != 'num_given']
 
 
 def _build(kind, values):

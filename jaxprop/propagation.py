@@ -103,14 +103,7 @@ def init_context(
     features = _prepare(features, method)
     # Predicted labels are float32 at least, so the context holds this type from the start.
     label = jnp.asarray(label, affinity.at_least_float32(label))
-    if entry is None:
-        entry = method.rule.init(features, label)
-    else:
-        own = jax.eval_shape(method.rule.init, features, label)
-        if (found := _shapes(entry)) != (wanted := _shapes(own)):
-            name = type(method.rule).__name__
-            raise ValueError(f'entry has shapes {found}; {name} keeps {wanted}')
-        entry = jax.tree.map(lambda given, one: jnp.asarray(given, one.dtype), entry, own)
+    entry = _first_entry(entry, features, label, method)
     context = memory.init(method.memory, features, label, entry)
     if method.memory.predict_first:
         frames = memory.read(method.memory, context)
@@ -198,6 +191,55 @@ def remember(
     return memory.push(method.memory, context, features, label, entry)
 
 
+def give(
+    context: Context,
+    features: jax.Array,
+    label: jax.Array,
+    method: Propagation,
+    slot: jax.Array | int,
+    number: jax.Array | int,
+    *,
+    entry: Any = None,
+) -> Context:
+    """Keeps a frame with a given label as context for the whole video, as frame 0 is kept.
+
+    The frame may be any, also one that is still to come: then its label helps the frames before.
+    The method's memory has `num_given` slots for such frames.
+
+    Args:
+      context: from `init_context` or a step.
+      features: `[H, W, C]` of the given frame.
+      label: `[H, W, L]`, its soft label.
+      method: the same as for `init_context`.
+      slot: from 0 to `num_given` - 1; a frame that was given there before is forgotten.
+      number: of the frame, counted from frame 0 of the context; frames before it have negative
+        numbers.
+      entry: as for `init_context`.
+
+    Raises:
+      ValueError: as `init_context`, and a slot that the memory does not have.
+
+    >>> import dataclasses
+    >>> import jax
+    >>> import jaxprop
+    >>> memory = jaxprop.Memory(num_given=1)
+    >>> method = dataclasses.replace(jaxprop.methods.crw(k=5), memory=memory)
+    >>> features = jax.random.normal(jax.random.key(0), (4, 6, 8, 16))  # [T, H, W, C]
+    >>> first_label = last_label = jax.nn.softmax(features[0, ..., :2])  # [H, W, L]
+    >>> context = jaxprop.init_context(features[0], first_label, method)
+    >>> context = jaxprop.give(context, features[3], last_label, method, slot=0, number=3)
+    >>> context, label = jaxprop.propagate_step(context, features[1], method)
+    """
+    _check(features, label, method, Execution())
+    num_given = method.memory.num_given
+    if not isinstance(slot, Tracer) and not 0 <= slot < num_given:
+        raise ValueError(f'slot is {slot}; the memory has num_given={num_given} slots from 0 on')
+    features = _prepare(features, method)
+    label = jnp.asarray(label, affinity.at_least_float32(label))
+    entry = _first_entry(entry, features, label, method)
+    return memory.give(method.memory, context, slot, number, features, label, entry)
+
+
 def propagate_video(
     features: jax.Array,
     first_label: jax.Array,
@@ -256,6 +298,17 @@ def _label(frames, features, method, execution):
     label = method.rule.label(frames, features, execution)
     label, remembered = FEEDBACK[method.feedback](label)
     return label, remembered, method.rule.entry(frames, features, label)
+
+
+def _first_entry(entry, features, label, method):
+    """The rule's entry of a frame whose label is given; None is made of the soft label."""
+    if entry is None:
+        return method.rule.init(features, label)
+    own = jax.eval_shape(method.rule.init, features, label)
+    if (found := _shapes(entry)) != (wanted := _shapes(own)):
+        name = type(method.rule).__name__
+        raise ValueError(f'entry has shapes {found}; {name} keeps {wanted}')
+    return jax.tree.map(lambda given, one: jnp.asarray(given, one.dtype), entry, own)
 
 
 def _prepare(features, method):

@@ -67,7 +67,7 @@ def fails(capsys, code, *arguments):
         ('train --config.schedule.learning_rate=fast', "'fast'"),
         ('train --config.image_data=3', 'cannot be changed'),
         ('compare RUN', 'two finished runs'),
-        ('propagate clip.mp4 --output=DIR', 'FIRST_MASK'),
+        ('propagate clip.mp4 --output=DIR', 'VIDEO_OR_FOLDER MASK'),
         ('propagate clip.mp4 mask.png', '--output=DIR'),
     ],
 )

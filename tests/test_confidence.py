@@ -78,3 +78,47 @@ def test_confidence_of_objects():
 def test_refuses_frames_of_two_sizes():
     with pytest.raises(ValueError, match=r'\[2, 3, 4\] and reference \[3, 2, 4\]'):
         confidence.round_trip(jnp.zeros((2, 3, 4)), jnp.zeros((3, 2, 4)))
+
+
+def test_confidence_of_a_frame_is_that_of_loops():
+    height, width, channels, num_labels, scale = 4, 5, 6, 3, 0.5
+    rng = np.random.default_rng(2)
+    frame, other = rng.standard_normal((2, height * width, channels))
+    label, given = rng.dirichlet(np.ones(num_labels), (2, height * width))
+    label[:, 2] = 0  # The frame has lost this label.
+    cells = range(height * width)
+    match = [max(cells, key=lambda p: frame[q] @ other[p]) for q in cells]
+    back = [max(cells, key=lambda q: frame[q] @ other[p]) for p in cells]
+    sure = np.asarray(confidence.certainty(jnp.array(label)))
+    stays, agrees = np.zeros((2, height * width))
+    for q in cells:
+        rows, columns = np.divmod([q, back[match[q]]], width)
+        distance = np.hypot(rows[0] - rows[1], columns[0] - columns[1])
+        stays[q] = np.exp(-distance / (scale * height))
+        agrees[q] = label[q] @ given[match[q]]
+    objects = np.zeros(num_labels)
+    for o in range(num_labels):
+        mass = label[:, o].sum()
+        if mass > 0:
+            parts = [
+                sum(label[q, o] * sure[q] for q in cells) / mass,
+                sum(label[q, o] * stays[q] for q in cells) / mass,
+                sum(label[q, o] * given[match[q], o] for q in cells) / mass,
+                sum(given[p, o] * label[back[p], o] for p in cells) / given[:, o].sum(),
+            ]
+            objects[o] = np.prod(parts) ** (1 / 4)
+    shaped = (jnp.array(x).reshape(height, width, -1) for x in (label, frame, given, other))
+    found = jax.jit(confidence.of_frame)(*shaped, scale)
+    expected = (sure * stays * agrees).reshape(height, width)
+    np.testing.assert_allclose(found.cells, expected, atol=1e-5)
+    np.testing.assert_allclose(found.objects, objects, atol=1e-5)
+    assert objects[2] == 0 < objects[0]
+
+
+def test_a_frame_that_is_its_own_reference_is_trusted():
+    features = np.random.default_rng(3).standard_normal((5, 6, 16))
+    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    label = jax.nn.one_hot(jnp.arange(30).reshape(5, 6) % 3, 3)
+    found = confidence.of_frame(label, jnp.array(features), label, jnp.array(features))
+    np.testing.assert_allclose(found.cells, 1, atol=1e-6)
+    np.testing.assert_allclose(found.objects, 1, atol=1e-6)

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     **dict.fromkeys(MATHEMATICS, MATHEMATICS),
     'labels': {'affinity'},
     'confidence': {'affinity'},
+    'blending': set(),
     'memory': {'affinity'},
     'augment': MATHEMATICS,
     'rules': RULES,
@@ -28,8 +29,8 @@ MAY_IMPORT = {
     'data': {'color', 'files', 'pickles'},
     'tasks': {*MATHEMATICS, 'data', 'files', 'labels', 'metrics', 'names'},
     'evaluation': {
-        *MATHEMATICS, *METHODS, 'checkpoints', 'confidence', 'data', 'files', 'models', 'parallel',
-        'report', 'tasks', 'names',
+        *MATHEMATICS, *METHODS, 'blending', 'checkpoints', 'confidence', 'data', 'files', 'models',
+        'parallel', 'report', 'tasks', 'names',
     },
     'report': {'files', 'tasks'},
     'training': {

@@ -1,7 +1,9 @@
 """`jaxprop propagate` on rendered frames: the files that it writes, and wrong input."""
 
+import csv
 import pathlib
 
+import numpy as np
 import pytest
 
 from jaxprop import cli
@@ -22,13 +24,16 @@ def clips(tmp_path_factory):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(image_files.encode_jpeg(video.read_frame(t)))
         image_files.write_mask(root / f'{video.name}.png', video.read_label(0))
-    return sorted(path for path in root.iterdir() if path.is_dir())
+        for t in (1, 3):
+            path = root / 'masks' / video.name / f'{t}.png'
+            image_files.write_mask(path, video.read_label(t))
+    return sorted(path for path in root.iterdir() if path.is_dir() and path.name != 'masks')
 
 
-def propagate(clip, output, *flags):
-    mask = clip.with_name(f'{clip.name}.png')
+def propagate(clip, output, *flags, masks=()):
+    masks = masks or [clip.with_name(f'{clip.name}.png')]
     flags = f'--output={output}', '--config.network.name=untrained', *SMALL, *flags
-    return cli.main(['propagate', *map(str, (clip, mask, *flags))])
+    return cli.main(['propagate', *map(str, (clip, *masks, *flags))])
 
 
 def names(folder: pathlib.Path):
@@ -36,7 +41,7 @@ def names(folder: pathlib.Path):
 
 
 WHOLE = sorted(
-    ['settings.json', 'finished.json', 'overlay.mp4']
+    ['settings.json', 'finished.json', 'overlay.mp4', 'confidence.csv']
     + [f'masks/{t:05d}.png' for t in range(NUM_FRAMES)]
 )
 
@@ -67,7 +72,7 @@ def test_a_folder_is_one_video_s_and_whole(clips, tmp_path, capsys, monkeypatch)
 
     # Another video.
     assert propagate(clips[1], tmp_path) == 1
-    assert 'video/first_mask is ' in capsys.readouterr().err
+    assert 'video/masks/00000 is ' in capsys.readouterr().err
     assert [(tmp_path / name).read_bytes() for name in WHOLE[:-1]] == masks[:-1]
 
     # Masks that were corrected by hand stay, and so does what else is there.
@@ -93,3 +98,40 @@ def test_a_folder_of_somebody_else_is_left_alone(clips, tmp_path, capsys):
     assert propagate(clips[0], tmp_path) == 1
     assert 'holds masks, but no settings.json' in capsys.readouterr().err
     assert names(tmp_path) == ['masks/mine.png']
+
+
+def test_masks_of_several_frames(clips, tmp_path, capsys):
+    """They are found in a folder; frames before the first one are labelled too."""
+    clip = clips[0]
+    folder = clip.parent / 'masks' / clip.name
+    flags = '--from=0', '--to=3', '--confidence_maps'
+    assert propagate(clip, tmp_path, *flags, masks=[folder]) == 0
+    assert 'one further mask of all objects would help most at frame' in capsys.readouterr().out
+    frames = [f'{t:05d}' for t in range(4)]
+    results = [f'{part}/{name}.png' for part in ('masks', 'confidence') for name in frames]
+    assert set(results) == {name for name in names(tmp_path) if '/' in name}
+    for t in (1, 3):
+        given = image_files.read_mask(folder / f'{t}.png')
+        written = image_files.read_mask(tmp_path / 'masks' / f'{t:05d}.png')
+        np.testing.assert_array_equal(written, given)
+        assert (image_files.read_ids(tmp_path / 'confidence' / f'{t:05d}.png') == 255).all()
+    with open(tmp_path / 'confidence.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    objects = np.unique(image_files.read_mask(folder / '1.png'))[1:]
+    expected = [(name, str(value)) for name in frames[:3] for value in objects]
+    assert [(row['frame'], row['object']) for row in rows if row['frame'] != '00003'] == expected
+    assert all(float(row['confidence']) == 1 for row in rows if row['mask_given'] == '1')
+    assert {row['frame'] for row in rows if row['mask_given'] == '1'} == {'00001', '00003'}
+
+
+def test_frames_and_masks_that_are_none(clips, tmp_path, capsys):
+    assert propagate(clips[0], tmp_path, '--to=7') == 1
+    assert (
+        "--to is '7', which is no frame; the frames are 00000 to 00004" in capsys.readouterr().err
+    )
+    assert propagate(clips[0], tmp_path, '--from=3', '--to=2') == 1
+    assert '--from is 3, after --to, 2' in capsys.readouterr().err
+    masks = [clips[0].parent / 'masks' / clips[0].name / '1.png', clips[0].with_suffix('.png')]
+    assert propagate(clips[0], tmp_path, masks=masks) == 1
+    assert 'its name is that of no frame' in capsys.readouterr().err
+    assert names(tmp_path) == []

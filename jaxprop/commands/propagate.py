@@ -1,18 +1,25 @@
-"""Carries the mask of a first frame through any video.
+"""Carries masks of one or several frames through any video.
 
-Writes DIR/masks/*.png (palette PNGs), DIR/overlay.mp4 (the masks over the frames) and
-DIR/settings.json (every factor). The mask is a PNG: with a palette, grey with ids or 0/255, or with
-a colour for each object. Smoothed edges and another size are mended, with a note. Frames are read,
-labelled and written one after another: memory does not grow with the video's length. Masks and
-overlay come to DIR together, when all frames are labelled.
+Writes DIR/masks/*.png (palette PNGs), DIR/overlay.mp4 (the masks over the frames, above the curves
+of confidence), DIR/confidence.csv and DIR/settings.json (every factor). A mask is a PNG: with a
+palette, grey with ids or 0/255, or with a colour for each object. Smoothed edges and another size
+are mended, with a note. Memory does not grow with the video's length. All results come to DIR
+together, when all frames are labelled.
 
     jaxprop propagate clip.mp4 first.png --output=DIR
+
+Several masks, or a folder of them, are named after their frames: 00012.png, or 12.png. Between two
+of them labels come from both sides. A mask is the whole truth of its frame: an object begins in the
+first mask that has it, and has ended in a mask that lacks it. Frames before the first mask are
+labelled backwards.
+
+    jaxprop propagate clip.mp4 00000.png 00040.png --output=DIR
+    jaxprop propagate FRAMES MASKS --from=10 --to=90 --output=DIR
 """
 
-import itertools
 import pathlib
 
-from absl import app
+from absl import app, flags
 
 from jaxprop.commands.command import (
     FACTORS,
@@ -24,34 +31,41 @@ from jaxprop.commands.command import (
 )
 
 # The names of the results in the folder.
-_OWNED = ('masks', 'overlay.mp4', 'finished.json')
+_OWNED = ('masks', 'overlay.mp4', 'confidence.csv', 'confidence', 'finished.json')
 
 
 def run(options, arguments, root):
-    if len(arguments) != 2:
-        raise app.UsageError('two arguments are needed: VIDEO_OR_FOLDER FIRST_MASK')
+    if len(arguments) < 2:
+        raise app.UsageError('two arguments or more are needed: VIDEO_OR_FOLDER MASK [MASK ...]')
     if not options.output:
         raise app.UsageError('--output=DIR is needed, the folder for the results')
     from jaxprop import files
-    from jaxprop.data.video_files import open_video, video_sequence
+    from jaxprop.data.mask_files import read_masks
+    from jaxprop.data.sequences import identity_of
+    from jaxprop.data.video_files import open_video
     from jaxprop.evaluation import results
-    from jaxprop.evaluation import run as runner
+    from jaxprop.evaluation.labeller import Labeller
 
     check_source(options)
-    # Open the video, its first mask, and the network and method that label it.
+    # Open the video, its masks, and the network and method that label it.
     output = pathlib.Path(options.output)
     video = open_video(arguments[0])
-    sequence = video_sequence(video, arguments[1])
-    labeller = runner.Labeller.from_config(options.config)
+    first, last = _range(options, video)
+    masks = read_masks(arguments[1:], video, first)
+    labeller = Labeller.from_config(options.config)
+    names = video.frame_names
     settings = {
         'network': {'trained': labeller.source.trained, **labeller.source.description},
         **labeller.settings(),
         'video': {
             'name': video.path.name,
-            'first_mask': pathlib.Path(arguments[1]).name,
+            'masks': {names[number]: path.name for number, path in masks.paths.items()},
+            'from': names[first],
+            'to': names[last],
             'num_frames': video.num_frames,
-            'sha256': sequence.identity(),
+            'sha256': identity_of([*video.files, *masks.paths.values()])(),
         },
+        'confidence_maps': options.confidence_maps,
     }
 
     # Take the folder, and label the video unless that is done.
@@ -64,77 +78,181 @@ def run(options, arguments, root):
         )
         files.remove_partial(output, _OWNED)
         if (output / 'finished.json').exists():
-            _check_finished(output)
+            doubts = _check_finished(output)
             print('these results are there already, whole: nothing is left to do')
         else:
             with interruptible(lambda: 'no mask is kept, and the same command starts anew'):
-                _label(video, sequence, labeller, output)
-    print_notes([*sequence.notes, *labeller.warnings], labeller.source.trained)
-    print(f'masks: {output / "masks"}\noverlay: {output / "overlay.mp4"}')
+                doubts = _label(
+                    video, masks, labeller, output, range(first, last + 1), options.confidence_maps
+                )
+    print_notes([*masks.notes, *labeller.warnings], labeller.source.trained)
+    for sentence in doubts:
+        print(sentence)
+    for name in _OWNED[:3]:
+        print(f'{name.partition(".")[0]}: {output / name}')
 
 
-def _label(video, sequence, labeller, output):
-    """Labels all frames; masks and overlay come to their places together, at the end."""
+def _range(options, video):
+    """The numbers of the first and the last frame to label."""
+    from jaxprop.data.mask_files import frame_number
+
+    numbers = []
+    for flag, default in (('from', 0), ('to', video.num_frames - 1)):
+        name = getattr(options, flag)
+        number = default if name is None else frame_number(name, video)
+        if number is None:
+            raise ValueError(
+                f'--{flag} is {name!r}, which is no frame; the frames are '
+                f'{video.frame_names[0]} to {video.frame_names[-1]}'
+            )
+        numbers.append(number)
+    if numbers[0] > numbers[1]:
+        raise ValueError(f'--from is {getattr(options, "from")}, after --to, {options.to}')
+    return numbers
+
+
+def _label(video, masks, labeller, output, wanted, with_maps):
+    """Labels the wanted frames; all results come to their places together, at the end.
+
+    Returns:
+      Sentences on what is doubtful.
+    """
+    import numpy as np
     from tqdm import tqdm
 
     from jaxprop import files
     from jaxprop.data.image_files import write_mask
-    from jaxprop.data.sequences import davis_palette
-    from jaxprop.data.video_files import write_video
-    from jaxprop.evaluation import results
-    from jaxprop.evaluation import run as runner
-    from jaxprop.report import pictures
+    from jaxprop.evaluation import doubt, results
+    from jaxprop.evaluation.given_masks import label_with_masks
 
-    palette = davis_palette() if sequence.palette is None else sequence.palette
-    masks, overlay = (output / name for name in _OWNED[:2])
-    partial_masks, partial_overlay = map(files.partial_path, (masks, overlay))
-    # Labelling is a batch of frames ahead of the overlay. `tee` keeps these frames for the overlay,
-    # so that none is decoded twice.
-    frames, shown = itertools.tee(video.iterate())
-    label_maps = runner.label_frames(frames, sequence.read_label(0), labeller, video=video)
-
-    def overlays():
-        bar = tqdm(zip(label_maps, shown), total=video.num_frames, unit='frame')
-        for (ids, frame), name in zip(bar, video.frame_names):
-            write_mask(partial_masks / f'{name}.png', ids, palette)
-            yield pictures.overlay(frame, ids, palette)
-
+    names = [video.frame_names[number] for number in wanted]
+    partial = {name: files.partial_path(output / name) for name in _OWNED[:4]}
+    confidence = {}  # Of each object, `[T]`.
     try:
-        write_video(partial_overlay, overlays(), video.frames_per_second or 24)
-        files.move(partial_masks, masks)
-        files.move(partial_overlay, overlay)
+        labelled = label_with_masks(
+            video, masks.ids, labeller, first=wanted[0], last=wanted[-1], folder=output
+        )
+        for index, frame in enumerate(tqdm(labelled, total=len(wanted), unit='frame')):
+            write_mask(partial['masks'] / f'{names[index]}.png', frame.ids, masks.palette)
+            if with_maps:
+                _write_map(partial['confidence'] / f'{names[index]}.png', frame.cells, video.size)
+            for value, found in frame.confidence.items():
+                confidence.setdefault(value, np.full(len(wanted), np.nan))[index] = found
+        confidence = dict(sorted(confidence.items()))
+        _write_confidence(partial['confidence.csv'], confidence, names, wanted, masks)
+        _write_overlay(partial, video, masks, wanted, confidence)
+        for name, path in partial.items():
+            if path.exists():
+                files.move(path, output / name)
     finally:
-        files.remove(partial_masks)
-        files.remove(partial_overlay)
+        for path in partial.values():
+            files.remove(path)
+    given = [number - wanted[0] for number in masks.ids]
+    doubts = doubt.sentences(np.array([*confidence.values()]), list(confidence), given, names)
     files.write_json(
         output / 'finished.json',
-        {'results': files.digest([masks, overlay]), 'provenance': results.provenance()},
+        {
+            'results': _digest(output),
+            'doubts': doubts,
+            'provenance': results.provenance(),
+        },
     )
+    return doubts
+
+
+def _write_confidence(path, confidence, names, wanted, masks):
+    """Writes a row for each object of each frame."""
+    from jaxprop import files
+
+    rows = [('frame', 'object', 'confidence', 'mask_given')]
+    for index, (name, number) in enumerate(zip(names, wanted)):
+        for value, found in confidence.items():
+            if found[index] == found[index]:  # It is NaN where the video does not have the object.
+                rows.append((name, value, f'{found[index]:.4f}', int(number in masks.ids)))
+    files.write_csv(path, rows)
+
+
+def _write_map(path, cells, size):
+    """Writes the confidence of each pixel: a grey PNG, 0 is none and 255 is 1."""
+    import cv2
+    import numpy as np
+
+    from jaxprop.data.image_files import write_mask
+
+    full = cv2.resize(cells, size[::-1], interpolation=cv2.INTER_LINEAR)
+    grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    write_mask(path, np.rint(255 * full).astype(np.uint8), grey)
+
+
+def _write_overlay(partial, video, masks, wanted, confidence):
+    """Writes the masks over the frames, above the curves of confidence."""
+    import numpy as np
+
+    from jaxprop.data.image_files import read_ids
+    from jaxprop.data.video_files import read_range, write_video
+    from jaxprop.report import pictures
+    from jaxprop.report.strip import draw_strip, with_cursor
+
+    colours = [tuple(masks.palette[value].tolist()) for value in confidence]
+    given = [number - wanted[0] for number in masks.ids if number in wanted]
+    values = np.array([*confidence.values()]).reshape(len(confidence), len(wanted))
+    strip = draw_strip(values, colours, given, video.size[1])
+
+    def frames():
+        for index, frame in enumerate(read_range(video, wanted)):
+            ids = read_ids(partial['masks'] / f'{video.frame_names[wanted[index]]}.png')
+            picture = pictures.overlay(frame, ids, masks.palette)
+            yield np.concatenate([picture, with_cursor(strip, index, len(wanted))])
+
+    write_video(partial['overlay.mp4'], frames(), video.frames_per_second or 24)
+
+
+def _digest(output):
+    """The digest of all results but finished.json."""
+    from jaxprop import files
+
+    return files.digest(path for name in _OWNED[:4] if (path := output / name).exists())
 
 
 def _check_finished(output):
-    """Raises ValueError where masks or overlay are no longer as they were written."""
+    """Raises ValueError where results are no longer as they were written.
+
+    Returns:
+      The sentences on what is doubtful.
+    """
     from jaxprop import files
 
     try:
-        made = files.read_json(output / 'finished.json')['results']
-        is_whole = made == files.digest(output / name for name in _OWNED[:2])
+        finished = files.read_json(output / 'finished.json')
+        doubts, is_whole = finished['doubts'], finished['results'] == _digest(output)
     except (OSError, KeyError, TypeError):
-        is_whole = False
+        doubts, is_whole = [], False
     if not is_whole:
         raise ValueError(
             f'the masks or the overlay in {output} are not as they were written, and may hold your '
             'work: name another folder, or remove this one'
         )
+    return doubts
 
 
 COMMAND = Command(
     run=run,
-    usage='VIDEO_OR_FOLDER FIRST_MASK --output=DIR [--config.FIELD=VALUE ...]',
-    summary='carries the mask of a first frame through any video',
+    usage='VIDEO_OR_FOLDER MASK [MASK ...] --output=DIR [--config.FIELD=VALUE ...]',
+    summary='carries masks of one or several frames through any video',
     about=__doc__,
     extra='evaluate',
-    options=(Option('output', 'DIR', 'the folder for the results'),),
+    options=(
+        Option('output', 'DIR', 'the folder for the results'),
+        Option('from', 'FRAME', 'the first frame to label, by its name or number'),
+        Option('to', 'FRAME', 'the last one'),
+        Option(
+            'confidence_maps',
+            'true',
+            'write the confidence of each pixel, too',
+            flags.DEFINE_bool,
+            False,
+        ),
+    ),
     config='synthetic',
     folders=('eval',),
     section='propagation',

@@ -5,6 +5,7 @@ of a drawing.
 """
 
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import cv2
@@ -18,7 +19,6 @@ from jaxprop.data.image_files import (
     pack_colours,
     palette_ids,
     read_ids,
-    read_mask,
     read_palette,
     resolve_full,
     smoothed_values,
@@ -36,14 +36,20 @@ class DrawnMask(NamedTuple):
       ids: int32 `[H, W]`, 0 for background.
       palette: uint8 `[256, 3]`, the colours to save masks with; None for the DAVIS palette.
       notes: sentences on what was changed; none where the file holds exactly these ids.
+      colours: the id of each colour 0xRRGGBB of its own that a mask had so far; {} where none had.
+      full_is_object: whether 255 is an object, and not void.
     """
 
     ids: np.ndarray
     palette: np.ndarray | None
     notes: tuple[str, ...]
+    colours: Mapping[int, int]
+    full_is_object: bool
 
 
-def read_drawn_mask(path: str | os.PathLike, size: tuple[int, int]) -> DrawnMask:
+def read_drawn_mask(
+    path: str | os.PathLike, size: tuple[int, int], earlier: DrawnMask | None = None
+) -> DrawnMask:
     """Reads a mask that somebody drew for a frame of a video.
 
     A palette image gives its indices and a grey one its values, as for `read_mask`, also if it was
@@ -59,48 +65,57 @@ def read_drawn_mask(path: str | os.PathLike, size: tuple[int, int]) -> DrawnMask
     Args:
       path: of a PNG.
       size: (height, width) of the frame.
+      earlier: a mask of the same video that was read before this one, and which says what the
+        colours and 255 mean. A colour that it lacks is a new object. This mask may then be without
+        an object.
 
     Raises:
       DataError: naming the file: it cannot be read, is a JPEG, is a picture and no mask, has no
         object or more than 255, or has another shape than the frame.
     """
+    colours = {} if earlier is None else earlier.colours
     with open_image(path) as image:
         mode = image.mode
         is_coloured = mode in ('RGB', 'RGBA') and image.format != 'JPEG'
         pixels = np.array(image.convert('RGBA')) if is_coloured else None
     if pixels is not None:
-        ids, palette, notes = _from_colours(pixels, path)
+        ids, palette, notes, colours = _from_colours(pixels, path, colours, earlier is None)
     elif mode == 'P':
-        ids, palette, notes = read_mask(path), read_palette(path), []
+        ids, palette, notes = read_ids(path), read_palette(path), []
+        colours = colours or _colours_of(ids, palette)
     else:
         ids, notes = _from_values(read_ids(path, check_edges=False), path)
         palette = None
-    if not ids.any():
+    full_is_object = only_full(ids) if earlier is None else earlier.full_is_object
+    if 255 in ids and only_full(ids) and not full_is_object:
+        notes.append(f'{path}: 255 is void, since the first mask has other objects')
+    ids = resolve_full(ids, full_is_object)
+    if not ids.any() and earlier is None:
         raise DataError(f'{path}: the mask has no object')
     if ids.shape != size:
         ids = _resized(ids, size, path)
         notes.append(f'{path}: was resized to the size of the frames, {size[0]} x {size[1]}')
-    return DrawnMask(ids, palette, tuple(notes))
+    return DrawnMask(ids, palette, tuple(notes), colours, full_is_object)
 
 
 def _from_values(values, path):
     """The ids of a grey image, and notes."""
     if smoothed_values(values) is None:
-        return resolve_full(values, only_full(values)), []
-    hard = _hard_edges(values, path)
-    ids = resolve_full(hard, only_full(hard))
-    told = ', '.join(map(str, np.unique(ids[ids > 0])))
+        return values, []
+    ids = _hard_edges(values, path)
+    shown = resolve_full(ids, only_full(ids))
+    told = ', '.join(map(str, np.unique(shown[shown > 0])))
     return ids, [f'{path}: smoothed edges were made hard; its objects: {told}']
 
 
-def _from_colours(pixels, path):
-    """The ids of an RGBA image, the palette of its colours, and notes."""
+def _from_colours(pixels, path, earlier, is_first):
+    """The ids of an RGBA image, the palette of its colours, notes, and the ids of its colours."""
     pixels[pixels[..., 3] == 0] = 0
     known, colours = palette_ids(), pack_colours(pixels[..., :3])
     if np.all(pixels[..., :3] == pixels[..., :1]) and not set(np.unique(colours)) <= set(known):
         # Image editors save grey pictures as RGB.
         ids, notes = _from_values(pixels[..., 0].astype(np.int32), path)
-        return ids, None, notes
+        return ids, None, notes, earlier
     notes = []
     found, solid = np.unique(colours), np.unique(colours[in_blocks(colours)])
     if len(found) > _FEW and len(solid) < len(found) / 2:
@@ -111,22 +126,42 @@ def _from_colours(pixels, path):
         raise DataError(
             f'{path}: has {len(names)} colours; a mask has one for each object, at most {_MOST}'
         )
+    known = earlier or known
     if set(names.tolist()) <= set(known):
         ids = np.array([known[name] for name in names.tolist()], np.int32)
-        ids = ids[inverse].reshape(colours.shape)
-        return resolve_full(ids, only_full(ids)), None, notes
+        return ids[inverse].reshape(colours.shape), None, notes, earlier
 
+    if earlier == {} and not is_first:
+        raise DataError(
+            f'{path}: has colours of its own, but the masks before it have numbers: draw it in the '
+            "colours of DAVIS's palette, or save it with a palette or grey values"
+        )
     # Other colours: which one is the background, and numbers for the others.
     border = np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]])
     frequent, times = np.unique(border, return_counts=True)
     background = 0 if names[0] == 0 else frequent[np.argmax(times)]
-    by_size = [i for i in np.argsort(-counts, kind='stable') if names[i] != background]
-    ids, palette, told = np.zeros(len(names), np.int32), davis_palette(), []
-    for number, index in enumerate(by_size, start=1):
-        ids[index], palette[number] = number, _unpacked(names[index])
-        told.append(f'object {number} is {_hexadecimal(names[index])}')
+    by_size = [name for name in names[np.argsort(-counts, kind='stable')] if name != background]
+    id_of, palette, told = {**earlier, int(background): 0}, davis_palette(), []
+    for name in map(int, by_size):
+        if name not in earlier:
+            id_of[name] = 1 + max(id_of.values())
+            told.append(f'object {id_of[name]} is {_hexadecimal(name)}')
+    if max(id_of.values()) > _MOST:
+        raise DataError(f'{path}: with its colours the masks have more than {_MOST} objects')
+    for name, number in id_of.items():
+        palette[number] = _unpacked(name) if number else palette[number]
     notes.append(f'{path}: {", ".join(told)}; background is {_hexadecimal(background)}')
-    return ids[inverse].reshape(colours.shape), palette, notes
+    ids = np.array([id_of[name] for name in names.tolist()], np.int32)
+    return ids[inverse].reshape(colours.shape), palette, notes, id_of
+
+
+def _colours_of(ids, palette):
+    """The ids of the colours with which a mask shows them; {} where they are those of DAVIS."""
+    shown = np.unique(ids)
+    packed = pack_colours(palette[shown]).tolist()
+    id_of = dict(zip(packed, shown.tolist()))
+    is_clear = len(id_of) == len(shown) and not id_of.items() <= palette_ids().items()
+    return id_of if is_clear else {}
 
 
 def _hard_edges(values, path):

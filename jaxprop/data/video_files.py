@@ -1,11 +1,14 @@
 """Reads videos one frame at a time, from folders of frames and video files, and writes files."""
 
+import bisect
 import contextlib
 import dataclasses
 import fractions
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import av
 import numpy as np
@@ -25,6 +28,10 @@ from jaxprop.files import replacing
 # FFmpeg's readers of MP4 and MOV, Matroska and WebM, AVI, and MPEG's three. FFmpeg has about 350
 # others; some of them read playlists, which name files and addresses for FFmpeg to open.
 CONTAINERS = ('mov', 'mp4', 'matroska', 'webm', 'avi', 'mpeg', 'mpegts', 'mpegvideo')
+# So many frames are held in memory while a video is read backwards.
+_BACKWARDS = 32
+# If the key frame found is shown after the wanted frame, search so many frames further back.
+_FURTHER_BACK = 50, 300
 # Titles and other metadata may be in any encoding. From version 19 on PyAV decodes them only when
 # they are asked for; before, it must not fail on them.
 _METADATA = {'metadata_errors': 'replace'} if int(av.__version__.partition('.')[0]) < 19 else {}
@@ -47,6 +54,8 @@ class Video:
         DataError.
       iterate: a function that returns an iterator over all frames in order; each call has a decoder
         of its own. The iterator raises DataError.
+      iterate_from: likewise, from the frame of an index on. A file is decoded from the key frame
+        before it.
       files: the files from which the frames are read.
     """
 
@@ -58,6 +67,7 @@ class Video:
     frames_per_second: float | None
     read_frame: Callable[[int], np.ndarray]
     iterate: Callable[[], Iterator[np.ndarray]]
+    iterate_from: Callable[[int], Iterator[np.ndarray]]
     files: tuple[pathlib.Path, ...]
 
 
@@ -112,6 +122,38 @@ def video_sequence(
         notes=mask.notes,
         identity=identity_of([*video.files, first_mask_path]),
     )
+
+
+def read_range(video: Any, numbers: range) -> Iterator[np.ndarray]:
+    """Reads frames forwards or backwards, uint8 RGB `[H, W, 3]`, a few of them in memory.
+
+    Args:
+      video: a `Video`, or what else has read_frame.
+      numbers: of the frames, in steps of 1 or -1.
+
+    Raises:
+      DataError: a frame cannot be read.
+      ValueError: steps of another length.
+    """
+    if abs(numbers.step) != 1:
+        raise ValueError(f'frames are read in steps of 1 or -1; these are {numbers}')
+    if numbers.step > 0:
+        yield from _read_forwards(video, numbers)
+        return
+    # Read some frames forwards and hand them out backwards.
+    for start in range(0, len(numbers), _BACKWARDS):
+        part = numbers[start : start + _BACKWARDS]
+        frames = list(_read_forwards(video, part[::-1]))
+        while frames:
+            yield frames.pop()
+
+
+def _read_forwards(video, numbers):
+    if not numbers:
+        return iter(())
+    if isinstance(video, Video):
+        return itertools.islice(video.iterate_from(numbers[0]), len(numbers))
+    return map(video.read_frame, numbers)
 
 
 def write_video(
@@ -177,13 +219,15 @@ def _open_folder(path: pathlib.Path) -> Video:
         frames_per_second=None,
         read_frame=read_frame,
         iterate=lambda: map(read_frame, range(len(frames))),
+        iterate_from=lambda start: map(read_frame, range(start, len(frames))),
         files=tuple(frames),
     )
 
 
 def _open_file(path: pathlib.Path) -> Video:
-    num_frames = 0
+    num_frames, times = 0, []
     for frame in _decode(path):
+        times.append(frame.pts)
         if num_frames == 0:
             stored_size = frame.height, frame.width
             size = to_rgb(frame).shape[:2]
@@ -206,6 +250,7 @@ def _open_file(path: pathlib.Path) -> Video:
         frames_per_second=float(rate) if rate else None,
         read_frame=_ForwardReader(path, num_frames),
         iterate=lambda: map(to_rgb, _decode(path)),
+        iterate_from=lambda start: map(to_rgb, _decode_from(path, times, start)),
         files=(path,),
     )
 
@@ -298,6 +343,36 @@ def _decode(path: pathlib.Path) -> Iterator[av.VideoFrame]:
             raise DataError(
                 f'{path}: is cut short: {num_packets} of {stream.frames} frames are there'
             )
+
+
+def _decode_from(path: pathlib.Path, times: list, start: int) -> Iterator[av.VideoFrame]:
+    """Decodes from a frame on; `times` are the time stamps of all frames, None where there is none.
+
+    The whole file has been decoded without an error before, so the decoder need not be strict. A
+    strict one would stop at frames after a key frame that need frames before it.
+    """
+    are_known = all(None not in pair and pair[0] < pair[1] for pair in itertools.pairwise(times))
+    for back in (0, *_FURTHER_BACK) if are_known and start else ():
+        number = None
+        with open_container(path, strict=False) as (container, stream):
+            container.seek(times[max(start - back, 0)], stream=stream)
+            for frame in container.decode(stream):
+                if number is None and frame.key_frame:
+                    # All frames that are shown after a key frame can be decoded from it on.
+                    number = bisect.bisect_left(times, frame.pts)
+                    if number > start:
+                        break
+                if number is None:
+                    continue
+                if number == len(times) or frame.pts != times[number]:
+                    break
+                if number >= start:
+                    yield frame
+                    start += 1
+                number += 1
+        if start == len(times):
+            return
+    yield from itertools.islice(_decode(path), start, None)
 
 
 def to_rgb(frame: av.VideoFrame) -> np.ndarray:

@@ -248,9 +248,10 @@ class TopK(Rule):
         """The number of context cells from which the cell with most of them can choose."""
         num_cells = math.prod(grid)
         in_region = _largest_region(grid, self.region)
-        num_free = _num_free(memory.keep_first, memory.num_slots, self.region)
+        num_slots = memory.num_slots - memory.num_given  # Those of given frames may be empty.
+        num_free = _num_free(memory.keep_first, num_slots, self.region)
         if self.aggregation == 'overall':
-            return num_free * num_cells + (memory.num_slots - num_free) * in_region
+            return num_free * num_cells + (num_slots - num_free) * in_region
         return num_cells if memory.num_frames == 0 and num_free else in_region
 
 
@@ -340,16 +341,23 @@ def combine_slots(
     return jnp.einsum('mn,mnl->nl', shares, labels)
 
 
-def _num_free(keep_first, num_slots, region):
-    """The number of leading slots that the region does not bind: 0, 1 or all of them."""
+def _num_free(num_given, num_slots, region):
+    """The number of leading slots that the region does not bind.
+
+    Args:
+      num_given: how many leading slots hold frames whose label is given, frame 0 among them.
+      num_slots: M.
+      region: it binds all slots, or all but those of given frames, or none.
+    """
     if region.reach is None:
         return num_slots
-    return int(keep_first and not region.bind_first)
+    return 0 if region.bind_first else int(num_given)
 
 
 def _bound_and_free(context, region):
     """The numbers of the slots that the region leaves free, and of those that it binds."""
-    num_free = _num_free(context.keep_first, context.num_slots, region)
+    num_given = context.keep_first + context.num_given
+    num_free = _num_free(num_given, context.num_slots, region)
     slots = np.arange(context.num_slots)
     parts = (slots[:num_free], False), (slots[num_free:], True)
     return [(numbers, is_bound) for numbers, is_bound in parts if numbers.size]

@@ -71,7 +71,7 @@ class PredictedWindow(Rule):
         grid, slots = context.grid, jnp.arange(context.num_slots)
         queries = rearrange(features, 'h w c -> (h w) c')
         cells = jnp.asarray(np.indices(grid).reshape(2, -1).T)
-        steps = search_steps(context.time - context.numbers)
+        steps = search_steps(jnp.abs(context.time - context.numbers))
         dtype = affinity.at_least_float32(features, context.features)
 
         # Predict, for the frames far away, where each target cell comes from.
@@ -92,7 +92,8 @@ class PredictedWindow(Rule):
         offsets = jax.lax.map(predict_slot, slots)
         label_offsets = offsets
         if self.label_offset == 'latest':
-            searched = (steps > 0) & context.valid
+            is_before = context.numbers < context.time
+            searched = (steps > 0) & context.valid & is_before
             latest = jnp.argmax(jnp.where(searched, context.numbers, -1))
             label_offsets = jnp.where(searched[:, None, None], offsets[latest], offsets)
 

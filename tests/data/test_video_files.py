@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxprop.data import video_files
 from jaxprop.data.davis import davis_sequence
 from jaxprop.data.image_files import write_mask
 from jaxprop.data.sequences import DataError
-from jaxprop.data.video_files import open_video, video_sequence, write_video
+from jaxprop.data.video_files import open_video, read_range, video_sequence, write_video
 from tests.support import shared
 
 SIZE = (48, 64)
@@ -61,6 +62,41 @@ def test_file_frames_in_any_order(clip):
     for index in (-1, 12):
         with pytest.raises(IndexError):
             video.read_frame(index)
+
+
+@pytest.mark.parametrize('group', ['keyint=5:open-gop=1:bframes=3', 'keyint=1', 'keyint=250'])
+@pytest.mark.parametrize('suffix', ['mp4', 'mkv', 'avi'])
+def test_a_file_is_read_from_any_frame_on(tmp_path, monkeypatch, group, suffix):
+    """Also where frames before a key frame need it. The file is not decoded from its start."""
+    if 'libx264' not in av.codecs_available:
+        pytest.skip('FFmpeg is built without H.264')
+    path, rng = tmp_path / f'clip.{suffix}', np.random.default_rng(0)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=25, options={'x264-params': group})
+        stream.height, stream.width, stream.pix_fmt = 32, 48, 'yuv420p'
+        for shift in range(24):
+            picture = np.roll(rng.integers(0, 255, (32, 48, 3), np.uint8), shift, 1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        container.mux(stream.encode())
+    video = open_video(path)
+    frames = list(video.iterate())
+    assert len(frames) == 24
+    if suffix != 'avi':  # Its time stamps are not those of the frames as they are shown.
+        monkeypatch.setattr(video_files, '_decode', None)
+    for start in range(1, 24):
+        np.testing.assert_array_equal(list(video.iterate_from(start)), frames[start:])
+    for numbers in (range(20, 2, -1), range(3, 9), range(0)):
+        found = list(read_range(video, numbers))
+        assert len(found) == len(numbers)
+        for number, frame in zip(numbers, found):
+            np.testing.assert_array_equal(frame, frames[number])
+
+
+def test_frames_are_read_backwards_a_few_at_a_time(folder, monkeypatch):
+    monkeypatch.setattr(video_files, '_BACKWARDS', 5)
+    assert levels(read_range(open_video(folder), range(11, -1, -1))) == LEVELS[::-1]
+    with pytest.raises(ValueError, match='steps of 1 or -1'):
+        next(read_range(open_video(folder), range(0, 11, 2)))
 
 
 def test_folder_in_natural_order(folder):
