@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import pickle
 import re
 import resource
 import shutil
@@ -33,7 +34,13 @@ import numpy as np
 from jaxprop.data.image_files import write_mask
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.data.video_files import write_video
-from tests.layouts import write_davis_sequences, write_jhmdb, write_vip
+from tests.layouts import (
+    tapvid_video,
+    write_davis_sequences,
+    write_jhmdb,
+    write_vip,
+    write_youtube_vos,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What a command cannot be run without here, by a part of it.
@@ -186,10 +193,16 @@ def prepare(work):
     names = (*VAL, *TRAIN, *OTHERS)
     rendered = synthetic_sequences(len(names), num_frames=6, size=(96, 128))
     videos = {name: dataclasses.replace(video, name=name) for name, video in zip(names, rendered)}
-    write_davis_sequences(work / 'DAVIS', videos.values(), {'val': VAL, 'train': TRAIN})
+    write_davis_sequences(
+        work / 'DAVIS', videos.values(), {'val': VAL, 'train': TRAIN, 'test-dev': VAL}
+    )
     frames = work / 'DAVIS/JPEGImages/480p'
     write_vip(work / 'VIP')
     write_jhmdb(work / 'JHMDB')
+    for name in ('valid', 'val', 'valid_all_frames'):
+        (work / name).mkdir()
+        write_youtube_vos(work / name, [videos['dog']], {2: 3}, {2: 'zebra'})
+    (work / 'tapvid_davis.pkl').write_bytes(pickle.dumps({'disc': tapvid_video(4)}))
     (work / 'BADJA').mkdir()
     joints = np.random.default_rng(0).uniform(300, 700, (37, 2)).tolist()
     entries = [

@@ -90,7 +90,7 @@ def write_youtube_vos(
     categories: Mapping[int, str],
     with_truth: bool = True,
 ) -> None:
-    """Labelled sequences in YouTube-VOS's layout; frame t is called 00000, 00005, ...
+    """Labelled sequences in the layout of YouTube-VOS, MOSE and LVOS; frames are 00000, 00005, ...
 
     Args:
       starts: by id, the frame in which an object appears; 0 for the others.
@@ -108,6 +108,7 @@ def write_youtube_vos(
                 str(value): {
                     'category': categories.get(value, 'person'),
                     'frames': stems[begin[value] :],
+                    'frame_range': {'start': stems[begin[value]], 'end': stems[-1]},  # LVOS's.
                 }
                 for value in objects
             }

@@ -24,7 +24,7 @@ def get_config():
             'names': (),
         }
     )
-    config.measure = ConfigDict({'seen_within': 24.0})
+    config.measure = ConfigDict({'seen_within': 32.0})
     config.input.upsample = 2.0
     del config.labels
     config.keypoints = jhmdb_crw.get_config().keypoints

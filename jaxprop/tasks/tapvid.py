@@ -139,7 +139,7 @@ class Points(Task):
     """
 
     query_mode: str = 'first'
-    seen_within: float = 24.0
+    seen_within: float = 32.0
 
     folder, suffix = 'keypoints', '.json'
     printed = tuple(SCORES)

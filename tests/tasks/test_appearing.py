@@ -213,10 +213,7 @@ def test_mose_and_lvos(kind, labeller, sequences, finished, tmp_path):
         meta = json.loads((tmp_path / 'meta.json').read_text())
         for video in meta['videos'].values():
             for value, about in video['objects'].items():
-                about['frame_range'] = {
-                    'start': about['frames'][0],
-                    'end': f'{5 * ends[int(value)]:08d}',
-                }
+                about['frame_range']['end'] = f'{5 * ends[int(value)]:08d}'
         (tmp_path / 'meta.json').write_text(json.dumps(meta))
     else:
         (tmp_path / 'meta.json').unlink()
