@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -122,21 +122,16 @@ def plan_video(
     return Plan(sizes, values, labeller.target.num_labels(values))
 
 
-def keeping(propagation: Propagation, frames: Iterable[int]) -> Propagation:
-    """Makes the method whose memory also keeps these frames, as it keeps frame 0.
+def keeping(propagation: Propagation, count: int) -> Propagation:
+    """Makes the method whose memory also keeps so many later frames, as it keeps frame 0.
 
-    If it does not keep frame 0, or its rule cannot work with more kept frames, it stays as it is.
+    If it does not keep frame 0, it stays as it is.
     """
-    memory, frames = propagation.memory, tuple(frames)
-    if not frames or not memory.keep_first:
+    memory = propagation.memory
+    if not count or not memory.keep_first:
         return propagation
-    kept = tuple(sorted({*memory.kept_frames, *frames}))
-    try:
-        return dataclasses.replace(
-            propagation, memory=dataclasses.replace(memory, kept_frames=kept)
-        )
-    except ValueError:
-        return propagation  # The rule cannot work with such a memory.
+    memory = dataclasses.replace(memory, num_given=count)
+    return dataclasses.replace(propagation, memory=memory)
 
 
 def open_for_labels(

@@ -75,7 +75,7 @@ def label_sequences(
                         start = task.start(sequence)
                         plan = plan_video(start.first, sequence, labeller, start.later)
                         work = _Work(start, plan, task, labeller, folder, pool, waits)
-                        method = keeping(labeller.propagation, start.later)
+                        method = keeping(labeller.propagation, len(start.later))
                         groups[plan.sizes, plan.num_labels, method].append(work)
                         works.append(work)
                 except DataError as error:

@@ -23,7 +23,7 @@ import numpy as np
 from jaxprop import parallel
 from jaxprop.evaluation.features import FeatureSource, extract_each, stack, stack_frames
 from jaxprop.evaluation.targets import Sizes, Target
-from jaxprop.propagation import Propagation, init_context, propagate_step, remember
+from jaxprop.propagation import Propagation, give, init_context, propagate_step, remember
 from jaxprop.rules.rule import Execution
 
 
@@ -319,12 +319,19 @@ class Stream:
         fetched = jax.device_get(predictions)
         predictions = [_entry(fetched, device) for device in range(self.num_devices)]
         labels = np.zeros((*features.shape[:3], self.num_labels), np.float32)
+        slots = np.zeros(self.num_devices, np.int32)
         for device, ids in appearing.items():
+            video = row.playing[device]
             merged = self.target.merge(predictions[device], ids)
-            predictions[device], labels[device] = row.playing[device].take(merged)
+            predictions[device], labels[device] = video.take(merged)
+            slots[device] = sorted(video.later).index(row.times[device])
         is_given = np.isin(np.arange(self.num_devices), list(appearing))
         row.context = self.insert(
-            self.propagation, self.execution, row.context, features, *self.put((labels, is_given))
+            self.propagation,
+            self.execution,
+            row.context,
+            features,
+            *self.put((labels, is_given, slots)),
         )
         return predictions
 
@@ -343,10 +350,15 @@ def _predict(propagation, execution, target, sizes, context, features, values, f
     return target.decode(label, values, sizes, features=features, context=context, frame=frame)
 
 
-def _insert(propagation, execution, context, features, given, is_given):
-    """Takes a frame into the context: with its given label if `is_given`, else the predicted."""
+def _insert(propagation, execution, context, features, given, is_given, slot):
+    """Takes a frame into the context: with its given label if `is_given`, else the predicted.
+
+    A frame with a given label is also kept, in one of the slots for such frames, if there are some.
+    """
     predicted, _ = propagate_step(context, features, propagation, execution=execution)
     known = remember(context, features, given, propagation)
+    if propagation.memory.num_given:
+        known = give(known, features, given, propagation, slot, context.time)
     return jax.tree.map(lambda a, b: jnp.where(is_given, a, b), known, predicted)
 
 

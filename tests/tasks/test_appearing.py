@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxprop import init_context, labels, propagate_step, remember, tasks
+from jaxprop import give, init_context, labels, propagate_step, remember, tasks
 from jaxprop.data.image_files import read_mask
 from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
@@ -60,7 +60,7 @@ def read(output, name):
 
 def test_masks_are_those_of_the_pure_functions(root, labeller, sequences, finished):
     """At frames with new objects the given pixels are laid over the prediction, and remembered."""
-    memory = dataclasses.replace(METHOD.memory, kept_frames=(3, 5))
+    memory = dataclasses.replace(METHOD.memory, num_given=2)
     method = dataclasses.replace(METHOD, memory=memory)
     network = labeller.source.network
     video = tasks.open_task({'kind': 'youtube_vos', 'root': str(root)}).sequences()[0][1]()
@@ -86,6 +86,9 @@ def test_masks_are_those_of_the_pure_functions(root, labeller, sequences, finish
             ids = np.where(given[frame] > 0, given[frame], ids)
             soft = labels.encode(ids, values, grid)
             after = remember(context, features[frame], soft, method)
+            after = give(
+                after, features[frame], soft, method, slot=(3, 5).index(frame), number=frame
+            )
         context = after
         expected.append(ids)
     found = read(finished[0], video.name)
@@ -179,9 +182,9 @@ def test_objects_that_are_all_there_from_the_start_have_the_masks_of_any_task(
 
 
 def test_a_memory_without_frame_0_keeps_no_frame():
-    assert keeping(METHOD, [3, 5]).memory.kept_frames == (3, 5)
+    assert keeping(METHOD, 2).memory.num_given == 2
     queue = dataclasses.replace(METHOD, memory=dataclasses.replace(METHOD.memory, keep_first=False))
-    assert keeping(queue, [3, 5]) == queue and keeping(METHOD, []) == METHOD
+    assert keeping(queue, 2) == queue and keeping(METHOD, 0) == METHOD
 
 
 def test_davis_test_sets_are_written_for_their_server(labeller, sequences, tmp_path):
