@@ -1,11 +1,10 @@
 """Carries masks of one or several frames through any video.
 
-Writes DIR/masks/*.png (palette PNGs), DIR/overlay.mp4 (the masks over the frames, above the curves
-of confidence), DIR/confidence.csv and DIR/settings.json (every factor). A mask is a PNG: with a
+Writes DIR/masks/*.png (palette PNGs), DIR/overlay.mp4 (masks over frames, curves of confidence
+under them), DIR/confidence.csv and DIR/settings.json (every factor). A mask is a PNG: with a
 palette, grey with ids or 0/255, or with a colour for each object. Smoothed edges and another size
-are mended, with a note. Memory does not grow with the video's length. All results come to DIR
-together, when all frames are labelled. After Ctrl-C, or whatever else stopped it, the same command
-goes on where it was less than a minute before.
+are mended, with a note. Results come to DIR together, when all frames are labelled. A command that
+was stopped goes on near the frame where it was.
 
     jaxprop propagate clip.mp4 first.png --output=DIR
 
