@@ -56,6 +56,25 @@ class AnnotationServer(http.server.ThreadingHTTPServer):
         self.hosts = f'127.0.0.1:{port}', f'localhost:{port}'
         self.token = secrets.token_urlsafe(24)
         self.address = f'http://{self.hosts[0]}/{self.token}/'
+        self._once = set()
+
+    def address_for_once(self) -> str:
+        """Makes an address that leads to the page the first time that it is asked for.
+
+        A browser is started with this one: all users of a machine can see the arguments with which
+        its programs were started.
+        """
+        key = secrets.token_urlsafe(24)
+        self._once.add(key)
+        return f'http://{self.hosts[0]}/{key}'
+
+    def use_up(self, path: str) -> bool:
+        """Tells whether a path is that of an `address_for_once`, which is none from then on."""
+        try:
+            self._once.remove(path[1:])
+        except KeyError:
+            return False
+        return True
 
     def server_close(self) -> None:
         """Stops listening, and a propagation that runs."""
@@ -80,7 +99,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self):
         try:
-            self._check()
+            self._check_sender()
+            if self.command == 'GET' and self.server.use_up(self.path):
+                page = {'Location': f'/{self.server.token}/'}
+                return self._send(b'', 'text/plain', page, status=303)
+            self._check_token()
             path = self.path.partition('?')[0].removeprefix(f'/{self.server.token}/')
             for method, pattern, answer in _ROUTES:
                 match = re.fullmatch(pattern, path)
@@ -110,16 +133,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, format, *args):
         pass  # The address with its token stays out of logs.
 
-    def _check(self):
-        """Refuses what does not come from the page itself."""
+    def _check_sender(self):
+        """Refuses what comes from another page than ours, or by another name of this machine."""
         server, hosts = self.server, self.headers.get_all('Host', [])
         if len(hosts) != 1 or hosts[0] not in server.hosts:
             raise _Problem(403, f'this page is at {server.hosts[0]} alone')
         origin = self.headers.get('Origin')
         if origin is not None and origin not in [f'http://{host}' for host in server.hosts]:
             raise _Problem(403, 'the request comes from another page')
+
+    def _check_token(self):
         token = self.path[1:].partition('/')[0]
-        if not hmac.compare_digest(token.encode(), server.token.encode()):
+        if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             raise _Problem(404, 'there is no such page')
 
     def _body(self, size, exact=False):

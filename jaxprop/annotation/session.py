@@ -186,19 +186,23 @@ class Session:
                 f'{list(self.video.size)} with ids up to {MAX_OBJECT}'
             )
         with self._lock:
+            self._edited(number)
             write_mask(self._path('drawn', number), ids)
             self._frames[number].drawn = _ids_in(ids)
-            self._edited(number)
 
     def undraw(self, number: int) -> None:
         """Removes the drawn mask of a frame; where one was found before, that stands again."""
         with self._lock:
+            self._edited(number)
             files.remove(self._path('drawn', number))
             self._frames[number].drawn = None
-            self._edited(number)
 
     def _edited(self, number):
-        """Marks the masks found between the drawn masks around `number` as outdated."""
+        """Marks the masks found between the drawn masks around `number` as outdated.
+
+        This comes before the mask itself is changed: if the program is killed in between, no found
+        mask looks newer than it is.
+        """
         self._touch(self._frames[number])
         drawn = self._drawn()
         before = max((n for n in drawn if n < number), default=-1)
@@ -228,6 +232,7 @@ class Session:
         Raises:
           Refused: one is running; no object is drawn; no frame is left to label.
           ValueError: `until` is something else.
+          OSError: the state can't be written.
         """
         if until not in ('end', 'next', 'all'):
             raise ValueError(f'until is {until!r}; it must be end, next or all')
@@ -248,12 +253,17 @@ class Session:
             if not left:
                 raise Refused('There is no frame to label: all masks are there, and up to date.')
             masks = {n: self._read(self._path('drawn', n)) for n in drawn}
-            self._job = _Job(len(left), left)
-            self._save_state()
-            self._thread = threading.Thread(
+            earlier, self._job = self._job, _Job(len(left), left)
+            thread = threading.Thread(
                 target=self._work, args=(self._job, masks, ranges), name='propagation', daemon=True
             )
-            self._thread.start()
+            try:
+                self._save_state()
+                thread.start()
+            except (OSError, RuntimeError):
+                self._job = earlier  # Else it would be taken for one that runs.
+                raise
+            self._thread = thread
 
     def _has_open(self, first, last):
         """Whether a frame from `first` to `last` has no mask, or an outdated one."""

@@ -65,7 +65,7 @@ def run(options, arguments, root):
             print_notes([*session.notes, *labeller.warnings], labeller.source.trained)
             print(f'the page: {server.address}\nEnd it with Ctrl-C.', flush=True)
             if not getattr(options, 'no-browser'):
-                _open_browser(server.address)
+                _open_browser(server.address_for_once())
             with contextlib.suppress(Interrupted), interruptible(str):
                 server.serve_forever()
     print(f'\nthe work is in {output}; the same command goes on with it')

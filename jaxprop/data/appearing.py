@@ -125,8 +125,8 @@ def open_video(
 
     Raises:
       DataError: a folder is missing or empty; a file is no image, is cut short or has another size
-        than the first frame; a mask or an asked frame has no frame; no mask has an object; a mask
-        has an object that `objects` lacks. The message names the file.
+        than the first frame; a mask or an asked frame has no frame; no frame is asked for; no
+        mask has an object; a mask has an object that `objects` lacks. The message names the file.
     """
     frames, mask_paths = list_images(frames_folder), list_images(masks_folder)
     names, masks = frame_names(frames), dict(zip(frame_names(mask_paths), mask_paths))
@@ -194,7 +194,10 @@ def _asked(objects, names, folder, first, meta):
     stems = set().union(*wanted)
     if first == 0 and (missing := sorted(stems - set(names))):
         raise DataError(f'{folder / missing[0]}.jpg: missing, but {meta} asks for this frame')
-    return tuple(index for index, stem in enumerate(names) if stem in stems)
+    asked = tuple(index for index, stem in enumerate(names) if stem in stems)
+    if not asked:
+        raise DataError(f'{meta}: asks for no frame of {folder} from the first mask on')
+    return asked
 
 
 def read_meta(path: pathlib.Path) -> dict[str, dict[int, dict[str, Any]]]:

@@ -97,6 +97,8 @@ def sentences(
       given: the numbers of the frames that have a mask, from 0 at the first of the T frames.
       names: of the T frames.
     """
+    if not len(objects):
+        return ['the video has no object in these frames, and their masks are empty']
     found = []
     for number, values in zip(objects, confidence):
         lost = lost_stretch(values)

@@ -48,20 +48,24 @@ def run(config: ConfigDict, output: pathlib.Path) -> list[Score]:
 
     Raises:
       SettingsError: a benchmark's folder is not given.
+      ValueError: a benchmark has a wrong setting, or none is in the suite.
       DataError, ValueError: an error of `runner.evaluate`.
     """
     settings = config.to_dict()
     names = settings['suite']
+    unknown = [name for name in names if 'dataset' not in settings.get(name, ())]
+    if unknown or not names:
+        raise ValueError(
+            f'suite is {names}; it must name sections of the config: --config={config.name}:A,B '
+            'takes the benchmarks A and B'
+        )
     benchmarks = {name: {**settings[name], 'network': settings['network']} for name in names}
     # Open all benchmarks first, so that a wrong setting of the last one is found at once.
     opened = {name: _open_task(name, benchmark) for name, benchmark in benchmarks.items()}
-    scores, summaries, network = [], {}, None
+    labellers = _open_labellers(benchmarks)
+    scores, summaries = [], {}
     for name, benchmark in benchmarks.items():
-        # All benchmarks have the network of the first one.
-        source = open_source(benchmark, network)
-        if isinstance(source, NetworkFeatures):
-            network = source.network
-        summary = _evaluate(benchmark, opened[name], source, output / name)
+        summary = _evaluate(benchmark, opened[name], labellers[name], output / name)
         summaries[name] = summary
         scores += _scores(name, opened[name], summary)
     if parallel.is_writer():
@@ -95,9 +99,22 @@ def _open_task(name, config):
         raise tasks.SettingsError(str(error).replace('dataset.', f'{name}.dataset.')) from error
 
 
-def _evaluate(config, task, source, output) -> Mapping[str, Any]:
+def _open_labellers(benchmarks):
+    """The labeller of each benchmark; all have the network of the first one."""
+    labellers, network = {}, None
+    for name, config in benchmarks.items():
+        try:
+            source = open_source(config, network)
+            labellers[name] = runner.Labeller.from_config(config, source)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+        if isinstance(source, NetworkFeatures):
+            network = source.network
+    return labellers
+
+
+def _evaluate(config, task, labeller, output) -> Mapping[str, Any]:
     """The summary of a benchmark, which is evaluated if its results are not finished."""
-    labeller = runner.Labeller.from_config(config, source)
     sequences = [(name, runner.opened_once(opened)) for name, opened in task.sequences()]
     if results.is_finished(task, labeller, output, sequences):
         return results.read_sealed(output / 'metrics.json')['summary']

@@ -172,6 +172,17 @@ def test_undo_and_redo_go_through_frames(page):
     assert page.browser.run("$('redo').disabled")
 
 
+def test_a_mask_can_be_drawn_where_one_was_removed(page):
+    page.drag((30.3, 30.3))
+    page.keys('Delete')
+    assert page.session.mask(0) is None
+    page.drag((60.3, 60.3))
+    drawn = page.session.mask(0)
+    assert drawn[60, 60] and not drawn[30, 30]
+    page.keys('z', 'z', ctrl=True)
+    assert page.session.mask(0)[30, 30]
+
+
 def test_keys_move_in_time(page):
     where = []
     for key in ('ArrowRight', 'ArrowRight', 'ArrowLeft', 'End', 'ArrowRight', 'Home', 'ArrowLeft'):

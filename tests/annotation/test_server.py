@@ -124,6 +124,19 @@ def test_nothing_is_given_without_the_token(server):
     assert server.session.mask(0) is None
 
 
+def test_a_browser_is_started_with_an_address_that_works_once(server):
+    address = server.address_for_once()
+    assert server.token not in address and address != server.address_for_once()
+    path = '/' + address.rpartition('/')[2]
+    assert ask(server, path, headers={'Host': 'example.com'}, token='')[0].status == 403
+    for method in ('POST', 'HEAD'):
+        assert ask(server, path, method, b'', token='')[0].status == 404
+    answer, content = ask(server, path, token='')
+    assert answer.status == 303 and answer.headers['Location'] == f'/{server.token}/'
+    assert ask(server, path, token='')[0].status == 404
+    assert ask(server, f'{path}/changes', token='')[0].status == 404
+
+
 def test_another_host_gets_nothing(server):
     port = server.server_address[1]
     evil = ('example.com', f'example.com:{port}', f'127.0.0.1:{port + 1}', '127.0.0.1', '', None)

@@ -298,3 +298,38 @@ def test_changes_are_told_once(tmp_path):
     changes = session.changes(seen)
     assert list(changes['frames']) == [4] and changes['job'] is None
     assert session.changes(changes['revision'])['frames'] == {}
+
+
+def test_a_propagation_that_cannot_begin_does_not_block_the_next(tmp_path, monkeypatch):
+    session = open_session(tmp_path)
+    session.draw(0, square())
+
+    def is_full(path, value):
+        raise OSError('no space left')
+
+    with monkeypatch.context() as patch:
+        patch.setattr('jaxprop.files.write_json', is_full)
+        with pytest.raises(OSError, match='no space left'):
+            session.propagate(0)
+    assert session.changes()['job'] is None
+    session.propagate(0)
+    assert finish(session)['done'] == 5
+
+
+def test_a_kill_while_a_mask_is_drawn_leaves_no_found_mask_as_up_to_date(tmp_path, monkeypatch):
+    session = open_session(tmp_path)
+    session.draw(0, square())
+    session.propagate(0)
+    finish(session)
+
+    def killed(path, ids):
+        write_mask(path, ids)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('jaxprop.annotation.session.write_mask', killed)
+    with pytest.raises(KeyboardInterrupt):
+        session.draw(3, square(left=10))
+    again = open_session(tmp_path)
+    assert [frame(again, n)['is_outdated'] for n in range(6)] == [False, True, True, False] + [
+        True
+    ] * 2

@@ -102,6 +102,11 @@ def _unknown_frame(meta):
     next(iter(meta['videos'].values()))['objects']['1']['frames'].append('00099')
 
 
+def _nothing_asked(meta):
+    for about in next(iter(meta['videos'].values()))['objects'].values():
+        about['frames'] = []
+
+
 def _large_id(meta):
     objects = next(iter(meta['videos'].values()))['objects']
     objects['300'] = objects['1']
@@ -113,6 +118,7 @@ def _large_id(meta):
         (_no_category, "'category'"),
         (_lost_object, 'has the object 2'),
         (_unknown_frame, '00099.jpg: missing'),
+        (_nothing_asked, 'asks for no frame'),
         (_large_id, 'the object 300'),
         (lambda meta: meta.pop('videos'), 'does not list videos'),
         (lambda meta: meta['videos'].clear(), 'names no video'),

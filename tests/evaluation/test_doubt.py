@@ -57,3 +57,9 @@ def test_sentences():
     [alone] = doubt.sentences(confidence[1:], [4], [0], names)
     assert alone.startswith('one further mask would help most at frame 000')
     assert doubt.sentences(np.ones((1, 3)), [1], [0], names[:3]) == []
+
+
+def test_frames_without_an_object():
+    assert doubt.sentences(np.array([]), [], [-3], ['00003', '00004']) == [
+        'the video has no object in these frames, and their masks are empty'
+    ]

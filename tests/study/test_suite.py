@@ -81,6 +81,22 @@ def test_a_missing_folder_is_named_before_anything_is_done(roots, loaded, tmp_pa
     assert not loaded and not (tmp_path / 'new').exists()
 
 
+def test_a_wrong_setting_of_the_last_benchmark_is_named_before_anything_is_done(
+    roots, tmp_path, capsys
+):
+    wrong = '--config.jhmdb.input.resize=native'
+    assert cli.main([*command(roots, tmp_path / 'new'), wrong]) == 1
+    assert "jhmdb: size is 64, but resize 'native' does not take it" in capsys.readouterr().err
+    assert not (tmp_path / 'new' / 'davis').exists()
+
+
+@pytest.mark.parametrize('names', ["('davis','kinetics')", "('davis','network')", '()'])
+def test_a_suite_of_other_names(names, roots, tmp_path, capsys):
+    assert cli.main([*command(roots, tmp_path), f'--config.suite={names}']) == 1
+    assert '--config=suite_crw:A,B takes the benchmarks A and B' in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     'chosen, message',
     [('davis,kinetics', "no benchmark 'kinetics'"), ('davis,DAVIS', 'is there twice')],

@@ -1,13 +1,15 @@
 // ---- Drawing.
 
+// Steps that can be undone, and done again: the frame's number, and the runs of its drawn mask
+// before and after; null stands for no drawn mask.
 const history = [];
 const future = [];
-// Runs of the drawn mask; null where none was drawn.
 const before = () => frames[shown].kind === 'drawn' ? pack(mask) : null;
 // Makes `mask` the drawn one of the frame shown.
 const commit = previous => {
   history.push({number: shown, before: previous, after: pack(mask)});
-  while (history.reduce((sum, step) => sum + step.after.length, 0) > 4e6) history.shift();
+  const held = ({before, after}) => (before?.length ?? 0) + (after?.length ?? 0);
+  while (history.reduce((sum, step) => sum + held(step), 0) > 4e6) history.shift();
   future.length = 0;
   setDrawn(shown, mask.slice());
 };
