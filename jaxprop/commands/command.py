@@ -148,5 +148,5 @@ FACTORS = (
     Field(
         'propagation.aggregation', 'per_frame', 'neighbours are chosen in each frame, or overall'
     ),
-    Field('propagation.implementation', 'dense', 'dense, windowed or auto: the same result'),
+    Field('propagation.implementation', 'dense', 'dense, windowed, batched, auto: all the same'),
 )

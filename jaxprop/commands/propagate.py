@@ -1,20 +1,16 @@
 """Carries masks of one or several frames through any video.
 
 Writes DIR/masks/*.png (palette PNGs), DIR/overlay.mp4 (masks over frames, curves of confidence
-under them), DIR/confidence.csv and DIR/settings.json (every factor). A mask is a PNG: with a
-palette, grey with ids or 0/255, or with a colour for each object. Smoothed edges and another size
-are mended, with a note. Results come to DIR together, when all frames are labelled. A command that
-was stopped goes on near the frame where it was.
+under them), DIR/confidence.csv and DIR/settings.json (every factor), all together at the end. A
+command that was stopped goes on near the frame where it was. A mask is a PNG: with a palette, grey
+with ids or 0/255, or with a colour for each object.
 
     jaxprop propagate clip.mp4 first.png --output=DIR
+    jaxprop propagate FRAMES MASKS --from=10 --to=90 --output=DIR
 
 Several masks, or a folder of them, are named after their frames: 00012.png, or 12.png. Between two
 of them labels come from both sides. A mask is the whole truth of its frame: an object begins in the
-first mask that has it, and has ended in a mask that lacks it. Frames before the first mask are
-labelled backwards.
-
-    jaxprop propagate clip.mp4 00000.png 00040.png --output=DIR
-    jaxprop propagate FRAMES MASKS --from=10 --to=90 --output=DIR
+first mask that has it, and has ended in a mask that lacks it.
 """
 
 import math
