@@ -4,8 +4,7 @@ Writes predictions (palette PNGs, or a JSON file of joints for each sequence), m
 per_sequence.csv and report.html to the output folder; started again, an interrupted run goes on.
 
     jaxprop evaluate                                    rendered videos; no data is needed
-    jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS
-    jaxprop evaluate --config=table4 --config.dataset.root=DAVIS
+    jaxprop evaluate --config=davis_crw --config.dataset.root=DAVIS         or --config=table4
     jaxprop evaluate --config=suite_crw:davis,jhmdb --config.davis.dataset.root=DAVIS ...
     jaxprop evaluate --config.network.name=my_module:my_function
 """
