@@ -200,6 +200,23 @@ def _asked(objects, names, folder, first, meta):
     return asked
 
 
+def read_objects(root: str | os.PathLike, name: str) -> tuple[pathlib.Path, dict[int, Any]]:
+    """Finds what `root`/meta.json says of a video's objects.
+
+    Returns:
+      The path of meta.json, and what it says, by the ids of the objects.
+
+    Raises:
+      DataError: an error of `read_meta`; `check_name` refuses the name; the file lacks the video.
+    """
+    path = pathlib.Path(root) / 'meta.json'
+    check_name(name, root)
+    meta = read_meta(path)
+    if name not in meta:
+        raise DataError(f'{path}: has no video {name!r}')
+    return path, meta[name]
+
+
 @functools.lru_cache(maxsize=4)
 def read_meta(path: pathlib.Path) -> dict[str, dict[int, dict[str, Any]]]:
     """Reads a meta.json: of each video, by the ids of its objects, what is said of them.

@@ -14,8 +14,8 @@ import dataclasses
 import os
 import pathlib
 
-from jaxprop.data.appearing import AppearingSequence, open_video, read_meta
-from jaxprop.data.sequences import DataError, check_name
+from jaxprop.data.appearing import AppearingSequence, open_video, read_meta, read_objects
+from jaxprop.data.sequences import DataError
 
 
 def lvos_names(root: str | os.PathLike) -> tuple[str, ...]:
@@ -35,20 +35,15 @@ def lvos_sequence(root: str | os.PathLike, name: str) -> AppearingSequence:
       name: of the video.
 
     Raises:
-      DataError: an error of `open_video` or `read_meta`, or meta.json lacks the video.
+      DataError: an error of `open_video` or `read_objects`.
     """
-    root = pathlib.Path(root)
-    check_name(name, root)
-    path = root / 'meta.json'
-    meta = read_meta(path)
-    if name not in meta:
-        raise DataError(f'{path}: has no video {name!r}')
-    objects = {value: (str(about.get('category', '')), None) for value, about in meta[name].items()}
-    frames, masks = (root / kind / name for kind in ('JPEGImages', 'Annotations'))
+    path, known = read_objects(root, name)
+    objects = {value: (str(about.get('category', '')), None) for value, about in known.items()}
+    frames, masks = (pathlib.Path(root) / kind / name for kind in ('JPEGImages', 'Annotations'))
     video = open_video(name, frames, masks, objects, path)
     try:
         numbers = [int(frame) for frame in video.frame_names]
-        last = {value: int(meta[name][value]['frame_range']['end']) for value in video.starts}
+        last = {value: int(known[value]['frame_range']['end']) for value in video.starts}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: {name!r}: an object has no 'frame_range' with an 'end', or a frame's name is "

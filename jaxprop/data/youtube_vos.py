@@ -14,8 +14,8 @@ Source: Xu et al., "YouTube-VOS: A Large-Scale Video Object Segmentation Benchma
 import os
 import pathlib
 
-from jaxprop.data.appearing import AppearingSequence, open_video, read_meta
-from jaxprop.data.sequences import DataError, check_name
+from jaxprop.data.appearing import AppearingSequence, open_video, read_meta, read_objects
+from jaxprop.data.sequences import DataError
 
 # The categories of the training set. The others are unseen.
 SEEN = frozenset(
@@ -47,16 +47,12 @@ def youtube_vos_sequence(
       all_frames: the folder whose JPEGImages has all frames; None for that of `root`.
 
     Raises:
-      DataError: an error of `open_video` or `read_meta`, or meta.json lacks the video.
+      DataError: an error of `open_video` or `read_objects`, or meta.json does not say an object's
+        category and frames.
     """
-    root = pathlib.Path(root)
-    check_name(name, root)
-    path = root / 'meta.json'
-    meta = read_meta(path)
-    if name not in meta:
-        raise DataError(f'{path}: has no video {name!r}')
+    path, known = read_objects(root, name)
     objects = {}
-    for value, about in meta[name].items():
+    for value, about in known.items():
         category, frames = about.get('category'), about.get('frames')
         is_list = isinstance(frames, list) and all(isinstance(frame, str) for frame in frames)
         if not isinstance(category, str) or not is_list:
@@ -65,4 +61,5 @@ def youtube_vos_sequence(
             )
         objects[value] = category, frames
     frames = pathlib.Path(root if all_frames is None else all_frames) / 'JPEGImages' / name
-    return open_video(name, frames, root / 'Annotations' / name, objects, path)
+    masks = pathlib.Path(root) / 'Annotations' / name
+    return open_video(name, frames, masks, objects, path)
