@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jaxprop.checkpoints.torch_pickle import Storages, check_counts, keep_known
-from jaxprop.pickles import Opaque, require, run
+from jaxprop.pickles import DAMAGE, Opaque, require, run
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -71,22 +71,7 @@ def load_torch_weights(
                 value = read(file, size, max_bytes)
             keep_known(value, [] if left_out is None else left_out)
             return value
-        # Reading damaged data raises all of these: stack entries are missing, arguments have other
-        # types.
-        except (
-            ValueError,
-            TypeError,
-            IndexError,
-            KeyError,
-            EOFError,
-            OverflowError,
-            AttributeError,
-            NotImplementedError,
-            RuntimeError,
-            OSError,
-            struct.error,
-            zipfile.BadZipFile,
-        ) as error:
+        except (*DAMAGE, zipfile.BadZipFile) as error:
             # EINVAL: a damaged archive names a place before the file's beginning. Other errors are
             # the disk's.
             if isinstance(error, OSError) and error.errno != errno.EINVAL:

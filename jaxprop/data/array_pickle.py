@@ -8,14 +8,13 @@ import math
 import mmap
 import os
 import pathlib
-import struct
 import warnings
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from jaxprop.data.sequences import DataError
-from jaxprop.pickles import MAX_NAME, Vocabulary, require, run
+from jaxprop.pickles import DAMAGE, MAX_NAME, Vocabulary, require, run
 
 _DTYPES = ('b1', 'u1', 'u2', 'u4', 'u8', 'i1', 'i2', 'i4', 'i8', 'f2', 'f4', 'f8', 'O8')
 _MAX_AXES = 8
@@ -128,19 +127,6 @@ def read_array_pickle(path: str | os.PathLike) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # Python's, on strange escapes in texts.
             return run(cast(BinaryIO, mapped), _Arrays(memoryview(mapped)))
-    # Damaged data raises all of these: stack entries are missing, arguments have other types.
-    except (
-        ValueError,
-        TypeError,
-        IndexError,
-        KeyError,
-        EOFError,
-        OverflowError,
-        AttributeError,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-        struct.error,
-    ) as error:
+    except DAMAGE as error:
         reason = f'{type(error).__name__}: {error}'[:300]
         raise DataError(f'{path}: is no pickle of arrays that can be read: {reason}') from error
