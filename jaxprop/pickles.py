@@ -11,6 +11,20 @@ from typing import Any, BinaryIO
 
 MAX_INSTRUCTIONS = 500_000
 MAX_NAME = 500  # The longest name, in characters.
+# What reading a damaged pickle raises: stack entries are missing, arguments have other types.
+DAMAGE = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    struct.error,
+)
 # Optimisers number their states. Before PyTorch 1.6 the numbers are addresses, which have 47 bits.
 _MAX_KEY = 2**48
 # Damaged data raises all of these: stack entries are missing, arguments have other types.

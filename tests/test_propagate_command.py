@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -90,46 +91,41 @@ def test_a_stopped_command_goes_on(clips, tmp_path, capsys, monkeypatch):
     arguments = {'masks': [clips[0].parent / 'masks' / clips[0].name]}
     flags = '--config.feature_batch=1', '--confidence_maps', '--from=1'
     assert propagate(clips[0], tmp_path / 'whole', *flags, **arguments) == 0
-    # Stop it while the mask of each frame is written, and once more while results get their names.
-    write, move, written = image_files.write_mask, files.move, []
+    # Stop it while the last mask is written, and once more while results get their names.
+    write, move, stopped_at = image_files.write_mask, files.move, []
 
     def stops(path, *rest):
-        if path.parent.name == 'masks':
-            if path.name not in written:
-                written.append(path.name)
-                raise KeyboardInterrupt
+        if path.match('masks/00004.png') and not stopped_at:
+            stopped_at.append(path.name)
+            raise KeyboardInterrupt
         write(path, *rest)
 
     def stops_moving(partial, path):
-        if path.name == 'masks' and 'moved' not in written:
-            written.append('moved')
+        if path.name == 'masks' and 'moving' not in stopped_at:
+            stopped_at.append('moving')
             raise KeyboardInterrupt
         move(partial, path)
 
     monkeypatch.setattr(image_files, 'write_mask', stops)
     monkeypatch.setattr(files, 'move', stops_moving)
     stopped = tmp_path / 'stopped'
-    said = []
-    while propagate(clips[0], stopped, *flags, **arguments) == 130:
-        said.append(capsys.readouterr())
-    assert written == ['00001.png', '00002.png', '00003.png', '00004.png', 'moved']
-    assert 'no mask is kept' in said[0].err
-    assert 'the masks up to frame 00002 are kept' in said[2].err
-    assert 'going on after frame 00002' in said[3].out
-    for name in names(tmp_path / 'whole'):
-        if name.endswith('.png') or name in ('confidence.csv', 'overlay.mp4'):
-            assert (stopped / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes(), name
+    assert propagate(clips[0], stopped, *flags, **arguments) == 130
+    assert 'the masks up to frame 00002 are kept' in capsys.readouterr().err
+    shutil.copytree(stopped, tmp_path / 'other')
+    assert propagate(clips[0], stopped, *flags, **arguments) == 130
+    said = capsys.readouterr()
+    assert 'going on after frame 00002' in said.out and 'no mask is kept' in said.err
+    assert propagate(clips[0], stopped, *flags, **arguments) == 0
+    assert stopped_at == ['00004.png', 'moving']
     assert names(stopped) == names(tmp_path / 'whole')
+    for name in names(stopped):
+        if name not in ('finished.json', 'settings.json'):
+            assert (stopped / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes(), name
 
     # A place of other settings does not count.
-    written.clear()
-    assert propagate(clips[0], tmp_path / 'other', *flags, **arguments) == 130
-    assert propagate(clips[0], tmp_path / 'other', *flags, **arguments) == 130
-    assert propagate(clips[0], tmp_path / 'other', *flags, **arguments) == 130
-    assert (tmp_path / 'other' / '.jaxprop_unfinished').exists()
     capsys.readouterr()
     other = '--config.propagation.temperature=0.2'
-    assert propagate(clips[0], tmp_path / 'other', *flags, other, **arguments) == 130
+    assert propagate(clips[0], tmp_path / 'other', *flags, other, **arguments) == 0
     assert 'going on' not in capsys.readouterr().out
 
 

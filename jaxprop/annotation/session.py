@@ -413,7 +413,7 @@ class Session:
 
     def _read(self, path):
         ids = read_mask(path)
-        check_size(path, ids.shape, tuple(self.video.size), self.video.path)
+        check_size(path, ids.shape, self.video.size, self.video.path)
         return ids.astype(np.uint8)
 
     def _save_state(self):

@@ -179,12 +179,12 @@ def _label(video, masks, labeller, output, wanted, with_maps, unfinished):
     values = np.array([confidence[value] for value in objects]).reshape(-1, len(wanted))
     _write_confidence(partial['confidence.csv'], objects, values, names, wanted, masks)
     _write_overlay(partial, video, masks, wanted, objects, values)
+    given = [number - wanted[0] for number in masks.ids]
+    doubts = doubt.sentences(values, objects, given, names)
     unfinished.forget()
     for name, path in partial.items():
         if path.exists():
             files.move(path, output / name)
-    given = [number - wanted[0] for number in masks.ids]
-    doubts = doubt.sentences(values, objects, given, names)
     files.write_json(
         output / 'finished.json',
         {
@@ -260,12 +260,12 @@ def _check_finished(output):
     try:
         finished = files.read_json(output / 'finished.json')
         doubts, is_whole = finished['doubts'], finished['results'] == _digest(output)
-    except (OSError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError, ValueError):
         doubts, is_whole = [], False
     if not is_whole:
         raise ValueError(
-            f'the masks or the overlay in {output} are not as they were written, and may hold your '
-            'work: name another folder, or remove this one'
+            f'the results in {output} are not as they were written, and may hold your work: name '
+            'another folder, or remove this one'
         )
     return doubts
 

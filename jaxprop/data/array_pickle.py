@@ -43,8 +43,10 @@ class _Name:
 
 
 class _Dtype:
+    order: Any = '<'
+
     def __init__(self, name: str):
-        self.name, self.order = name, '<'
+        self.name = name
 
 
 class _Arrays(Vocabulary):

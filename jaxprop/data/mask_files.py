@@ -60,7 +60,10 @@ def read_masks(paths: Sequence[str | os.PathLike], video: Video, first: int = 0)
                 )
             number = first
             if name.isdecimal():
-                notes.append(f'{path}: there is no frame {name}; it is taken for the first frame')
+                notes.append(
+                    f'{path}: there is no frame {name}; it is taken for frame '
+                    f'{video.frame_names[first]}'
+                )
         elif (len(files) == 1 and number != first) or (name.isdecimal() and not are_numbers):
             notes.append(f'{path}: is the mask of frame {video.frame_names[number]}')
         if number in found:

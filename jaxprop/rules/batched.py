@@ -185,10 +185,10 @@ def _top_k(k):
     def find(values):
         length = values.shape[-1]
         missing = max(0, _COLUMNS - length)
+        # Keep every value above the padding, so that the padding is never chosen.
+        values = jnp.maximum(values, jnp.finfo(values.dtype).min)
         values = jnp.pad(values, ((0, 0), (0, missing)), constant_values=-jnp.inf)
-        _, places = jax.lax.top_k(values, k)
-        # Where fewer than k values are finite, the padding may be chosen. It gets no weight.
-        return jnp.minimum(places, length - 1)
+        return jax.lax.top_k(values, k)[1]
 
     @find.def_vmap
     def find_in_all(axis_size, in_batched, values):

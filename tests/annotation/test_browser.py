@@ -294,11 +294,20 @@ def test_corrections_are_kept_and_everything_is_exported(page, tmp_path):
 
 
 def test_what_cannot_be_saved_is_told_and_saved_later(page):
-    page.browser.run('const real = fetch; fetch = () => Promise.reject(new TypeError())')
+    page.drag((90.3, 60.3))
+    page.browser.run(
+        """const real = fetch; let tries = 0; fetch = (path, options) => {
+        if (!path.startsWith('masks/')) return real(path, options);
+        tries += 1; return Promise.reject(new TypeError()); }"""
+    )
     page.browser.drag([page.at((30.3, 30.3))])
     page.browser.wait("$('problem').textContent.includes('does not answer')")
-    assert page.session.mask(0) is None
+    # Nothing is exported without it, and it is tried again and again.
+    page.browser.run('exportMasks()')
+    page.browser.wait('tries > 3')
+    assert not page.session.mask(0)[30, 30]
+    assert not page.browser.run("$('exported').open || $('problem').hidden")
     page.browser.run('fetch = real')
     page.settle()
-    assert page.session.mask(0).any()
+    assert page.session.mask(0)[30, 30]
     page.browser.wait("$('problem').hidden")

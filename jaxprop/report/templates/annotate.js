@@ -110,7 +110,7 @@ const command = async action => {
 const propagate = until => command(async () => {
   endStroke();
   pause();
-  await saving;
+  await saveAll();
   const body = JSON.stringify({frame: wanted, until});
   const changes = await (await ask('POST', `propagate?since=${revision}`, body)).json();
   doubted = [];
@@ -140,7 +140,7 @@ const keepFound = () => {
 };
 const exportMasks = () => command(async () => {
   endStroke();
-  await saving;
+  await saveAll();
   const result = await (await ask('POST', 'export')).json();
   const lines = [`${result.frames} masks (palette PNGs) were written to ${result.folder}.`];
   if (result.without) lines.push(`${result.without} frames have no mask yet: theirs are empty.`);

@@ -31,16 +31,18 @@ const flush = async () => {
     take(changes);
   }
 };
+// Saves what is not saved yet; the promise fails where the server refuses or does not answer.
+const saveAll = () => (saving = saving.catch(() => {}).then(flush));
 const save = (number, content) => {
   unsaved.set(number, content);
-  saving = saving.then(flush).then(succeed, fail);
+  saveAll().then(succeed, fail);
   describe();
 };
 
 const poll = async () => {
   let pause = isRunning() ? 250 : 2000;
   try {
-    if (unsaved.size) await (saving = saving.then(flush).then(succeed));
+    if (unsaved.size) await saveAll().then(succeed);
     take(await (await ask('GET', `changes?since=${revision}`)).json());
     if (isRunning()) pause = 250;
   } catch (error) {
