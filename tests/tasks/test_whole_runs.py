@@ -345,7 +345,7 @@ def test_joints_drawn_and_read_on_the_frame():
     'make, message',
     [
         (lambda: KeypointTarget(at='cell'), "at is 'cell'"),
-        (lambda: KeypointTarget(encode_by='nearest'), "(encode_by) is 'nearest'"),
+        (lambda: KeypointTarget(encode_by='nearest'), r"\(encode_by\) is 'nearest'"),
         (lambda: MaskTarget(resize_first='area'), "resize_first is 'area'"),
         (lambda: Joints(list, lost='left'), "lost is 'left'"),
         (lambda: Joints(list, average='all'), "average is 'all'"),
