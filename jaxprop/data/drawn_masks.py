@@ -89,6 +89,8 @@ def read_drawn_mask(
     full_is_object = only_full(ids) if earlier is None else earlier.full_is_object
     if 255 in ids and only_full(ids) and not full_is_object:
         notes.append(f'{path}: 255 is void, since the first mask has other objects')
+    if full_is_object and 255 in ids and not only_full(ids):
+        notes.append(f'{path}: 255 is object 1, as in the first mask, and no void')
     ids = resolve_full(ids, full_is_object)
     if not ids.any() and earlier is None:
         raise DataError(f'{path}: the mask has no object')

@@ -97,6 +97,11 @@ def test_255_means_what_it_means_in_the_first_mask(video, tmp_path):
     write_mask(paths[1], 255 * squares(o1=(0, 0)))
     write_mask(paths[0], 255 * squares(o1=(8, 8)))
     assert np.unique(read_masks(paths, video).ids[4]).tolist() == [0, 1]
+    write_mask(paths[1], squares(o1=(0, 0)) * 255 + squares(o1=(8, 8)))
+    found = read_masks(paths, video)
+    assert np.unique(found.ids[4]).tolist() == [0, 1]
+    assert '5.png: 255 is object 1, as in the first mask' in found.notes[0]
+    write_mask(paths[1], 255 * squares(o1=(0, 0)))
     write_mask(paths[0], squares(o1=(8, 8), o3=(0, 0)))
     found = read_masks(paths, video)
     assert not found.ids[4].any()
