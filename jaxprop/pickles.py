@@ -27,20 +27,6 @@ DAMAGE = (
 )
 # Optimisers number their states. Before PyTorch 1.6 the numbers are addresses, which have 47 bits.
 _MAX_KEY = 2**48
-# Damaged data raises all of these: stack entries are missing, arguments have other types.
-DAMAGE = (
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    EOFError,
-    OverflowError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    struct.error,
-)
 
 
 class Vocabulary:
