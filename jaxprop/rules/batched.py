@@ -71,22 +71,16 @@ def search(
     Returns:
       `Neighbors` `[1, N, k]`, of cells numbered through all M frames.
     """
-    search_frames = _search_windows if is_bound else _search_everywhere
-    found = search_frames(
-        features,
-        frames,
-        valid,
-        region=region,
-        k=k,
-        temperature=temperature,
-        sums=affinity.SOFTMAX_OVER[softmax] is not None,
+    search_frames = (
+        functools.partial(_search_windows, region=region) if is_bound else _search_everywhere
     )
+    sums = affinity.SOFTMAX_OVER[softmax] is not None
+    found = search_frames(features, frames, valid, k=k, temperature=temperature, sums=sums)
     return jax.tree.map(lambda x: x[None], found)
 
 
-def _search_everywhere(features, frames, valid, *, region, k, temperature, sums):
+def _search_everywhere(features, frames, valid, *, k, temperature, sums):
     """Selects among all cells of the frames, a chunk of targets at once."""
-    del region
     num_frames, height, width, _ = frames.shape
     keys = rearrange(frames, 'm h w c -> (m h w) c')
     is_valid = jnp.repeat(valid, height * width)
@@ -108,11 +102,9 @@ def _search_everywhere(features, frames, valid, *, region, k, temperature, sums)
 def _search_windows(features, frames, valid, *, region, k, temperature, sums):
     """Selects among the cells that the region allows, many tiles at once."""
     num_frames, height, width, channels = frames.shape
-    grid = height, width
-    tile, window = windowed.tile_and_window(grid, region.reach)
-    starts, corners, place = windowed.tiles_and_windows(grid, region.reach)
-    tile_cells = np.indices(tile).reshape(2, -1).T
-    window_cells = np.indices(window).reshape(2, -1).T
+    tiling = windowed.tiling((height, width), region.reach)
+    starts, corners = tiling.starts, tiling.corners
+    tile_cells, window_cells = tiling.tile_cells, tiling.window_cells
     queries = rearrange(features, 'h w c -> (h w) c')
     keys = rearrange(frames, 'm h w c -> (m h w) c')
 
@@ -149,7 +141,7 @@ def _search_windows(features, frames, valid, *, region, k, temperature, sums):
     index = np.minimum(np.arange(num_parts * at_once), len(starts) - 1).reshape(num_parts, -1)
     parts = jnp.asarray(starts[index]), jnp.asarray(corners[index])
     found = jax.lax.map(search_tiles, parts)
-    return jax.tree.map(lambda x: rearrange(x, 'p n ... -> (p n) ...')[place], found)
+    return jax.tree.map(lambda x: rearrange(x, 'p n ... -> (p n) ...')[tiling.place], found)
 
 
 def _rows(array, numbers):

@@ -9,6 +9,8 @@ inside, so nothing is padded. The region's mask is computed for each tile, so it
 
 import math
 import numbers
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +54,7 @@ def is_used(grid: tuple[int, int], region: Region, softmax: str, execution: Exec
     """
     if execution.implementation in ('dense', 'windowed') or not is_possible(region, softmax):
         return execution.implementation == 'windowed'
-    _, window = tile_and_window(grid, region.reach)
+    _, window = _tile_and_window(grid, region.reach)
     return 2 * math.prod(window) <= math.prod(grid)
 
 
@@ -160,37 +162,56 @@ def _map_tiles(function, features, region):
     its window that the region allows, and the window's upper left corner and size.
     """
     *grid, channels = features.shape
-    tile, window = tile_and_window(grid, region.reach)
-    starts, corners, place = tiles_and_windows(grid, region.reach)
-    tile_cells = np.indices(tile).reshape(2, -1).T
-    window_cells = np.indices(window).reshape(2, -1).T
+    cut = tiling(grid, region.reach)
 
     def do_tile(start_and_corner):
         start, corner = start_and_corner
-        queries = jax.lax.dynamic_slice(features, (*start, 0), (*tile, channels))
-        inside = region.allows((start + tile_cells)[:, None] - (corner + window_cells)[None])
-        return function(queries.reshape(-1, channels), inside, corner, window)
+        queries = jax.lax.dynamic_slice(features, (*start, 0), (*cut.tile, channels))
+        inside = region.allows(
+            (start + cut.tile_cells)[:, None] - (corner + cut.window_cells)[None]
+        )
+        return function(queries.reshape(-1, channels), inside, corner, cut.window)
 
-    results = jax.lax.map(do_tile, (jnp.asarray(starts), jnp.asarray(corners)))
-    return jax.tree.map(lambda x: rearrange(x, 't q ... -> (t q) ...')[place], results)
+    results = jax.lax.map(do_tile, (jnp.asarray(cut.starts), jnp.asarray(cut.corners)))
+    return jax.tree.map(lambda x: rearrange(x, 't q ... -> (t q) ...')[cut.place], results)
 
 
-def tile_and_window(grid, reach):
+def _tile_and_window(grid, reach):
     """The sizes of a tile and of its window in a grid."""
     tile = tuple(min(side, _TILE) for side in grid)
     window = tuple(min(side, size + 2 * far) for side, size, far in zip(grid, tile, reach))
     return tile, window
 
 
-def tiles_and_windows(grid, reach):
-    """The upper left cells of tiles and windows `[t, 2]`, and each grid cell's place in the tiles.
+class Tiling(NamedTuple):
+    """A grid cut into tiles, each with a window around it, moved inside the frame.
 
-    Windows sit around their tiles, moved inside the frame.
+    Attributes:
+      tile, window: the size of a tile and of a window, (rows, columns).
+      tile_cells: the cells of a tile from its upper left one on, `[q, 2]`.
+      window_cells: those of a window, `[w, 2]`.
+      starts: the upper left cells of the tiles, int32 `[t, 2]`.
+      corners: those of their windows, int32 `[t, 2]`.
+      place: the place of each grid cell among all tiles' cells, `[N]`.
     """
-    tile, window = tile_and_window(grid, reach)
+
+    tile: tuple[int, ...]
+    window: tuple[int, ...]
+    tile_cells: np.ndarray
+    window_cells: np.ndarray
+    starts: np.ndarray
+    corners: np.ndarray
+    place: np.ndarray
+
+
+def tiling(grid: Sequence[int], reach: tuple[int, int]) -> Tiling:
+    """Cuts a grid into tiles for a region of limited reach."""
+    tile, window = _tile_and_window(grid, reach)
     starts, place = _tiles(grid, tile)
     corners = np.clip(starts - np.array(reach), 0, np.array(grid) - np.array(window))
-    return starts, corners.astype(np.int32), place
+    tile_cells, window_cells = (np.indices(size).reshape(2, -1).T for size in (tile, window))
+    corners = corners.astype(np.int32)
+    return Tiling(tile, window, tile_cells, window_cells, starts, corners, place)
 
 
 def _tiles(grid, tile):
