@@ -13,6 +13,7 @@ of them labels come from both sides. A mask is the whole truth of its frame: an 
 first mask that has it, and has ended in a mask that lacks it.
 """
 
+import contextlib
 import math
 import pathlib
 
@@ -85,20 +86,9 @@ def run(options, arguments, root):
             print('these results are there already, whole: nothing is left to do')
         else:
             unfinished = Unfinished(output / '.jaxprop_unfinished', settings)
-            with interruptible(lambda: _kept(unfinished, names)):
-                try:
-                    doubts = _label(
-                        video,
-                        masks,
-                        labeller,
-                        output,
-                        range(first, last + 1),
-                        options.confidence_maps,
-                        unfinished,
-                    )
-                finally:
-                    if unfinished.place is None:
-                        files.remove(unfinished.folder)
+            wanted, with_maps = range(first, last + 1), options.confidence_maps
+            with interruptible(lambda: _kept(unfinished, names)), contextlib.closing(unfinished):
+                doubts = _label(video, masks, labeller, output, wanted, with_maps, unfinished)
     print_notes([*masks.notes, *labeller.warnings], labeller.source.trained)
     for sentence in doubts:
         print(sentence)

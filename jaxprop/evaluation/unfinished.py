@@ -41,8 +41,7 @@ class Unfinished:
         self._path = folder / 'place.safetensors'
         self._settings = {**files.as_json(settings), 'jaxprop': jaxprop.__version__}
         self._read()
-        if self.place is None:
-            files.remove(folder)
+        self.close()
 
     def keep(self, place: Place, confidence: Mapping[int, np.ndarray]) -> None:
         """Keeps a place. All files of frames up to it must have been written.
@@ -78,3 +77,8 @@ class Unfinished:
         """Forgets the place. Call it before the folder's files are moved to where they belong."""
         files.remove(self._path)
         self.place = None
+
+    def close(self) -> None:
+        """Removes the folder unless something can go on with it."""
+        if self.place is None:
+            files.remove(self.folder)
