@@ -306,9 +306,8 @@ class _Work:
             'seconds': self.seconds,
         }
         self.folder.finish(self.partial, record, self.start.sequence.identity())
-        self.start = self.video = self.arrays = self.frames = (
-            None  # Free the label maps and frames.
-        )
+        # Free the label maps and frames.
+        self.start = self.video = self.arrays = self.frames = None
 
     def _wait(self, what, future):
         started = time.time()

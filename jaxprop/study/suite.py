@@ -79,8 +79,7 @@ def line(scores: list[Score]) -> tuple[str, str]:
 
     A name that several benchmarks have is preceded by the benchmark's. '-' stands for no value.
     """
-    values = ['-' if score.value is None else f'{100 * score.value:.1f}' for score in scores]
-    return ' / '.join(_names(scores)), ' / '.join(values)
+    return ' / '.join(_names(scores)), ' / '.join(_values(scores))
 
 
 def _names(scores):
@@ -89,6 +88,10 @@ def _names(scores):
         score.name if known.count(score.name) == 1 else f'{score.benchmark} {score.name}'
         for score in scores
     ]
+
+
+def _values(scores):
+    return ['-' if score.value is None else f'{100 * score.value:.1f}' for score in scores]
 
 
 def _open_task(name, config):
@@ -146,7 +149,7 @@ def _markdown(settings, scores):
     cells = [
         ['', *_names(scores)],
         ['---'] * (1 + len(scores)),
-        [network, *line(scores)[1].split(' / ')],
+        [network, *_values(scores)],
     ]
     rows = '\n'.join(f'| {" | ".join(row)} |' for row in cells)
     return f'# {settings["title"]}\n\nIn percent.\n\n{rows}\n'
