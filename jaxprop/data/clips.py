@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import av
 import numpy as np
 
-from jaxprop.data.image_files import IMAGE_SUFFIXES, list_images, read_image
+from jaxprop.data.image_files import IMAGE_SUFFIXES, list_images, read_image, walk_folders
 from jaxprop.data.sequences import DataError
 from jaxprop.data.video_files import open_container, to_rgb
 
@@ -27,14 +27,10 @@ def list_videos(root: str | os.PathLike) -> list[pathlib.Path]:
     if not root.is_dir():
         raise DataError(f'{root}: there is no such folder')
     videos = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        names = [name for name in names if not name.startswith('.')]
-        videos += [
-            pathlib.Path(folder, name) for name in names if name.lower().endswith(VIDEO_SUFFIXES)
-        ]
+    for folder, names in walk_folders(root):
+        videos += [folder / name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
         if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-            videos.append(pathlib.Path(folder))
+            videos.append(folder)
     if not videos:
         raise DataError(f'{root}: holds neither a folder of JPEG or PNG frames nor a video file')
     return sorted(videos)

@@ -24,6 +24,35 @@ _MAX_BYTES = 1 << 29  # An image of 50 million pixels needs less.
 _MANY_IDS = 20
 
 
+def walk_folders(root: str | os.PathLike) -> Iterator[tuple[pathlib.Path, list[str]]]:
+    """Goes through a folder and all folders below it, sorted, without hidden files and folders.
+
+    Links are followed, except into a folder that is already open above the link: that would not
+    end.
+
+    Yields:
+      Each folder and the names of its files.
+    """
+    # There may be a million files: os.walk asks the file system for no more than their names.
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        folder = pathlib.Path(folder)
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith('.') and not _leads_above(folder / name, root)
+        )
+        yield folder, sorted(name for name in names if not name.startswith('.'))
+
+
+def _leads_above(path, root):
+    """Whether a path below `root` is a link to one of the folders through which it was reached."""
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    above = (folder for folder in path.parents if folder.is_relative_to(root))
+    return any(folder.resolve() == target for folder in above)
+
+
 def list_image_classes(
     root: str | os.PathLike,
 ) -> tuple[list[pathlib.Path], np.ndarray, tuple[str, ...]]:
@@ -45,16 +74,10 @@ def list_image_classes(
     if not root.is_dir():
         raise DataError(f'{root}: there is no such folder')
     by_class: dict[str, list[pathlib.Path]] = {}
-    # There may be a million files: os.walk asks the file system for no more than their names.
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
-        images = [
-            pathlib.Path(folder, name)
-            for name in sorted(names)
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
-        ]
+    for folder, names in walk_folders(root):
+        images = [folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
         if images:
-            parts = pathlib.Path(folder).relative_to(root).parts
+            parts = folder.relative_to(root).parts
             by_class.setdefault(parts[0] if parts else '.', []).extend(images)
     if not by_class:
         raise DataError(f'{root}: holds no JPEG or PNG image')

@@ -206,6 +206,16 @@ def test_listing(tmp_path, root):
             function(tmp_path / 'empty')
 
 
+def test_links_are_followed_but_not_back_above_themselves(tmp_path, root):
+    (tmp_path / 'linked').mkdir()
+    (tmp_path / 'linked/videos').symlink_to(root)
+    (tmp_path / 'linked/again').symlink_to(tmp_path / 'linked')
+    (root / '0/up').symlink_to('..')
+    videos = [path.relative_to(tmp_path) for path in list_videos(tmp_path / 'linked')]
+    assert [str(path) for path in videos] == [f'linked/videos/{n}' for n in range(4)]
+    assert len(list_image_classes(root)[0]) == 28
+
+
 def test_resize_to_cover_keeps_the_ratio_and_cuts_the_rest():
     rows, columns = np.mgrid[:60, :120].astype(np.uint8)
     image = np.stack([rows, columns, rows], -1)

@@ -26,7 +26,7 @@ class RunBegins(Exception):
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, monkeypatch):
     for video in range(2):
         (tmp_path / f'data/{video}').mkdir(parents=True)
         for frame in range(3):
@@ -40,6 +40,10 @@ def root(tmp_path):
             path = tmp_path / f'davis/{kind}/480p/{name}/00000.png'
             path.parent.mkdir(parents=True)
             cv2.imwrite(str(path), np.full((8, 8), 255, np.uint8))
+    # The value '../..' of a folder means one that holds no more than this.
+    inner = tmp_path / 'a/b/c'
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
     return tmp_path / 'data'
 
 
