@@ -16,8 +16,9 @@ from jaxprop.propagation import (
     propagate_video,
     remember,
 )
-from jaxprop.rules.neighbors import Attention, Disk, Everywhere, Square, TopK
+from jaxprop.rules.neighbors import Attention, TopK
 from jaxprop.rules.predicted import PredictedWindow
+from jaxprop.rules.regions import Disk, Everywhere, Square
 from jaxprop.rules.rule import Execution, Region, Rule
 from jaxprop.rules.tracked import TrackedBoxes
 

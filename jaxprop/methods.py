@@ -18,8 +18,9 @@ from jaxprop import rules
 from jaxprop.memory import Memory
 from jaxprop.names import nearest
 from jaxprop.propagation import Propagation
-from jaxprop.rules.neighbors import Attention, Disk, Everywhere, Square, TopK
+from jaxprop.rules.neighbors import Attention, TopK
 from jaxprop.rules.predicted import PredictedWindow
+from jaxprop.rules.regions import Disk, Everywhere, Square
 from jaxprop.rules.rule import Execution, Rule
 from jaxprop.rules.tracked import TrackedBoxes
 

@@ -10,7 +10,7 @@ import numpy as np
 from einops import rearrange
 from jax.scipy.special import logsumexp
 
-from jaxprop.rules.neighbors import Square
+from jaxprop.rules.regions import Square
 from jaxprop.rules.windowed import attend
 
 STRIDE = 4

@@ -23,10 +23,10 @@ from jaxprop.memory import ContextFrames, vary_like
 from jaxprop.rules.neighbors import (
     AGGREGATIONS,
     check_choice,
-    check_radius,
     check_temperature,
     combine_slots,
 )
+from jaxprop.rules.regions import check_radius
 from jaxprop.rules.rule import Execution, Rule
 
 SEARCH_GAP = 15  # Context frames more than so many frames away are searched coarsely,

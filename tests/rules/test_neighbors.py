@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxprop import Execution, Memory, Propagation, init_context, memory, remember
-from jaxprop.rules.neighbors import Disk, Everywhere, Square, TopK
+from jaxprop.rules.neighbors import TopK
+from jaxprop.rules.regions import Disk, Everywhere, Square
 
 
 @pytest.mark.parametrize(

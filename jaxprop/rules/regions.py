@@ -1,0 +1,82 @@
+"""Spatial regions: which context cells a target cell may take labels from."""
+
+import dataclasses
+import math
+import numbers
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Everywhere:
+    """The region of all cells of a context frame."""
+
+    bind_first = False
+    reach = None
+
+    def allows(self, offsets: jax.Array) -> jax.Array:
+        return jnp.ones(offsets.shape[:-1], bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """The region of cells at a Euclidean distance below the radius from the target cell.
+
+    Attributes:
+      radius: in feature cells.
+      bind_first: whether the kept frame 0 is restricted as well.
+
+    Raises:
+      ValueError: the radius is below 1 or not finite.
+    """
+
+    radius: float = 12.0
+    bind_first: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self):
+        check_radius(self.radius)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        reach = math.ceil(self.radius) - 1
+        return reach, reach
+
+    def allows(self, offsets: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(offsets), axis=-1) < self.radius**2
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    """The region of cells whose row and column are both less than the radius away.
+
+    Attributes:
+      radius: in feature cells.
+      bind_first: whether the kept frame 0 is restricted as well.
+
+    Raises:
+      ValueError: the radius is below 1 or not finite.
+    """
+
+    radius: float = 12.0
+    bind_first: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self):
+        check_radius(self.radius)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        reach = math.ceil(self.radius) - 1
+        return reach, reach
+
+    def allows(self, offsets: jax.Array) -> jax.Array:
+        return jnp.max(jnp.abs(offsets), axis=-1) < self.radius
+
+
+def check_radius(radius: float) -> None:
+    """Raises ValueError for a radius that no region can have."""
+    if not (isinstance(radius, numbers.Real) and 1 <= radius < math.inf):
+        raise ValueError(
+            f'radius is {radius!r}; it must be finite and at least 1 feature cell; '
+            "without a restriction take Everywhere() (restriction='none')"
+        )
