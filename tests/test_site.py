@@ -39,6 +39,7 @@ INTERNAL = (
     'jaxprop.pickles',
     'jaxprop.report',
     'jaxprop.rules.batched',
+    'jaxprop.rules.screened',
     'jaxprop.rules.windowed',
     'jaxprop.study',
     'jaxprop.tasks.',

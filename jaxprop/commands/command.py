@@ -148,5 +148,9 @@ FACTORS = (
     Field(
         'propagation.aggregation', 'per_frame', 'neighbours are chosen in each frame, or overall'
     ),
-    Field('propagation.implementation', 'dense', 'dense, windowed, batched, auto: all the same'),
+    Field(
+        'propagation.implementation',
+        'dense',
+        'dense, windowed, batched, screened, auto: all the same',
+    ),
 )

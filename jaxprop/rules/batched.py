@@ -10,6 +10,7 @@ w cells.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ def _search_everywhere(features, frames, valid, *, k, temperature, sums):
         del index
         logits = affinity.affinity(queries, keys) / temperature
         logits = jnp.where(is_valid, logits, -jnp.inf)
-        selected, cells = _largest(rearrange(logits, 'q (s b) -> q s b', s=size), k)
+        selected, cells = largest(rearrange(logits, 'q (s b) -> q s b', s=size), k, top_k)
         return affinity.Neighbors(selected, cells, logsumexp(logits, -1) if sums else None)
 
     queries = rearrange(features, 'h w c -> (h w) c')
@@ -123,7 +124,7 @@ def _search_windows(features, frames, valid, *, region, k, temperature, sums):
         inside = region.allows(targets[:, :, None] - cells[:, None])
         allowed = jnp.where(inside[:, :, None] & valid[:, None], logits, -jnp.inf)
         allowed = rearrange(allowed, 't q m w -> (t q) m w')
-        selected, places = _largest(allowed, k)
+        selected, places = largest(allowed, k, top_k)
         # Turn places in the windows into numbers of cells.
         frame, in_window = jnp.divmod(places, len(window_cells))
         in_window = rearrange(in_window, '(t q) k -> t (q k)', t=len(starts))
@@ -148,10 +149,17 @@ def _rows(array, numbers):
     return array.at[numbers].get(mode='promise_in_bounds')
 
 
-def _largest(values, k):
+def largest(
+    values: jax.Array, k: int, top_k: Callable[[jax.Array, int], jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     """Finds the k largest of values `[R, s, b]`, and their places in the rows of s * b.
 
     The k largest values lie in the k columns of largest maxima, so only these are searched.
+
+    Args:
+      values: numbers; a row may have fewer than k.
+      k: how many.
+      top_k: finds the places `[R, k]` of the k largest values in each row of `[R, n]`.
     """
     num_rows, size, num_columns = values.shape
     columns = top_k(jnp.max(values, axis=1), min(k, num_columns))

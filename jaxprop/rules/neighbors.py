@@ -27,11 +27,13 @@ from jax.scipy.special import logsumexp
 
 from jaxprop import affinity
 from jaxprop.memory import ContextFrames, Memory, vary_like
-from jaxprop.rules import batched, windowed
+from jaxprop.rules import batched, screened, windowed
 from jaxprop.rules.regions import Disk
 from jaxprop.rules.rule import Execution, Region, Rule
 
 AGGREGATIONS = ('overall', 'per_frame')
+# So many target cells, with their neighbours, stay in a CPU's cache.
+_FEW = 64
 
 
 def check_k(k: int) -> None:
@@ -94,6 +96,7 @@ class TopK(Rule):
     def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
         windowed.check(self.region, self.softmax, execution)
         batched.check(self.softmax, self.aggregation, execution)
+        screened.check(self.softmax, self.aggregation, execution)
         num_candidates = self._num_candidates(grid, memory)
         if self.k > num_candidates:
             raise ValueError(
@@ -122,6 +125,55 @@ class TopK(Rule):
           The cells' numbers, slot * N + cell, and their weights in the sum, `[N, K]` each: K is k,
           or M k with `aggregation` 'per_frame'.
         """
+        is_screened = screened.is_used(features.shape, self.softmax, self.aggregation, execution)
+        search = self._matches_screened if is_screened else self._matches
+        return search(context, features, execution)
+
+    def _matches_screened(self, context, features, execution):
+        """Finds the matches by bounds on affinities where that saves work, else as `_matches`.
+
+        Under `jax.vmap` it is always `_matches`.
+        """
+        num_free = _num_free(context.keep_first + context.num_given, context.num_slots, self.region)
+
+        def search_all(features, frames, valid, numbers):
+            here = dataclasses.replace(context, features=frames, valid=valid, numbers=numbers)
+            cells, weights = self._matches(here, features, execution)
+            return cells, weights > 0
+
+        @jax.custom_batching.custom_vmap
+        def find(features, frames, valid, numbers):
+            def screen():
+                affinities, cells = screened.search(
+                    features, frames, valid, num_free=num_free, region=self.region, k=self.k
+                )
+                return cells, affinities > -jnp.inf
+
+            return jax.lax.cond(
+                screened.is_worthwhile(features),
+                screen,
+                lambda: search_all(features, frames, valid, numbers),
+            )
+
+        @find.def_vmap
+        def find_in_all(axis_size, in_batched, *arrays):
+            del axis_size
+            axes = [0 if is_batched else None for is_batched in in_batched]
+            return jax.vmap(search_all, in_axes=axes)(*arrays), (True, True)
+
+        arrays = features, context.features, context.valid, context.numbers
+        cells, is_allowed = find(*jax.lax.stop_gradient(arrays))
+        # The search has no gradient. Compute the affinities of the selected cells once more.
+        frames = rearrange(context.features, 'm h w c -> (m h w) c')
+        affinities = affinity.map_queries(
+            lambda query, index: affinity.affinity(query[:, None], frames[cells[index]])[:, 0],
+            rearrange(features, 'h w c -> (h w) c'),
+            _FEW,
+        )
+        logits = jnp.where(is_allowed, affinities / self.temperature, -jnp.inf)
+        return cells, affinity.neighbor_weights(affinity.Neighbors(logits, cells, None))
+
+    def _matches(self, context, features, execution):
         per_frame = self.aggregation == 'per_frame'
         # 'overall' must not select from slots that are not valid. 'per_frame' searches these too,
         # and gives them no share of the average.

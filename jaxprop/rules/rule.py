@@ -15,7 +15,7 @@ import jax
 
 from jaxprop.memory import ContextFrames, Memory
 
-IMPLEMENTATIONS = ('auto', 'dense', 'windowed', 'batched')
+IMPLEMENTATIONS = ('auto', 'dense', 'windowed', 'batched', 'screened')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,10 @@ class Execution:
     Attributes:
       implementation: 'dense' compares target cells with whole context frames; 'windowed' only with
         the cells that a region can allow, one tile of target cells after another; 'batched' as
-        'windowed', but all tiles at once, which takes gigabytes; 'auto' takes 'batched' on GPUs
-        where it can be, else whichever of the two others is less work.
+        'windowed', but all tiles at once, which takes gigabytes; 'screened' only with the cells
+        that can be among the k most similar ones, by bounds on the affinities. 'auto' takes
+        'batched' on GPUs and, for large grids, 'screened' on CPUs, where these can be; else
+        whichever of the two others is less work.
       query_chunk: how many target cells are compared with a whole context frame at once. It bounds
         memory: about 12 * query_chunk * N bytes. Not for 'batched'.
 

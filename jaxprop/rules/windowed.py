@@ -176,9 +176,9 @@ def _map_tiles(function, features, region):
     return jax.tree.map(lambda x: rearrange(x, 't q ... -> (t q) ...')[cut.place], results)
 
 
-def _tile_and_window(grid, reach):
+def _tile_and_window(grid, reach, tile_side=_TILE):
     """The sizes of a tile and of its window in a grid."""
-    tile = tuple(min(side, _TILE) for side in grid)
+    tile = tuple(min(side, tile_side) for side in grid)
     window = tuple(min(side, size + 2 * far) for side, size, far in zip(grid, tile, reach))
     return tile, window
 
@@ -204,9 +204,9 @@ class Tiling(NamedTuple):
     place: np.ndarray
 
 
-def tiling(grid: Sequence[int], reach: tuple[int, int]) -> Tiling:
-    """Cuts a grid into tiles for a region of limited reach."""
-    tile, window = _tile_and_window(grid, reach)
+def tiling(grid: Sequence[int], reach: tuple[int, int], side: int = _TILE) -> Tiling:
+    """Cuts a grid into tiles of `side` x `side` cells for a region of limited reach."""
+    tile, window = _tile_and_window(grid, reach, side)
     starts, place = _tiles(grid, tile)
     corners = np.clip(starts - np.array(reach), 0, np.array(grid) - np.array(window))
     tile_cells, window_cells = (np.indices(size).reshape(2, -1).T for size in (tile, window))

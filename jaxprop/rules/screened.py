@@ -1,0 +1,275 @@
+"""Finds the same neighbours with fewer multiplications, by bounds on the affinities.
+
+Most of the energy of a network's features lies in few directions. So a product of few channels
+bounds an affinity closely from above. For an orthonormal V `[C, d]`, by Cauchy and Schwarz,
+
+    <g, f> <= <V'g, V'f> + r(g) r(f),        r(f) = sqrt(|f|^2 - |V'f|^2),
+
+which is one product of d + 1 channels. The grid of target cells is cut into tiles, as in
+`windowed`. For each tile:
+
+1. Bound all affinities. Of each place keep the largest bound over the context frames.
+2. Compute the affinities of the most promising places. The k-th best of them is a threshold, which
+   no neighbour can be below.
+3. Compute the affinities of every other place whose bound reaches the threshold of some cell of the
+   tile, and select the k best. No other place can hold a neighbour.
+
+The answer is exact. For features without main directions, such as random ones, bounds are too
+loose to save work, see `is_worthwhile`. How many places step 3 computes depends on the video, so it
+chooses among programs of a few sizes. Under `jax.vmap` JAX would run all of these: there the caller
+searches in another way.
+
+Shapes: H, W feature cells, N = H * W, C channels, M context frames, tiles of q cells, p places.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprop import affinity
+from jaxprop.memory import vary_like
+from jaxprop.rules import batched, windowed
+from jaxprop.rules.rule import Execution, Region
+
+_TILE = 8
+# Step 2 computes the affinities of so many places, about two for each cell of a tile.
+_PROMISING = 128
+# One direction for so many channels.
+_CHANNELS = 8
+# The share of the energy that the directions must hold.
+_WORTHWHILE = 0.75
+# The number of programs for step 3.
+_SIZES = 6
+# Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
+_ROUNDING = 4e-6
+# The least numbers of cells and of channels for which 'auto' screens. Below, little time is saved.
+_CELLS, _LEAST_CHANNELS = 2000, 64
+
+
+def is_possible(softmax: str, aggregation: str) -> bool:
+    """Whether neighbours can be screened."""
+    return softmax == 'neighbors' and aggregation == 'overall'
+
+
+def is_used(
+    shape: tuple[int, int, int], softmax: str, aggregation: str, execution: Execution
+) -> bool:
+    """Whether neighbours of features of shape (H, W, C) are screened.
+
+    For 'screened'; and for 'auto' on CPUs, where the grid and the features are large.
+    """
+    if execution.implementation != 'auto':
+        return execution.implementation == 'screened'
+    height, width, channels = shape
+    is_large = height * width >= _CELLS and channels >= _LEAST_CHANNELS
+    return is_large and is_possible(softmax, aggregation) and jax.default_backend() == 'cpu'
+
+
+def check(softmax: str, aggregation: str, execution: Execution) -> None:
+    """Raises ValueError where a screened search is asked for and not possible."""
+    if execution.implementation == 'screened' and not is_possible(softmax, aggregation):
+        raise ValueError(
+            "implementation='screened' needs aggregation='overall' and a softmax over 'neighbors'; "
+            f'these are {aggregation!r} and {softmax!r}'
+        )
+
+
+def search(
+    features: jax.Array,
+    frames: jax.Array,
+    valid: jax.Array,
+    *,
+    num_free: int,
+    region: Region,
+    k: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Finds the k context cells of largest affinity for each target cell. Not differentiable.
+
+    Args:
+      features: `[H, W, C]` of the targets.
+      frames: `[M, H, W, C]` of the context.
+      valid: `[M]`, the frames from which cells may be selected.
+      num_free: how many leading frames the region does not bind.
+      region: which cells of the other frames are allowed.
+      k: how many cells are selected.
+
+    Returns:
+      The affinities `[N, k]`, the largest first, and -inf where fewer than k cells are allowed;
+      and the cells' numbers `[N, k]`, frame * N + cell.
+    """
+    num_frames, height, width, channels = frames.shape
+    num_cells = height * width
+    keys = frames.reshape(-1, channels)
+    directions = main_directions(features, _num_directions(features))
+    codes = bound_codes(features, directions)
+    frame_codes = bound_codes(frames, directions)
+
+    # Cut the grid into tiles. A region without a limit has one window, the whole grid.
+    bound_frames = np.arange(num_free, num_frames)
+    reach = region.reach or (height, width)
+    cut = windowed.tiling((height, width), reach, _TILE)
+
+    def search_tile(start_and_corner):
+        start, corner = start_and_corner
+        tile, tile_codes = (
+            jax.lax.dynamic_slice(x, (*start, 0), (*cut.tile, x.shape[-1])).reshape(-1, x.shape[-1])
+            for x in (features, codes)
+        )
+        best = (
+            vary_like(jnp.full((len(tile), k), -jnp.inf), tile, frames, valid),
+            vary_like(jnp.zeros((len(tile), k), jnp.int32), tile, frames, valid),
+        )
+        # Search the frames that the region binds, in a window around the tile.
+        if bound_frames.size:
+            places = corner + cut.window_cells
+            window = jax.lax.dynamic_slice(
+                frame_codes,
+                (num_free, *corner, 0),
+                (len(bound_frames), *cut.window, frame_codes.shape[-1]),
+            )
+            inside = region.allows((start + cut.tile_cells)[:, None] - places[None])
+            best = _improve(
+                best,
+                tile,
+                _bounds(tile_codes, window, valid[num_free:], inside),
+                keys,
+                valid,
+                bound_frames * num_cells,
+                places[:, 0] * width + places[:, 1],
+                inside,
+            )
+        # Search the frames that are free. Few of their cells reach the threshold of the others.
+        if num_free:
+            best = _improve(
+                best,
+                tile,
+                _bounds(tile_codes, frame_codes[:num_free], valid[:num_free], True),
+                keys,
+                valid,
+                np.arange(num_free) * num_cells,
+                jnp.arange(num_cells),
+                None,
+            )
+        return best
+
+    results = jax.lax.map(search_tile, (jnp.asarray(cut.starts), jnp.asarray(cut.corners)))
+    return jax.tree.map(lambda x: x.reshape(-1, k)[cut.place], results)
+
+
+def is_worthwhile(features: jax.Array) -> jax.Array:
+    """Whether few directions hold enough of the energy of features `[H, W, C]` for close bounds."""
+    features = features.astype(affinity.at_least_float32(features))
+    kept = features @ main_directions(features, _num_directions(features))
+    return jnp.sum(jnp.square(kept)) > _WORTHWHILE * jnp.sum(jnp.square(features))
+
+
+def _num_directions(features):
+    return max(1, features.shape[-1] // _CHANNELS)
+
+
+def main_directions(features: jax.Array, count: int) -> jax.Array:
+    """Finds directions that hold most of the energy of features: orthonormal `[C, count]`.
+
+    Two steps of subspace iteration on the matrix of second moments, which are near its first
+    eigenvectors. Every third row and column of the features `[H, W, C]` is used.
+    """
+    features = features[::3, ::3].reshape(-1, features.shape[-1])
+    features = features.astype(affinity.at_least_float32(features))
+    moments = jnp.einsum('nc,nd->cd', features, features, precision='highest')
+    start = np.random.default_rng(0).standard_normal((len(moments), count))
+    directions = jnp.asarray(start, moments.dtype)
+    for _ in range(2):
+        directions = jnp.linalg.qr(jnp.matmul(moments, directions, precision='highest'))[0]
+    return directions
+
+
+def bound_codes(features: jax.Array, directions: jax.Array) -> jax.Array:
+    """Makes vectors `[..., d + 1]` of which no product is below the features' affinity.
+
+    They are V'f and r(f), see above, for features `[..., C]` and directions `[C, d]`.
+    """
+    features = features.astype(affinity.at_least_float32(features))
+    kept = jnp.einsum('...c,cd->...d', features, directions, precision='highest')
+    energy = jnp.sum(jnp.square(features), axis=-1)
+    rest = jnp.maximum(energy - jnp.sum(jnp.square(kept), axis=-1), 0)
+    rest = jnp.sqrt(rest + _ROUNDING * energy)
+    return jnp.concatenate([kept, rest[..., None]], axis=-1)
+
+
+def _bounds(tile_codes, window_codes, valid, inside):
+    """The largest bound over the frames, `[q, p]`; -inf where nothing is allowed."""
+    num_frames, width = len(window_codes), window_codes.shape[-1]
+    bounds = affinity.affinity(tile_codes, window_codes.reshape(-1, width))
+    bounds = bounds.reshape(len(tile_codes), num_frames, -1)
+    bounds = jnp.where(valid[:, None], bounds, -jnp.inf)
+    return jnp.where(inside, jnp.max(bounds, axis=1), -jnp.inf)
+
+
+def _improve(best, tile, bounds, keys, valid, offsets, places, inside):
+    """Puts better cells of some frames in the place of the best ones so far.
+
+    Args:
+      best: affinities and numbers of cells, `[q, k]` each.
+      tile: features `[q, C]`.
+      bounds: `[q, p]`, from above, of the affinities with each place in any of the frames.
+      keys: features `[M * N, C]` of all context cells.
+      valid: `[M]`.
+      offsets: the number of the first cell of each of the frames.
+      places: `[p]`, each place's cell in a frame.
+      inside: `[q, p]`, the places that the region allows; None for all.
+    """
+    k = best[0].shape[-1]
+    frame_valid = valid[offsets // (len(keys) // len(valid))]
+
+    def search_places(best, chosen, is_wanted):
+        cells = places[chosen]
+        rows = (offsets[:, None] + cells).reshape(-1)
+        affinities = affinity.affinity(tile, keys.at[rows].get(mode='promise_in_bounds'))
+        affinities = affinities.reshape(len(tile), len(offsets), -1)
+        allowed = is_wanted if inside is None else inside[:, chosen] & is_wanted
+        allowed = (
+            frame_valid[:, None] & jnp.broadcast_to(allowed, (len(tile), len(chosen)))[:, None]
+        )
+        affinities = jnp.where(allowed, affinities, -jnp.inf)
+        found, order = batched.largest(affinities, k, _top_k)
+        return _best_of(best, (found, rows[order]), k)
+
+    # Compute the most promising places: those that come nearest to the best bound of some cell.
+    num_places = len(places)
+    promise = jnp.max(bounds - jnp.max(bounds, axis=1, keepdims=True), axis=0)
+    promising = _top_k(promise[None], min(_PROMISING, num_places))[0]
+    best = search_places(best, promising, True)
+
+    # Compute the places that may hold a neighbour by their bound.
+    threshold = jnp.min(best[0], axis=-1, keepdims=True)
+    is_needed = jnp.any((bounds >= threshold) & (bounds > -jnp.inf), axis=0)
+    is_needed = is_needed.at[promising].set(False)
+    sizes = _sizes(num_places)
+
+    def search_needed(size):
+        chosen = _top_k(is_needed[None].astype(bounds.dtype), size)[0]
+        return search_places(best, chosen, is_needed[chosen])
+
+    branches = [lambda: best, *(lambda size=size: search_needed(size) for size in sizes)]
+    branch = jnp.searchsorted(jnp.asarray([0, *sizes]), jnp.sum(is_needed))
+    return jax.lax.switch(branch, branches)
+
+
+def _sizes(num_places):
+    """Numbers of places in equal ratios, from half of the promising ones to all."""
+    least = min(_PROMISING // 2, num_places)
+    return sorted({math.ceil(x) for x in np.geomspace(least, num_places, _SIZES).round(6)})
+
+
+def _best_of(some, others, k):
+    """The k best of two lists of affinities and cells."""
+    affinities, cells = (jnp.concatenate(pair, axis=-1) for pair in zip(some, others))
+    # A slice of what top_k returns would make XLA sort the whole lists.
+    affinities, order = jax.lax.top_k(affinities, k)
+    return affinities, jnp.take_along_axis(cells, order, axis=-1)
+
+
+def _top_k(values, k):
+    return jax.lax.top_k(values, k)[1]

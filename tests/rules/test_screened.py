@@ -1,0 +1,141 @@
+"""The screened search finds the cells that the dense search finds, and its bounds hold."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprop import Disk, Everywhere, Execution, Memory, Propagation, Square, TopK
+from jaxprop.propagation import propagate_video
+from jaxprop.rules import screened
+
+METHODS = {
+    'disk': Propagation(rule=TopK(k=5, region=Disk(4)), memory=Memory(num_frames=3)),
+    'square': Propagation(
+        rule=TopK(k=7, region=Square(3, bind_first=True)),
+        memory=Memory(num_frames=2, padding='mask'),
+    ),
+    'everywhere': Propagation(
+        rule=TopK(k=4, region=Everywhere()), memory=Memory(num_frames=2, padding='first_once')
+    ),
+    'no first': Propagation(
+        rule=TopK(k=4, region=Disk(3)), memory=Memory(num_frames=2, keep_first=False)
+    ),
+    # A cell has one candidate in each frame but the first.
+    'one': Propagation(rule=TopK(k=12, region=Disk(1)), memory=Memory(num_frames=2)),
+}
+SCREENED = Execution(implementation='screened')
+SIZE = 13, 17, 32
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture(autouse=True)
+def few_places(monkeypatch):
+    """On so small a grid nothing would be left to screen."""
+    monkeypatch.setattr(screened, '_PROMISING', 6)
+
+
+@functools.cache
+def video(kind):
+    """Features of a moving scene with four main directions and noise, or nothing but noise."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((3, *SIZE)).astype(np.float32)
+    first = rng.random((*SIZE[:2], 3)).astype(np.float32)
+    if kind == 'noise':
+        return noise, first
+    scene = rng.standard_normal((16, 20, 4)) @ rng.standard_normal((4, SIZE[2])) + 1
+    frames = [scene[t : t + SIZE[0], t : t + SIZE[1]] for t in range(3)]
+    return (np.stack(frames) + 0.3 * noise).astype(np.float32), first
+
+
+@functools.cache
+def dense(name, kind):
+    execution = Execution(implementation='dense')
+    return np.asarray(propagate_video(*video(kind), METHODS[name], execution=execution))
+
+
+@pytest.mark.parametrize('kind', ['scene', 'noise'])
+@pytest.mark.parametrize('name', METHODS)
+def test_equals_dense(name, kind):
+    assert bool(screened.is_worthwhile(jnp.asarray(video(kind)[0][0]))) == (kind == 'scene')
+    found = propagate_video(*video(kind), METHODS[name], execution=SCREENED)
+    np.testing.assert_allclose(found, dense(name, kind), atol=1e-5)
+    assert np.all(np.max(found, axis=(1, 2)) > 0.1)
+
+
+@pytest.mark.parametrize('scale', [1e-3, 1.0, 300.0])
+def test_the_search_itself_equals_a_sort_of_all_affinities(scale):
+    # Also without main directions.
+    for kind in ('scene', 'noise'):
+        features = scale * video(kind)[0]
+        valid, region = jnp.array([True, False, True]), Disk(4)
+        affinities, cells = screened.search(
+            jnp.asarray(features[2]), jnp.asarray(features), valid, num_free=1, region=region, k=6
+        )
+        rows, columns = np.divmod(np.arange(SIZE[0] * SIZE[1]), SIZE[1])
+        near = np.hypot(rows[:, None] - rows, columns[:, None] - columns) < 4
+        flat = features.reshape(3, -1, SIZE[2]).astype(np.float64)
+        all_of_them = np.stack([flat[2] @ frame.T for frame in flat])
+        all_of_them[1] = -np.inf
+        all_of_them[2] = np.where(near, all_of_them[2], -np.inf)
+        everything = np.concatenate(list(all_of_them), axis=1)
+        wanted = -np.sort(-everything, axis=1)[:, :6]
+        np.testing.assert_allclose(affinities, wanted, rtol=1e-5, atol=1e-5 * scale**2)
+        found = np.take_along_axis(everything, np.asarray(cells), axis=1)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * scale**2)
+        assert all(len(set(row)) == 6 for row in np.asarray(cells))
+
+
+def test_bounds_are_above_affinities_and_close():
+    features = video('scene')[0][0].reshape(-1, SIZE[2])
+    features = np.concatenate([features, np.zeros((1, SIZE[2]), np.float32)])
+    directions = screened.main_directions(jnp.asarray(video('scene')[0][0]), 5)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(5), atol=1e-5)
+    codes = np.asarray(screened.bound_codes(jnp.asarray(features), directions), np.float64)
+    affinities = features.astype(np.float64) @ features.T
+    bounds = codes @ codes.T
+    assert np.all(bounds >= affinities)
+    lengths = np.linalg.norm(features, axis=-1)
+    assert np.mean(bounds - affinities) < 0.2 * np.mean(np.outer(lengths, lengths))
+
+
+def test_auto_takes_it_for_large_grids_on_cpus(monkeypatch):
+    assert screened.is_used((60, 107, 256), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((30, 53, 256), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((60, 107, 256), 'region', 'overall', Execution())
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert not screened.is_used((60, 107, 256), 'neighbors', 'overall', Execution())
+    per_frame = Propagation(rule=TopK(k=5, aggregation='per_frame'))
+    with pytest.raises(ValueError, match="'screened' needs aggregation='overall'.*'per_frame'"):
+        propagate_video(*video('scene'), per_frame, execution=SCREENED)
+
+
+def test_under_vmap_labels_are_the_same():
+    features, first = video('scene')
+    features, first = np.stack([features, features[:, ::-1]]), np.stack([first, first[::-1]])
+    label = functools.partial(propagate_video, method=METHODS['disk'], execution=SCREENED)
+    found = jax.vmap(label)(features, first)
+    np.testing.assert_allclose(found[0], dense('disk', 'scene'), atol=1e-5)
+    np.testing.assert_allclose(found[1], label(features[1], first[1]), atol=1e-5)
+
+
+def test_gradients_equal_those_of_dense():
+    features, label = video('scene')
+
+    def total(features, execution):
+        labels = propagate_video(features, label, METHODS['disk'], execution=execution)
+        return jnp.sum(labels[..., 0] * labels[..., 1])
+
+    executions = SCREENED, Execution(implementation='dense')
+    found, wanted = (jax.grad(total)(features[:2], execution) for execution in executions)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert np.abs(wanted).max() > 0.01
