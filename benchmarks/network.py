@@ -149,7 +149,7 @@ def main(_):
     print(
         f'{type(model).__name__}, frames of {height} x {width} seen at {size[0]} x {size[1]}: '
         f'{rows} x {columns} cells, {model.channels} channels; matrices at '
-        f'{matrix_rate(2048) / 1e9:.0f} GFLOP/s'
+        f'{matrix_rate(2048, 2048) / 1e9:.0f} GFLOP/s'
     )
     found = {name: run_alone(name) for name in ('network', 'propagation')}
     seconds = {name: one['seconds'] / one['frames'] for name, one in found.items()}

@@ -1,12 +1,17 @@
-"""Seconds and memory of a step of label propagation: windowed, dense, and dense PyTorch.
+"""Seconds and memory of a step of label propagation: screened, windowed, dense, dense PyTorch.
 
-    python benchmarks/propagation.py --output=propagation.png [--quick]
+    python benchmarks/propagation.py --video=FOLDER --output=propagation.png [--quick]
 
-First the three on the same inputs at the size of DAVIS, beside the floor: the arithmetic that the
-restriction leaves, at the matrix rate measured here. Then how the first two grow with the context
-n, the radius, the neighbours k, the grid and a batch of videos: a table, a plot, and every number
-in a JSON file beside it. Each measurement has a process of its own, whose memory is what the step
-takes beside its inputs. PyTorch is used if it is installed by hand.
+First all of them on the same inputs at the size of DAVIS, beside the floor: the arithmetic that the
+restriction leaves, at the rate of one matrix product of all target cells and one frame's cells,
+measured here. Then two larger problems, on random features. Then how the JAX ones grow with the
+context n, the radius, the neighbours k, the grid and a batch of videos: a table, a plot, and every
+number in a JSON file beside it. Each measurement has a process of its own, whose memory is what the
+step takes beside its inputs. Times are the median of five, with the least and the largest. PyTorch
+is used if it is installed by hand.
+
+`--video` is a folder with at least 42 frames of 480x854. The features are those of the shipped
+network; without it they are random, and screening, which depends on them, saves nothing.
 
 Ratios are what to read: seconds depend on the machine and what else it does.
 """
@@ -18,8 +23,10 @@ import json
 import math
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -27,13 +34,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from jaxprop import Execution, methods
+from jaxprop import Execution, affinity, color, methods
+from jaxprop.checkpoints.native import load_pretrained
+from jaxprop.data.image_files import list_images, read_image, resize_to_cover
 from jaxprop.propagation import Context, propagate_step
 
 OUTPUT = flags.DEFINE_string('output', None, 'The plot; the numbers go beside it, as .json.')
+VIDEO = flags.DEFINE_string('video', None, 'A folder of frames; without it features are random.')
 QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to see that everything runs.')
 MEASURE = flags.DEFINE_string('measure', None, 'One case as JSON: used by the benchmark itself.')
 LABELS = 2
+PATHS = ('screened', 'windowed', 'dense')
+NETWORK = 'uvc_plus_davis'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +60,22 @@ class Case:
     num_neighbors: int = 10
     radius: float = 12.0
     batch: int = 1
-    repeats: int = 3
+    repeats: int = 5
+    features: str = ''
 
     def method(self):
         return methods.crw(k=self.num_neighbors, num_frames=self.num_context, radius=self.radius)
 
     def execution(self):
-        return Execution(implementation='windowed' if self.path == 'windowed' else 'dense')
+        return Execution(implementation=self.path)
 
 
-BASE = Case(height=40, width=70, num_context=10, radius=8.0, repeats=2)
+# Larger problems: the grid of a network with stride 4, and the channels of a small ViT.
+LARGER = {
+    'grid 120x214': Case(height=120, width=214, radius=24.0),
+    '384 channels': Case(channels=384),
+}
+BASE = Case(height=40, width=70, num_context=10, radius=8.0)
 GROWTH = {
     'num_context': (1, 5, 10, 20, 40),
     'radius': (4.0, 8.0, 12.0, 16.0),
@@ -94,15 +112,31 @@ def floor_operations(case):
     return 2 * case.channels * case.batch * pairs
 
 
-def matrix_rate(size):
-    """Multiplications and additions a second in a large float32 matrix product."""
-    matrix = jnp.ones((size, size))
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision='highest'))
-    return 2 * size**3 / measure(lambda: product(matrix).block_until_ready(), 5)['seconds']
+def matrix_rate(rows, inner):
+    """Multiplications and additions a second in a float32 product of [rows, inner] with itself."""
+    matrix = jnp.ones((rows, inner))
+    product = jax.jit(affinity.affinity)
+    seconds = measure(lambda: product(matrix, matrix).block_until_ready(), 5)['seconds']
+    return 2 * rows**2 * inner / seconds
+
+
+def write_features(folder, path):
+    """Writes the shipped network's features `[T, H, W, C]` of a folder's first frames."""
+    model, variables = load_pretrained(NETWORK)
+
+    @jax.jit
+    def extract(frame):
+        return affinity.l2_normalize(
+            model.apply(variables, color.network_input(frame[None], 'lightness'))[0]
+        )
+
+    paths = list_images(folder)[: max(GROWTH['num_context']) + 2]
+    frames = [resize_to_cover(read_image(path), (480, 854)) for path in paths]
+    np.save(path, np.stack([np.asarray(extract(frame)) for frame in frames]))
 
 
 def measure(function, repeats):
-    """The least time of a call after a first one, and the memory that the calls take (Linux)."""
+    """The median time of calls after a first one, and the memory that they take (Linux)."""
     status, marks = pathlib.Path('/proc/self/status'), pathlib.Path('/proc/self/clear_refs')
 
     def mebibytes(name):
@@ -120,8 +154,9 @@ def measure(function, repeats):
         seconds.append(time.perf_counter() - start)
         processor_seconds.append(time.process_time() - processor_start)
     return {
-        'seconds': min(seconds),
-        'processor_seconds': min(processor_seconds),
+        'seconds': statistics.median(seconds),
+        'least_and_most_seconds': [min(seconds), max(seconds)],
+        'processor_seconds': statistics.median(processor_seconds),
         'mebibytes': mebibytes('VmHWM:') - before if status.exists() else math.nan,
     }
 
@@ -131,9 +166,16 @@ def inputs(case):
     rng = np.random.default_rng(0)
     num_slots = case.num_context + 1
     grid = case.height, case.width
-    features = rng.standard_normal((case.batch, num_slots + 1, *grid, case.channels), np.float32)
-    np.maximum(features, 0, out=features)
-    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    if case.features:
+        video = np.load(case.features, mmap_mode='r')
+        features = np.stack(
+            [video[: num_slots + 1, : case.height, : case.width, : case.channels]] * case.batch
+        )
+    else:
+        shape = case.batch, num_slots + 1, *grid, case.channels
+        features = rng.standard_normal(shape, np.float32)
+        np.maximum(features, 0, out=features)
+        features /= np.linalg.norm(features, axis=-1, keepdims=True)
     labels = np.eye(LABELS, dtype=np.float32)[
         rng.integers(LABELS, size=(case.batch, num_slots, *grid))
     ]
@@ -215,26 +257,25 @@ def run_alone(case):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def compare_paths(case, rate):
-    """Every path on the same inputs."""
+def compare_paths(case, rate, paths):
+    """Each path on the same inputs."""
     floor = floor_operations(case) / rate
     print(
         f'grid {case.height}x{case.width}, {case.channels} channels, n={case.num_context}, '
         f'k={case.num_neighbors}, radius {case.radius:g}: floor {floor:.3f} s '
         f'({floor_operations(case) / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s)'
     )
-    paths = ['windowed', 'dense']
-    if importlib.util.find_spec('torch'):
-        paths.append('torch')
     rows = []
     for path in paths:
         row = run_alone(dataclasses.replace(case, path=path))
         rows.append({'path': path, 'floor_seconds': floor, **row})
         np.testing.assert_allclose(row['label'], rows[0]['label'], atol=1e-4)
         print(
-            f'{path:9} {row["seconds"]:8.3f} s   {row["processor_seconds"]:8.3f} processor s   '
-            f'{row["mebibytes"]:7.1f} MiB   {row["seconds"] / floor:5.1f} x floor   '
-            f'{row["seconds"] / rows[0]["seconds"]:5.1f} x windowed',
+            f'{path:9} {row["seconds"]:8.3f} s   '
+            f'({" to ".join(f"{s:.3f}" for s in row["least_and_most_seconds"])})   '
+            f'{row["processor_seconds"]:8.3f} processor s   '
+            f'{row["mebibytes"]:7.1f} MiB   {row["seconds"] / floor:6.2f} x floor   '
+            f'{row["seconds"] / rows[0]["seconds"]:5.1f} x screened',
             flush=True,
         )
     return [
@@ -247,21 +288,21 @@ def compare_paths(case, rate):
 
 
 def compare_growth(base, growth, rate):
-    """Windowed and dense steps as one factor at a time changes."""
+    """Steps in each of `PATHS` as one factor at a time changes."""
     run = functools.cache(run_alone)
     rows = []
     print(
         f'\nGrowth, from grid {base.height}x{base.width}, n={base.num_context}, '
         f'k={base.num_neighbors}, radius {base.radius:g}; seconds a step (MiB)'
     )
-    print(f'{"":15} {"":>6} {"floor":>8} {"windowed":>18} {"dense":>18}')
+    print(f'{"":15} {"":>6} {"floor":>8} ' + ' '.join(f'{path:>18}' for path in PATHS))
     for factor, values in growth.items():
         for value in values:
             case = dataclasses.replace(base, **{factor: value})
             if factor == 'height':
                 case = dataclasses.replace(case, width=value * 7 // 4)
             row = {'factor': factor, 'value': value, 'floor_seconds': floor_operations(case) / rate}
-            for path in ('windowed', 'dense'):
+            for path in PATHS:
                 measured = dict(run(dataclasses.replace(case, path=path)))
                 del measured['label']
                 row[path] = measured
@@ -269,8 +310,7 @@ def compare_growth(base, growth, rate):
             print(
                 f'{factor:15} {value:6g} {row["floor_seconds"]:8.3f} '
                 + ' '.join(
-                    f'{row[path]["seconds"]:8.3f} ({row[path]["mebibytes"]:7.1f})'
-                    for path in ('windowed', 'dense')
+                    f'{row[path]["seconds"]:8.3f} ({row[path]["mebibytes"]:7.1f})' for path in PATHS
                 ),
                 flush=True,
             )
@@ -290,11 +330,9 @@ def plot(rows, path):
     for factor, (upper, lower) in zip(factors, panels.T):
         chosen = [row for row in rows if row['factor'] == factor]
         values = [row['value'] for row in chosen]
-        for name, color in (('windowed', 'tab:blue'), ('dense', 'tab:orange')):
+        for number, name in enumerate(PATHS):
             for panel, what in ((upper, 'seconds'), (lower, 'mebibytes')):
-                panel.plot(
-                    values, [row[name][what] for row in chosen], 'o-', color=color, label=name
-                )
+                panel.plot(values, [row[name][what] for row in chosen], f'oC{number}-', label=name)
         upper.plot(values, [row['floor_seconds'] for row in chosen], 'k--', label='floor')
         lower.set_xlabel(TITLES[factor])
         for panel in (upper, lower):
@@ -315,18 +353,26 @@ def main(_):
         case = Case(**json.loads(MEASURE.value))
         print(json.dumps(measure_torch(case) if case.path == 'torch' else measure_jax(case)))
         return
-    case, base, growth = Case(), BASE, GROWTH
+    case, base, growth, larger = Case(), BASE, GROWTH, LARGER
+    paths = [*PATHS, 'torch'] if importlib.util.find_spec('torch') else PATHS
     if QUICK.value:
         case = Case(height=12, width=21, channels=16, num_context=3, radius=3.0, repeats=1)
-        base = case
+        base, larger = case, {'one': case}
         growth = {'num_context': (1, 3), 'batch': (1, 2)}
-    rate = matrix_rate(256 if QUICK.value else 2048)
-    numbers = {
-        'operations_a_second': rate,
-        'paths': compare_paths(case, rate),
-        'growth_from': dataclasses.asdict(base),
-        'growth': compare_growth(base, growth, rate),
-    }
+    rate = matrix_rate(case.height * case.width, case.channels)
+    print(f'JAX {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores')
+    with tempfile.TemporaryDirectory() as folder:
+        if VIDEO.value:
+            features = str(pathlib.Path(folder, 'features.npy'))
+            write_features(VIDEO.value, features)
+            case, base = (dataclasses.replace(one, features=features) for one in (case, base))
+        numbers = {
+            'operations_a_second': rate,
+            'paths': compare_paths(case, rate, paths),
+            'larger': {name: compare_paths(one, rate, PATHS[:2]) for name, one in larger.items()},
+            'growth_from': dataclasses.asdict(base),
+            'growth': compare_growth(base, growth, rate),
+        }
     if OUTPUT.value:
         path = pathlib.Path(OUTPUT.value)
         plot(numbers['growth'], path)

@@ -176,7 +176,7 @@ def main(arguments):
 
 def measure(config, folder):
     """Prints what a config's training, input and step give."""
-    matrices = matrix_rate(2048)
+    matrices = matrix_rate(2048, 2048)
     rate, waited = run_rate(config, folder)
     step, count = step_rate(config)
     alone = {'input': input_rate(config), 'step': step}
@@ -190,7 +190,7 @@ def measure(config, folder):
     for name, value in alone.items():
         print(f'  {name} alone {value:9.1f} examples/s, {value / rate:.2f} x training')
     if count is not None:
-        matrices = max(matrices, matrix_rate(2048))  # Another process may have disturbed one.
+        matrices = max(matrices, matrix_rate(2048, 2048))  # Another process may have disturbed one.
         print(f'  GFLOP a step {count / 1e9:8.1f}')
         print(f'  GFLOP/s {count / seconds / 1e9:13.1f}')
         share = count / seconds / matrices

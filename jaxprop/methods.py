@@ -422,8 +422,7 @@ def _method(name):
 
 def own_names() -> tuple[str, ...]:
     """Lists the flat names of settings that only your own files in jaxprop/rules have."""
-    kinds = [_find_kind(module) for module in _own_modules()]
-    names = set().union(*(_names(kind) for kind in kinds if kind is not None))
+    names = set().union(*(_names(_find_kind(module)) for module in _own_modules()))
     return tuple(sorted(names - {*_DEFAULTS, 'region'}))
 
 
@@ -438,10 +437,10 @@ def _restriction(name) -> type:
 
 
 def _own_modules():
-    """The modules of jaxprop/rules that are not this project's own."""
+    """The modules of jaxprop/rules with a region or rule that is not this project's own."""
     ours = {kind.__module__.rpartition('.')[2] for kind in _RESTRICTIONS.values()}
-    ours |= {'rule', 'windowed'}
-    return {module.name for module in pkgutil.iter_modules(rules.__path__)} - ours
+    names = {module.name for module in pkgutil.iter_modules(rules.__path__)} - ours
+    return {name for name in names if _find_kind(name) is not None}
 
 
 def _find_kind(module_name) -> type | None:
@@ -496,4 +495,4 @@ def _check_fixed(kind, given):
 def _known(name, known):
     """The end of a message about a wrong name: the nearest right one, and all of them."""
     near = nearest(name, known)
-    return (f'did you mean {near!r}? ' if near else '') + f'Known: {", ".join(sorted(known))}'
+    return (f'did you mean {near!r}? Known' if near else 'known') + f': {", ".join(sorted(known))}'

@@ -500,7 +500,7 @@ def test_harden_takes_the_first_of_ties():
         ({'context_step': 0}, '^step is 0'),
         ({'kept_frames': (5, 5)}, r'kept_frames is \(5, 5\)'),
         ({'kept_frames': (0,)}, r'kept_frames is \(0,\)'),
-        ({'as_released': ('typo',)}, "as_released holds 'typo'; Known: corner_cells"),
+        ({'as_released': ('typo',)}, "as_released holds 'typo'; known: corner_cells"),
     ],
 )
 def test_rejects_settings(settings, message):
