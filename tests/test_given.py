@@ -38,7 +38,14 @@ def test_empty_slots_change_nothing(name):
 
 
 @pytest.mark.parametrize(
-    ('implementation', 'bind_first'), [('dense', False), ('windowed', False), ('dense', True)]
+    ('implementation', 'bind_first'),
+    [
+        ('dense', False),
+        ('windowed', False),
+        ('screened', False),
+        ('dense', True),
+        ('screened', True),
+    ],
 )
 def test_neighbours_are_those_of_loops(implementation, bind_first):
     """Frame 0 and the given frames are free of the region, unless it binds frame 0."""

@@ -99,10 +99,10 @@ def test_execution():
         ({'restriction': 'radios'}, "restriction is 'radios'; did you mean 'radius'"),
         (
             {'restriction': 'windowed'},
-            "restriction is 'windowed'; .*nown: none, predicted, radius, square, track$",
+            "restriction is 'windowed'; known: none, predicted, radius, square, track$",
         ),
         ({'method': 'corflow'}, "method is 'corflow'; did you mean 'corrflow'"),
-        ({'method': 'from_settings'}, "method is 'from_settings'; .*nown: .*mast"),
+        ({'method': 'from_settings'}, "method is 'from_settings'; .*[Kk]nown: .*mast"),
         ({'as_released': ('signed_stops',)}, "'signed_stops'; did you mean 'signed_stop'"),
         ({'restriction': 'track', 'restrict_first': True}, "aggregation is 'overall'.*'track'"),
     ],

@@ -27,13 +27,13 @@ _MANY_IDS = 20
 def walk_folders(root: str | os.PathLike) -> Iterator[tuple[pathlib.Path, list[str]]]:
     """Goes through a folder and all folders below it, sorted, without hidden files and folders.
 
-    Links are followed, except into a folder that is already open above the link: that would not
-    end.
+    Links are followed, except to a folder in which the link or `root` itself lies: that would not
+    end, or list files twice.
 
     Yields:
       Each folder and the names of its files.
     """
-    # There may be a million files: os.walk asks the file system for no more than their names.
+    # There may be a million files: os.walk asks for no more than the names of files.
     for folder, subfolders, names in os.walk(root, followlinks=True):
         folder = pathlib.Path(folder)
         subfolders[:] = sorted(
@@ -45,12 +45,12 @@ def walk_folders(root: str | os.PathLike) -> Iterator[tuple[pathlib.Path, list[s
 
 
 def _leads_above(path, root):
-    """Whether a path below `root` is a link to one of the folders through which it was reached."""
+    """Whether a path is a link to a folder in which `root`, or the way from there to it, lies."""
     if not path.is_symlink():
         return False
     target = path.resolve()
-    above = (folder for folder in path.parents if folder.is_relative_to(root))
-    return any(folder.resolve() == target for folder in above)
+    above = [folder for folder in path.parents if folder.is_relative_to(root)]
+    return any(folder.resolve().is_relative_to(target) for folder in above)
 
 
 def list_image_classes(

@@ -163,6 +163,8 @@ def largest(
     """
     num_rows, size, num_columns = values.shape
     columns = top_k(jnp.max(values, axis=1), min(k, num_columns))
+    # Columns go in order, so that of equal values the first one of a row wins.
+    columns = jnp.sort(columns, axis=-1)
     candidates = jnp.take_along_axis(values, columns[:, None], axis=-1)
     candidates = candidates.reshape(num_rows, -1)
     order = top_k(candidates, min(k, candidates.shape[-1]))

@@ -33,7 +33,7 @@ from jaxprop.rules.rule import Execution, Region, Rule
 
 AGGREGATIONS = ('overall', 'per_frame')
 # So many target cells, with their neighbours, stay in a CPU's cache.
-_FEW = 64
+_TARGETS_AT_ONCE = 64
 
 
 def check_k(k: int) -> None:
@@ -130,16 +130,18 @@ class TopK(Rule):
         return search(context, features, execution)
 
     def _matches_screened(self, context, features, execution):
-        """Finds the matches by bounds on affinities where that saves work, else as `_matches`.
+        """Finds the cells by bounds on affinities where that saves work, else as `_matches` does.
 
-        Under `jax.vmap` it is always `_matches`.
+        Under `jax.vmap` it is always as `_matches` does.
         """
         num_free = _num_free(context.keep_first + context.num_given, context.num_slots, self.region)
+        is_mixed = 0 < num_free < context.num_slots
 
         def search_all(features, frames, valid, numbers):
             here = dataclasses.replace(context, features=frames, valid=valid, numbers=numbers)
             cells, weights = self._matches(here, features, execution)
-            return cells, weights > 0
+            missing = (0, 0), (0, is_mixed * self.k)
+            return jnp.pad(cells, missing), jnp.pad(weights != 0, missing)
 
         @jax.custom_batching.custom_vmap
         def find(features, frames, valid, numbers):
@@ -147,10 +149,10 @@ class TopK(Rule):
                 affinities, cells = screened.search(
                     features, frames, valid, num_free=num_free, region=self.region, k=self.k
                 )
-                return cells, affinities > -jnp.inf
+                return cells, affinities != -jnp.inf
 
             return jax.lax.cond(
-                screened.is_worthwhile(features),
+                screened.is_worthwhile(features, frames),
                 screen,
                 lambda: search_all(features, frames, valid, numbers),
             )
@@ -163,14 +165,17 @@ class TopK(Rule):
 
         arrays = features, context.features, context.valid, context.numbers
         cells, is_allowed = find(*jax.lax.stop_gradient(arrays))
-        # The search has no gradient. Compute the affinities of the selected cells once more.
+        # Compute the affinities once more, all in one way and with a gradient, and select by them.
         frames = rearrange(context.features, 'm h w c -> (m h w) c')
         affinities = affinity.map_queries(
-            lambda query, index: affinity.affinity(query[:, None], frames[cells[index]])[:, 0],
+            lambda query, index: jnp.sum(query[:, None] * frames[cells[index]], axis=-1),
             rearrange(features, 'h w c -> (h w) c'),
-            _FEW,
+            _TARGETS_AT_ONCE,
         )
-        logits = jnp.where(is_allowed, affinities / self.temperature, -jnp.inf)
+        affinities = jnp.where(is_allowed, affinities, -jnp.inf)
+        order = screened.best_order(jax.lax.stop_gradient(affinities), cells)[:, : self.k]
+        logits = jnp.take_along_axis(affinities / self.temperature, order, axis=-1)
+        cells = jnp.take_along_axis(cells, order, axis=-1)
         return cells, affinity.neighbor_weights(affinity.Neighbors(logits, cells, None))
 
     def _matches(self, context, features, execution):
@@ -274,6 +279,11 @@ class Attention(Rule):
         check_choice('softmax', self.softmax, ('region', 'frame'))
 
     def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
+        if execution.implementation in ('batched', 'screened'):
+            raise ValueError(
+                f'implementation={execution.implementation!r} is not for Attention; use '
+                "'auto', 'windowed' or 'dense'"
+            )
         windowed.check(self.region, self.softmax, execution)
         if self.region.reach is not None:
             _allowed_offsets(grid, self.region)

@@ -28,11 +28,13 @@ class Execution:
       implementation: 'dense' compares target cells with whole context frames; 'windowed' only with
         the cells that a region can allow, one tile of target cells after another; 'batched' as
         'windowed', but all tiles at once, which takes gigabytes; 'screened' only with the cells
-        that can be among the k most similar ones, by bounds on the affinities. 'auto' takes
-        'batched' on GPUs and, for large grids, 'screened' on CPUs, where these can be; else
-        whichever of the two others is less work.
-      query_chunk: how many target cells are compared with a whole context frame at once. It bounds
-        memory: about 12 * query_chunk * N bytes. Not for 'batched'.
+        that can be among the k most similar ones, by bounds on the affinities, where these are
+        close; it takes at most as much memory as the context. These two need a rule `TopK` that
+        aggregates 'overall', and 'screened' a softmax over 'neighbors'. 'auto' takes 'batched' on
+        GPUs and, for large grids, 'screened' on CPUs, where they can be; else 'dense' or
+        'windowed', whichever is less work. Under `jax.vmap` it is these two for 'screened', too.
+      query_chunk: how many target cells 'dense' compares with a whole context frame at once. It
+        bounds memory: about 12 * query_chunk * N bytes.
 
     Raises:
       ValueError: a value that is not among these.
@@ -92,9 +94,10 @@ class Rule:
 
     def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
         """Raises ValueError where the rule can't work on a grid (H, W) with such an `execution`."""
-        if execution.implementation == 'windowed':
+        if execution.implementation not in ('auto', 'dense'):
             raise ValueError(
-                f"implementation='windowed' is not for {type(self).__name__}; use 'auto' or 'dense'"
+                f'implementation={execution.implementation!r} is not for {type(self).__name__}; '
+                "use 'auto' or 'dense'"
             )
 
     def init(self, features: jax.Array, label: jax.Array) -> Any:

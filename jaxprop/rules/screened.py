@@ -14,10 +14,10 @@ which is one product of d + 1 channels. The grid of target cells is cut into til
 3. Compute the affinities of every other place whose bound reaches the threshold of some cell of the
    tile, and select the k best. No other place can hold a neighbour.
 
-The answer is exact. For features without main directions, such as random ones, bounds are too
-loose to save work, see `is_worthwhile`. How many places step 3 computes depends on the video, so it
-chooses among programs of a few sizes. Under `jax.vmap` JAX would run all of these: there the caller
-searches in another way.
+The answer is exact, but for rounding. For features without main directions, such as random ones,
+bounds are too loose to save work, see `is_worthwhile`. How many places step 3 computes depends on
+the video, so it chooses among programs of a few sizes. Under `jax.vmap` JAX would run all of these:
+there the caller searches in another way.
 
 Shapes: H, W feature cells, N = H * W, C channels, M context frames, tiles of q cells, p places.
 """
@@ -33,19 +33,19 @@ from jaxprop.memory import vary_like
 from jaxprop.rules import batched, windowed
 from jaxprop.rules.rule import Execution, Region
 
+# The side of a tile. In larger tiles some cell needs almost every place.
 _TILE = 8
-# Step 2 computes the affinities of so many places, about two for each cell of a tile.
+# How many places step 2 computes: two for each cell of a tile.
 _PROMISING = 128
-# One direction for so many channels.
-_CHANNELS = 8
+_CHANNELS_PER_DIRECTION = 8
 # The share of the energy that the directions must hold.
 _WORTHWHILE = 0.75
-# The number of programs for step 3.
+# The number of programs for step 3. Each takes half a second to compile.
 _SIZES = 6
 # Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
 _ROUNDING = 4e-6
 # The least numbers of cells and of channels for which 'auto' screens. Below, little time is saved.
-_CELLS, _LEAST_CHANNELS = 2000, 64
+_LEAST_CELLS, _LEAST_CHANNELS = 2000, 64
 
 
 def is_possible(softmax: str, aggregation: str) -> bool:
@@ -58,12 +58,12 @@ def is_used(
 ) -> bool:
     """Whether neighbours of features of shape (H, W, C) are screened.
 
-    For 'screened'; and for 'auto' on CPUs, where the grid and the features are large.
+    For 'screened'; and for 'auto' on CPUs, where it is possible and grid and features are large.
     """
     if execution.implementation != 'auto':
         return execution.implementation == 'screened'
     height, width, channels = shape
-    is_large = height * width >= _CELLS and channels >= _LEAST_CHANNELS
+    is_large = height * width >= _LEAST_CELLS and channels >= _LEAST_CHANNELS
     return is_large and is_possible(softmax, aggregation) and jax.default_backend() == 'cpu'
 
 
@@ -85,7 +85,11 @@ def search(
     region: Region,
     k: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Finds the k context cells of largest affinity for each target cell. Not differentiable.
+    """Finds few context cells, among them the k of largest affinity to each target cell.
+
+    These are the k best of the frames that are bound, and the k best of those that are free. Their
+    affinities come from products of different sizes, which round differently. So compute them once
+    more in one way before they are compared, also because this function has no gradient.
 
     Args:
       features: `[H, W, C]` of the targets.
@@ -96,8 +100,8 @@ def search(
       k: how many cells are selected.
 
     Returns:
-      The affinities `[N, k]`, the largest first, and -inf where fewer than k cells are allowed;
-      and the cells' numbers `[N, k]`, frame * N + cell.
+      The affinities `[N, L]`, L = k or 2 k, -inf where fewer cells are allowed; and the cells'
+      numbers `[N, L]`, frame * N + cell.
     """
     num_frames, height, width, channels = frames.shape
     num_cells = height * width
@@ -108,30 +112,29 @@ def search(
 
     # Cut the grid into tiles. A region without a limit has one window, the whole grid.
     bound_frames = np.arange(num_free, num_frames)
-    reach = region.reach or (height, width)
+    reach = (height, width) if region.reach is None else region.reach
     cut = windowed.tiling((height, width), reach, _TILE)
 
     def search_tile(start_and_corner):
         start, corner = start_and_corner
         tile, tile_codes = (
-            jax.lax.dynamic_slice(x, (*start, 0), (*cut.tile, x.shape[-1])).reshape(-1, x.shape[-1])
-            for x in (features, codes)
+            windowed.cut_out(x, start, cut.tile).reshape(-1, x.shape[-1]) for x in (features, codes)
         )
-        best = (
+        nothing = (
             vary_like(jnp.full((len(tile), k), -jnp.inf), tile, frames, valid),
             vary_like(jnp.zeros((len(tile), k), jnp.int32), tile, frames, valid),
         )
+        threshold, found = nothing[0][:, -1:], []
         # Search the frames that the region binds, in a window around the tile.
         if bound_frames.size:
             places = corner + cut.window_cells
-            window = jax.lax.dynamic_slice(
-                frame_codes,
-                (num_free, *corner, 0),
-                (len(bound_frames), *cut.window, frame_codes.shape[-1]),
+            window = windowed.cut_out(
+                frame_codes, corner, cut.window, (num_free, len(bound_frames))
             )
             inside = region.allows((start + cut.tile_cells)[:, None] - places[None])
-            best = _improve(
-                best,
+            part = _search_frames(
+                nothing,
+                threshold,
                 tile,
                 _bounds(tile_codes, window, valid[num_free:], inside),
                 keys,
@@ -140,10 +143,13 @@ def search(
                 places[:, 0] * width + places[:, 1],
                 inside,
             )
+            threshold = jnp.min(part[0], axis=-1, keepdims=True)
+            found.append(part)
         # Search the frames that are free. Few of their cells reach the threshold of the others.
         if num_free:
-            best = _improve(
-                best,
+            part = _search_frames(
+                nothing,
+                threshold,
                 tile,
                 _bounds(tile_codes, frame_codes[:num_free], valid[:num_free], True),
                 keys,
@@ -152,21 +158,27 @@ def search(
                 jnp.arange(num_cells),
                 None,
             )
-        return best
+            found.append(part)
+        return tuple(jnp.concatenate(lists, axis=-1) for lists in zip(*found))
 
     results = jax.lax.map(search_tile, (jnp.asarray(cut.starts), jnp.asarray(cut.corners)))
-    return jax.tree.map(lambda x: x.reshape(-1, k)[cut.place], results)
+    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[cut.place], results)
 
 
-def is_worthwhile(features: jax.Array) -> jax.Array:
-    """Whether few directions hold enough of the energy of features `[H, W, C]` for close bounds."""
+def is_worthwhile(features: jax.Array, frames: jax.Array) -> jax.Array:
+    """Whether bounds of features `[H, W, C]` and frames `[M, H, W, C]` can save work.
+
+    Few directions must hold most of the features' energy. Where a frame has values that are not
+    finite, there are no bounds: another search shows these values.
+    """
     features = features.astype(affinity.at_least_float32(features))
     kept = features @ main_directions(features, _num_directions(features))
-    return jnp.sum(jnp.square(kept)) > _WORTHWHILE * jnp.sum(jnp.square(features))
+    is_close = jnp.sum(jnp.square(kept)) > _WORTHWHILE * jnp.sum(jnp.square(features))
+    return is_close & jnp.isfinite(jnp.sum(frames, dtype=features.dtype))
 
 
 def _num_directions(features):
-    return max(1, features.shape[-1] // _CHANNELS)
+    return max(1, features.shape[-1] // _CHANNELS_PER_DIRECTION)
 
 
 def main_directions(features: jax.Array, count: int) -> jax.Array:
@@ -186,9 +198,10 @@ def main_directions(features: jax.Array, count: int) -> jax.Array:
 
 
 def bound_codes(features: jax.Array, directions: jax.Array) -> jax.Array:
-    """Makes vectors `[..., d + 1]` of which no product is below the features' affinity.
+    """Makes vectors `[..., d + 1]` whose products are never below the features' affinities.
 
-    They are V'f and r(f), see above, for features `[..., C]` and directions `[C, d]`.
+    They are V'f and r(f), see above, for features `[..., C]` and directions `[C, d]`. r is a little
+    larger than there, by what float32 may round off.
     """
     features = features.astype(affinity.at_least_float32(features))
     kept = jnp.einsum('...c,cd->...d', features, directions, precision='highest')
@@ -203,15 +216,16 @@ def _bounds(tile_codes, window_codes, valid, inside):
     num_frames, width = len(window_codes), window_codes.shape[-1]
     bounds = affinity.affinity(tile_codes, window_codes.reshape(-1, width))
     bounds = bounds.reshape(len(tile_codes), num_frames, -1)
-    bounds = jnp.where(valid[:, None], bounds, -jnp.inf)
-    return jnp.where(inside, jnp.max(bounds, axis=1), -jnp.inf)
+    bounds = jnp.max(jnp.where(valid[:, None], bounds, -jnp.inf), axis=1)
+    return jnp.where(inside, bounds, -jnp.inf)
 
 
-def _improve(best, tile, bounds, keys, valid, offsets, places, inside):
-    """Puts better cells of some frames in the place of the best ones so far.
+def _search_frames(nothing, threshold, tile, bounds, keys, valid, offsets, places, inside):
+    """Finds the k best cells of some frames, or at least those that reach a threshold.
 
     Args:
-      best: affinities and numbers of cells, `[q, k]` each.
+      nothing: affinities -inf and some cells, `[q, k]` each.
+      threshold: `[q, 1]`; cells of lower affinity need not be found.
       tile: features `[q, C]`.
       bounds: `[q, p]`, from above, of the affinities with each place in any of the frames.
       keys: features `[M * N, C]` of all context cells.
@@ -220,10 +234,10 @@ def _improve(best, tile, bounds, keys, valid, offsets, places, inside):
       places: `[p]`, each place's cell in a frame.
       inside: `[q, p]`, the places that the region allows; None for all.
     """
-    k = best[0].shape[-1]
+    k = nothing[0].shape[-1]
     frame_valid = valid[offsets // (len(keys) // len(valid))]
 
-    def search_places(best, chosen, is_wanted):
+    def search_places(chosen, is_wanted):
         cells = places[chosen]
         rows = (offsets[:, None] + cells).reshape(-1)
         affinities = affinity.affinity(tile, keys.at[rows].get(mode='promise_in_bounds'))
@@ -234,23 +248,26 @@ def _improve(best, tile, bounds, keys, valid, offsets, places, inside):
         )
         affinities = jnp.where(allowed, affinities, -jnp.inf)
         found, order = batched.largest(affinities, k, _top_k)
-        return _best_of(best, (found, rows[order]), k)
+        return found, rows[order]
 
     # Compute the most promising places: those that come nearest to the best bound of some cell.
     num_places = len(places)
     promise = jnp.max(bounds - jnp.max(bounds, axis=1, keepdims=True), axis=0)
-    promising = _top_k(promise[None], min(_PROMISING, num_places))[0]
-    best = search_places(best, promising, True)
+    promising = jnp.sort(_top_k(promise[None], min(_PROMISING, num_places))[0])
+    best = search_places(promising, True)
+    if best[0].shape[-1] < k:
+        best = _best_of(nothing, best)
 
     # Compute the places that may hold a neighbour by their bound.
-    threshold = jnp.min(best[0], axis=-1, keepdims=True)
+    threshold = jnp.maximum(threshold, jnp.min(best[0], axis=-1, keepdims=True))
     is_needed = jnp.any((bounds >= threshold) & (bounds > -jnp.inf), axis=0)
     is_needed = is_needed.at[promising].set(False)
     sizes = _sizes(num_places)
 
     def search_needed(size):
+        # Of equal values top_k takes the first, so the places are in order.
         chosen = _top_k(is_needed[None].astype(bounds.dtype), size)[0]
-        return search_places(best, chosen, is_needed[chosen])
+        return _best_of(best, search_places(chosen, is_needed[chosen]))
 
     branches = [lambda: best, *(lambda size=size: search_needed(size) for size in sizes)]
     branch = jnp.searchsorted(jnp.asarray([0, *sizes]), jnp.sum(is_needed))
@@ -263,12 +280,21 @@ def _sizes(num_places):
     return sorted({math.ceil(x) for x in np.geomspace(least, num_places, _SIZES).round(6)})
 
 
-def _best_of(some, others, k):
-    """The k best of two lists of affinities and cells."""
-    affinities, cells = (jnp.concatenate(pair, axis=-1) for pair in zip(some, others))
-    # A slice of what top_k returns would make XLA sort the whole lists.
-    affinities, order = jax.lax.top_k(affinities, k)
-    return affinities, jnp.take_along_axis(cells, order, axis=-1)
+def _best_of(best, others):
+    """The k best of two lists of affinities and cells, `best` has k."""
+    affinities, cells = (jnp.concatenate(pair, axis=-1) for pair in zip(best, others))
+    order = best_order(affinities, cells)[:, : best[0].shape[-1]]
+    return tuple(jnp.take_along_axis(x, order, axis=-1) for x in (affinities, cells))
+
+
+def best_order(affinities: jax.Array, cells: jax.Array) -> jax.Array:
+    """The order of cells `[..., L]` by falling affinity; of equal ones the lowest number is first.
+
+    Affinities that are not numbers come first.
+    """
+    losses = jnp.where(jnp.isnan(affinities), -jnp.inf, -affinities)
+    places = jax.lax.broadcasted_iota(cells.dtype, cells.shape, cells.ndim - 1)
+    return jax.lax.sort((losses, cells, places), num_keys=2)[2]
 
 
 def _top_k(values, k):

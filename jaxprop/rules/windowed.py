@@ -10,7 +10,7 @@ inside, so nothing is padded. The region's mask is computed for each tile, so it
 import math
 import numbers
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,9 +98,7 @@ def search(
     valid = jax.lax.dynamic_slice_in_dim(valid, first, num_frames)
 
     def search_tile(queries, inside, corner, window):
-        keys = jax.lax.dynamic_slice(
-            frames, (first, *corner, 0), (num_frames, *window, frames.shape[-1])
-        )
+        keys = cut_out(frames, corner, window, (first, num_frames))
         # Compute the affinities of the tile with the windows of all frames, in one product.
         keys = rearrange(keys, 'm h w c -> (m h w) c')
         logits = affinity.affinity(queries, keys) / temperature
@@ -142,10 +140,7 @@ def attend(
 
     def attend_tile(queries, inside, corner, window):
         keys, label_there = (
-            rearrange(
-                jax.lax.dynamic_slice(x, (*corner, 0), (*window, x.shape[-1])), 'h w c -> (h w) c'
-            )
-            for x in (frame, label)
+            rearrange(cut_out(x, corner, window), 'h w c -> (h w) c') for x in (frame, label)
         )
         logits = affinity.affinity(queries, keys) / temperature
         allowed = jnp.where(inside, logits, -jnp.inf)
@@ -153,6 +148,29 @@ def attend(
         return log_sums, affinity.soft_copy(jnp.exp(allowed - log_sums[:, None]), label_there)
 
     return _map_tiles(attend_tile, features, region)
+
+
+def cut_out(
+    array: jax.Array,
+    corner: jax.Array,
+    size: tuple[int, ...],
+    frames: tuple[Any, int] | None = None,
+) -> jax.Array:
+    """Cuts a rectangle of cells `[*size, C]` out of `[H, W, C]`, or out of some of `[M, H, W, C]`.
+
+    Args:
+      array: the cells of a frame, or of several.
+      corner: the row and column of the first cell.
+      size: how many rows and columns.
+      frames: the number of the first frame, and how many.
+    """
+    # All places must be of one type of integers.
+    place = [*corner, jnp.zeros_like(corner[0])]
+    sizes = (*size, array.shape[-1])
+    if frames is not None:
+        first, count = frames
+        place, sizes = [jnp.asarray(first, corner.dtype), *place], (count, *sizes)
+    return jax.lax.dynamic_slice(array, place, sizes)
 
 
 def _map_tiles(function, features, region):
@@ -166,7 +184,7 @@ def _map_tiles(function, features, region):
 
     def do_tile(start_and_corner):
         start, corner = start_and_corner
-        queries = jax.lax.dynamic_slice(features, (*start, 0), (*cut.tile, channels))
+        queries = cut_out(features, start, cut.tile)
         inside = region.allows(
             (start + cut.tile_cells)[:, None] - (corner + cut.window_cells)[None]
         )

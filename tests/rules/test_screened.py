@@ -23,6 +23,9 @@ METHODS = {
     'no first': Propagation(
         rule=TopK(k=4, region=Disk(3)), memory=Memory(num_frames=2, keep_first=False)
     ),
+    'predicted first': Propagation(
+        rule=TopK(k=5, region=Disk(4)), memory=Memory(num_frames=3, predict_first=True)
+    ),
     # A cell has one candidate in each frame but the first.
     'one': Propagation(rule=TopK(k=12, region=Disk(1)), memory=Memory(num_frames=2)),
 }
@@ -46,7 +49,10 @@ def few_places(monkeypatch):
 
 @functools.cache
 def video(kind):
-    """Features of a moving scene with four main directions and noise, or nothing but noise."""
+    """Features of a moving scene with four main directions and noise, or nothing but noise.
+
+    Of 'noise' the search is not screened. Of 'still' the last two frames are the same.
+    """
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((3, *SIZE)).astype(np.float32)
     first = rng.random((*SIZE[:2], 3)).astype(np.float32)
@@ -54,7 +60,8 @@ def video(kind):
         return noise, first
     scene = rng.standard_normal((16, 20, 4)) @ rng.standard_normal((4, SIZE[2])) + 1
     frames = [scene[t : t + SIZE[0], t : t + SIZE[1]] for t in range(3)]
-    return (np.stack(frames) + 0.3 * noise).astype(np.float32), first
+    features = (np.stack(frames) + 0.3 * noise).astype(np.float32)
+    return features[[0, 1, 1] if kind == 'still' else slice(None)], first
 
 
 @functools.cache
@@ -63,10 +70,11 @@ def dense(name, kind):
     return np.asarray(propagate_video(*video(kind), METHODS[name], execution=execution))
 
 
-@pytest.mark.parametrize('kind', ['scene', 'noise'])
+@pytest.mark.parametrize('kind', ['scene', 'still', 'noise'])
 @pytest.mark.parametrize('name', METHODS)
 def test_equals_dense(name, kind):
-    assert bool(screened.is_worthwhile(jnp.asarray(video(kind)[0][0]))) == (kind == 'scene')
+    features = jnp.asarray(video(kind)[0])
+    assert bool(screened.is_worthwhile(features[0], features)) == (kind != 'noise')
     found = propagate_video(*video(kind), METHODS[name], execution=SCREENED)
     np.testing.assert_allclose(found, dense(name, kind), atol=1e-5)
     assert np.all(np.max(found, axis=(1, 2)) > 0.1)
@@ -81,6 +89,8 @@ def test_the_search_itself_equals_a_sort_of_all_affinities(scale):
         affinities, cells = screened.search(
             jnp.asarray(features[2]), jnp.asarray(features), valid, num_free=1, region=region, k=6
         )
+        order = screened.best_order(affinities, cells)[:, :6]
+        affinities, cells = (np.take_along_axis(x, order, 1) for x in (affinities, cells))
         rows, columns = np.divmod(np.arange(SIZE[0] * SIZE[1]), SIZE[1])
         near = np.hypot(rows[:, None] - rows, columns[:, None] - columns) < 4
         flat = features.reshape(3, -1, SIZE[2]).astype(np.float64)
@@ -117,6 +127,42 @@ def test_auto_takes_it_for_large_grids_on_cpus(monkeypatch):
     per_frame = Propagation(rule=TopK(k=5, aggregation='per_frame'))
     with pytest.raises(ValueError, match="'screened' needs aggregation='overall'.*'per_frame'"):
         propagate_video(*video('scene'), per_frame, execution=SCREENED)
+
+
+def test_of_equal_affinities_the_first_cell_wins():
+    # All frames are one frame, of which many cells are the same.
+    features = np.repeat(np.repeat(video('scene')[0][:1], 3, axis=0), 2, axis=1)[:, : SIZE[0]]
+    features = np.round(features)  # Sums of whole numbers have no rounding.
+    rules = TopK(k=5, region=Disk(4)), TopK(k=5, region=Everywhere())
+    for rule in rules:
+        method = Propagation(rule=rule, memory=Memory(num_frames=2), normalize_features=False)
+        labels = [
+            propagate_video(
+                features, video('scene')[1], method, execution=Execution(implementation=name)
+            )
+            for name in ('screened', 'dense')
+        ]
+        np.testing.assert_allclose(*labels, atol=1e-6)
+
+
+def test_with_64_bits():
+    with jax.enable_x64(True):
+        for implementation in ('screened', 'windowed', 'dense'):
+            execution = Execution(implementation=implementation)
+            found = propagate_video(*video('scene'), METHODS['disk'], execution=execution)
+            np.testing.assert_allclose(found, dense('disk', 'scene'), atol=1e-4)
+
+
+def test_values_that_are_not_finite_show():
+    features = video('scene')[0].copy()
+    features[0, 5, 5] = np.nan
+    execution = Execution(implementation='screened')
+    label = jax.jit(
+        lambda features, first: propagate_video(
+            features, first, METHODS['disk'], execution=execution
+        )
+    )
+    assert np.isnan(label(features, video('scene')[1])).any()
 
 
 def test_under_vmap_labels_are_the_same():
