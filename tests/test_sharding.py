@@ -16,7 +16,7 @@ RULES = {
         'radius': 3.0,
         'implementation': 'screened',
         'normalize_features': False,
-        'temperature': 5.0,
+        'temperature': 20.0,
     },
     'attention': {'radius': 3.0, 'num_neighbors': None},
     'predicted': {

@@ -173,9 +173,8 @@ class TopK(Rule):
             _TARGETS_AT_ONCE,
         )
         affinities = jnp.where(is_allowed, affinities, -jnp.inf)
-        order = screened.best_order(jax.lax.stop_gradient(affinities), cells)[:, : self.k]
-        logits = jnp.take_along_axis(affinities / self.temperature, order, axis=-1)
-        cells = jnp.take_along_axis(cells, order, axis=-1)
+        affinities, cells = (x[:, : self.k] for x in screened.best_first(affinities, cells))
+        logits = affinities / self.temperature
         return cells, affinity.neighbor_weights(affinity.Neighbors(logits, cells, None))
 
     def _matches(self, context, features, execution):

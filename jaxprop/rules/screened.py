@@ -283,18 +283,19 @@ def _sizes(num_places):
 def _best_of(best, others):
     """The k best of two lists of affinities and cells, `best` has k."""
     affinities, cells = (jnp.concatenate(pair, axis=-1) for pair in zip(best, others))
-    order = best_order(affinities, cells)[:, : best[0].shape[-1]]
-    return tuple(jnp.take_along_axis(x, order, axis=-1) for x in (affinities, cells))
+    k = best[0].shape[-1]
+    return tuple(x[:, :k] for x in best_first(affinities, cells))
 
 
-def best_order(affinities: jax.Array, cells: jax.Array) -> jax.Array:
-    """The order of cells `[..., L]` by falling affinity; of equal ones the lowest number is first.
+def best_first(affinities: jax.Array, cells: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sorts affinities and cells `[..., L]` by falling affinity, equal ones by the cell's number.
 
     Affinities that are not numbers come first.
     """
-    losses = jnp.where(jnp.isnan(affinities), -jnp.inf, -affinities)
-    places = jax.lax.broadcasted_iota(cells.dtype, cells.shape, cells.ndim - 1)
-    return jax.lax.sort((losses, cells, places), num_keys=2)[2]
+    losses = jax.lax.stop_gradient(-affinities)
+    losses = jnp.where(jnp.isnan(losses), -jnp.inf, losses)
+    _, cells, affinities = jax.lax.sort((losses, cells, affinities), num_keys=2)
+    return affinities, cells
 
 
 def _top_k(values, k):

@@ -89,8 +89,7 @@ def test_the_search_itself_equals_a_sort_of_all_affinities(scale):
         affinities, cells = screened.search(
             jnp.asarray(features[2]), jnp.asarray(features), valid, num_free=1, region=region, k=6
         )
-        order = screened.best_order(affinities, cells)[:, :6]
-        affinities, cells = (np.take_along_axis(x, order, 1) for x in (affinities, cells))
+        affinities, cells = (x[:, :6] for x in screened.best_first(affinities, cells))
         rows, columns = np.divmod(np.arange(SIZE[0] * SIZE[1]), SIZE[1])
         near = np.hypot(rows[:, None] - rows, columns[:, None] - columns) < 4
         flat = features.reshape(3, -1, SIZE[2]).astype(np.float64)
