@@ -53,9 +53,7 @@ def is_possible(softmax: str, aggregation: str) -> bool:
     return softmax == 'neighbors' and aggregation == 'overall'
 
 
-def is_used(
-    shape: tuple[int, int, int], softmax: str, aggregation: str, execution: Execution
-) -> bool:
+def is_used(shape: tuple[int, ...], softmax: str, aggregation: str, execution: Execution) -> bool:
     """Whether neighbours of features of shape (H, W, C) are screened.
 
     For 'screened'; and for 'auto' on CPUs, where it is possible and grid and features are large.
