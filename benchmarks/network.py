@@ -34,7 +34,7 @@ from jaxprop.models import ViT, vit
 from jaxprop.propagation import Context, propagate_step
 
 FRAME = flags.DEFINE_list('frame', ['480', '854'], 'Height and width of a frame in pixels.')
-REPEATS = flags.DEFINE_integer('repeats', 3, 'The least time of so many calls.', lower_bound=1)
+REPEATS = flags.DEFINE_integer('repeats', 3, 'The median time of so many calls.', lower_bound=1)
 ALONE = flags.DEFINE_string('alone', None, 'What to measure here: used by the benchmark itself.')
 LABELS = 2
 
