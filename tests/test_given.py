@@ -9,7 +9,8 @@ import pytest
 
 import jaxprop
 from jaxprop import memory, methods
-from tests.test_memory import quick_compilation  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 METHODS = {
     'crw': methods.crw(k=3, num_frames=2, radius=2.0),

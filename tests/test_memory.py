@@ -13,12 +13,7 @@ from jaxprop import memory, methods
 GRID = (8, 9)
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def _video(num_frames=6, seed=0):

@@ -18,14 +18,6 @@ GRID = (5, 7)
 step = jax.jit(propagate_step, static_argnames='config')
 
 
-@pytest.fixture
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
-
-
 def _video(num_frames=6, grid=GRID, seed=0):
     """Makes features, and soft labels that don't sum to one over the classes."""
     rng = np.random.default_rng(seed)

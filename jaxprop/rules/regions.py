@@ -20,7 +20,23 @@ class Everywhere:
 
 
 @dataclasses.dataclass(frozen=True)
-class Disk:
+class _WithinRadius:
+    """The fields and the reach of a region of cells near the target cell."""
+
+    radius: float = 12.0
+    bind_first: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __post_init__(self):
+        check_radius(self.radius)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        reach = math.ceil(self.radius) - 1
+        return reach, reach
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk(_WithinRadius):
     """The region of cells at a Euclidean distance below the radius from the target cell.
 
     Attributes:
@@ -31,23 +47,12 @@ class Disk:
       ValueError: the radius is below 1 or not finite.
     """
 
-    radius: float = 12.0
-    bind_first: bool = dataclasses.field(default=False, kw_only=True)
-
-    def __post_init__(self):
-        check_radius(self.radius)
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        reach = math.ceil(self.radius) - 1
-        return reach, reach
-
     def allows(self, offsets: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(offsets), axis=-1) < self.radius**2
 
 
 @dataclasses.dataclass(frozen=True)
-class Square:
+class Square(_WithinRadius):
     """The region of cells whose row and column are both less than the radius away.
 
     Attributes:
@@ -57,17 +62,6 @@ class Square:
     Raises:
       ValueError: the radius is below 1 or not finite.
     """
-
-    radius: float = 12.0
-    bind_first: bool = dataclasses.field(default=False, kw_only=True)
-
-    def __post_init__(self):
-        check_radius(self.radius)
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        reach = math.ceil(self.radius) - 1
-        return reach, reach
 
     def allows(self, offsets: jax.Array) -> jax.Array:
         return jnp.max(jnp.abs(offsets), axis=-1) < self.radius

@@ -17,7 +17,8 @@ from jaxprop.evaluation.function_features import FunctionFeatures
 from jaxprop.evaluation.given_masks import label_with_masks
 from jaxprop.evaluation.targets import KeypointTarget
 from jaxprop.propagation import give, init_context, propagate_step
-from tests.test_memory import quick_compilation  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 METHOD = methods.crw(k=3, num_frames=2, radius=4.0)
 NUM_FRAMES = 8

@@ -30,12 +30,7 @@ METHODS = {
 BATCHED = Execution(implementation='batched')
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def _video():

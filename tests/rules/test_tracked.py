@@ -21,12 +21,7 @@ from tests.support import shared
 step = jax.jit(propagate_step, static_argnames='config')
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 # UVC with its boxes, as its procedure is described: a box is a list of (left, right, top, bottom)

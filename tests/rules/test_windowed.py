@@ -13,13 +13,7 @@ from jaxprop import Attention, Execution, Memory, TopK
 from jaxprop.rules import windowed
 from tests.flat import flat, propagate_video
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def _video(grid, num_frames=4, seed=0):
