@@ -422,25 +422,24 @@ def _method(name):
 
 def own_names() -> tuple[str, ...]:
     """Lists the flat names of settings that only your own files in jaxprop/rules have."""
-    names = set().union(*(_names(_find_kind(module)) for module in _own_modules()))
+    names = set().union(*map(_names, _own_kinds().values()))
     return tuple(sorted(names - {*_DEFAULTS, 'region'}))
 
 
 def _restriction(name) -> type:
     """The class of a region or rule, by its name among the flat settings."""
-    kind = _RESTRICTIONS.get(name) or (_find_kind(name) if name in _own_modules() else None)
-    if kind is None:
-        raise ValueError(
-            f'restriction is {name!r}; {_known(name, {*_RESTRICTIONS, *_own_modules()})}'
-        )
-    return kind
+    kinds = {**_own_kinds(), **_RESTRICTIONS}
+    if name not in kinds:
+        raise ValueError(f'restriction is {name!r}; {_known(name, kinds)}')
+    return kinds[name]
 
 
-def _own_modules():
-    """The modules of jaxprop/rules with a region or rule that is not this project's own."""
+def _own_kinds():
+    """The regions and rules in jaxprop/rules that are not this project's own, by their modules."""
     ours = {kind.__module__.rpartition('.')[2] for kind in _RESTRICTIONS.values()}
     names = {module.name for module in pkgutil.iter_modules(rules.__path__)} - ours
-    return {name for name in names if _find_kind(name) is not None}
+    kinds = {name: _find_kind(name) for name in names}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 def _find_kind(module_name) -> type | None:

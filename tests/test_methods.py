@@ -102,7 +102,7 @@ def test_execution():
             "restriction is 'windowed'; known: none, predicted, radius, square, track$",
         ),
         ({'method': 'corflow'}, "method is 'corflow'; did you mean 'corrflow'"),
-        ({'method': 'from_settings'}, "method is 'from_settings'; .*[Kk]nown: .*mast"),
+        ({'method': 'from_settings'}, "method is 'from_settings'; known: .*mast"),
         ({'as_released': ('signed_stops',)}, "'signed_stops'; did you mean 'signed_stop'"),
         ({'restriction': 'track', 'restrict_first': True}, "aggregation is 'overall'.*'track'"),
     ],

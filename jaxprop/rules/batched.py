@@ -154,7 +154,8 @@ def largest(
 ) -> tuple[jax.Array, jax.Array]:
     """Finds the k largest of values `[R, s, b]`, and their places in the rows of s * b.
 
-    The k largest values lie in the k columns of largest maxima, so only these are searched.
+    They are in the order of `top_k`. The k largest values lie in the k columns of largest maxima,
+    so only these are searched.
 
     Args:
       values: numbers; a row may have fewer than k.
@@ -163,8 +164,6 @@ def largest(
     """
     num_rows, size, num_columns = values.shape
     columns = top_k(jnp.max(values, axis=1), min(k, num_columns))
-    # Columns go in order, so that of equal values the first one of a row wins.
-    columns = jnp.sort(columns, axis=-1)
     candidates = jnp.take_along_axis(values, columns[:, None], axis=-1)
     candidates = candidates.reshape(num_rows, -1)
     order = top_k(candidates, min(k, candidates.shape[-1]))

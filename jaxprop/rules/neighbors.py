@@ -145,14 +145,22 @@ class TopK(Rule):
 
         @jax.custom_batching.custom_vmap
         def find(features, frames, valid, numbers):
+            directions = screened.main_directions(features)
+
             def screen():
                 affinities, cells = screened.search(
-                    features, frames, valid, num_free=num_free, region=self.region, k=self.k
+                    features,
+                    frames,
+                    valid,
+                    directions,
+                    num_free=num_free,
+                    region=self.region,
+                    k=self.k,
                 )
                 return cells, affinities != -jnp.inf
 
             return jax.lax.cond(
-                screened.is_worthwhile(features, frames),
+                screened.is_worthwhile(features, frames, directions),
                 screen,
                 lambda: search_all(features, frames, valid, numbers),
             )

@@ -29,7 +29,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprop import affinity
-from jaxprop.memory import vary_like
 from jaxprop.rules import batched, windowed
 from jaxprop.rules.rule import Execution, Region
 
@@ -69,6 +68,7 @@ def search(
     features: jax.Array,
     frames: jax.Array,
     valid: jax.Array,
+    directions: jax.Array,
     *,
     num_free: int,
     region: Region,
@@ -84,6 +84,7 @@ def search(
       features: `[H, W, C]` of the targets.
       frames: `[M, H, W, C]` of the context.
       valid: `[M]`, the frames from which cells may be selected.
+      directions: `[C, d]`, see `main_directions`.
       num_free: how many leading frames the region does not bind.
       region: which cells of the other frames are allowed.
       k: how many cells are selected.
@@ -95,7 +96,6 @@ def search(
     num_frames, height, width, channels = frames.shape
     num_cells = height * width
     keys = frames.reshape(-1, channels)
-    directions = main_directions(features, _num_directions(features))
     codes = bound_codes(features, directions)
     frame_codes = bound_codes(frames, directions)
 
@@ -109,11 +109,7 @@ def search(
         tile, tile_codes = (
             windowed.cut_out(x, start, cut.tile).reshape(-1, x.shape[-1]) for x in (features, codes)
         )
-        nothing = (
-            vary_like(jnp.full((len(tile), k), -jnp.inf), tile, frames, valid),
-            vary_like(jnp.zeros((len(tile), k), jnp.int32), tile, frames, valid),
-        )
-        threshold, found = nothing[0][:, -1:], []
+        threshold, found = -jnp.inf, []
         # Search the frames that the region binds, in a window around the tile.
         if bound_frames.size:
             places = corner + cut.window_cells
@@ -122,30 +118,31 @@ def search(
             )
             inside = region.allows((start + cut.tile_cells)[:, None] - places[None])
             part = _search_frames(
-                nothing,
                 threshold,
                 tile,
                 _bounds(tile_codes, window, valid[num_free:], inside),
                 keys,
-                valid,
+                valid[num_free:],
                 bound_frames * num_cells,
                 places[:, 0] * width + places[:, 1],
                 inside,
+                k,
             )
             threshold = jnp.min(part[0], axis=-1, keepdims=True)
             found.append(part)
         # Search the frames that are free. Few of their cells reach the threshold of the others.
         if num_free:
+            everywhere = jnp.ones((1, num_cells), bool)
             part = _search_frames(
-                nothing,
                 threshold,
                 tile,
-                _bounds(tile_codes, frame_codes[:num_free], valid[:num_free], True),
+                _bounds(tile_codes, frame_codes[:num_free], valid[:num_free], everywhere),
                 keys,
-                valid,
+                valid[:num_free],
                 np.arange(num_free) * num_cells,
                 jnp.arange(num_cells),
-                None,
+                everywhere,
+                k,
             )
             found.append(part)
         return tuple(jnp.concatenate(lists, axis=-1) for lists in zip(*found))
@@ -154,28 +151,27 @@ def search(
     return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[cut.place], results)
 
 
-def is_worthwhile(features: jax.Array, frames: jax.Array) -> jax.Array:
+def is_worthwhile(features: jax.Array, frames: jax.Array, directions: jax.Array) -> jax.Array:
     """Whether bounds of features `[H, W, C]` and frames `[M, H, W, C]` can save work.
 
-    Few directions must hold most of the features' energy. Where a frame has values that are not
-    finite, there are no bounds: another search shows these values.
+    The directions `[C, d]` must hold most of the features' energy. Where a frame has values that
+    are not finite, there are no bounds: another search shows these values.
     """
     features = features.astype(affinity.at_least_float32(features))
-    kept = features @ main_directions(features, _num_directions(features))
+    kept = features @ directions
     is_close = jnp.sum(jnp.square(kept)) > _WORTHWHILE * jnp.sum(jnp.square(features))
     return is_close & jnp.isfinite(jnp.sum(frames, dtype=features.dtype))
 
 
-def _num_directions(features):
-    return max(1, features.shape[-1] // _CHANNELS_PER_DIRECTION)
-
-
-def main_directions(features: jax.Array, count: int) -> jax.Array:
+def main_directions(features: jax.Array, count: int | None = None) -> jax.Array:
     """Finds directions that hold most of the energy of features: orthonormal `[C, count]`.
+
+    They are an eighth of the channels if `count` is not given.
 
     Two steps of subspace iteration on the matrix of second moments, which are near its first
     eigenvectors. Every third row and column of the features `[H, W, C]` is used.
     """
+    count = max(1, features.shape[-1] // _CHANNELS_PER_DIRECTION) if count is None else count
     features = features[::3, ::3].reshape(-1, features.shape[-1])
     features = features.astype(affinity.at_least_float32(features))
     moments = jnp.einsum('nc,nd->cd', features, features, precision='highest')
@@ -209,43 +205,41 @@ def _bounds(tile_codes, window_codes, valid, inside):
     return jnp.where(inside, bounds, -jnp.inf)
 
 
-def _search_frames(nothing, threshold, tile, bounds, keys, valid, offsets, places, inside):
+def _search_frames(threshold, tile, bounds, keys, valid, offsets, places, inside, k):
     """Finds the k best cells of some frames, or at least those that reach a threshold.
 
     Args:
-      nothing: affinities -inf and some cells, `[q, k]` each.
-      threshold: `[q, 1]`; cells of lower affinity need not be found.
+      threshold: `[q, 1]`, or -inf; cells of lower affinity need not be found.
       tile: features `[q, C]`.
       bounds: `[q, p]`, from above, of the affinities with each place in any of the frames.
       keys: features `[M * N, C]` of all context cells.
-      valid: `[M]`.
+      valid: whether cells of each of the frames may be selected.
       offsets: the number of the first cell of each of the frames.
       places: `[p]`, each place's cell in a frame.
-      inside: `[q, p]`, the places that the region allows; None for all.
+      inside: `[q, p]` or `[1, p]`, the places that the region allows.
+      k: how many.
+
+    Returns:
+      Affinities, -inf where there are fewer than k cells, and numbers of cells, `[q, k]` each.
     """
-    k = nothing[0].shape[-1]
-    frame_valid = valid[offsets // (len(keys) // len(valid))]
 
     def search_places(chosen, is_wanted):
         cells = places[chosen]
         rows = (offsets[:, None] + cells).reshape(-1)
         affinities = affinity.affinity(tile, keys.at[rows].get(mode='promise_in_bounds'))
         affinities = affinities.reshape(len(tile), len(offsets), -1)
-        allowed = is_wanted if inside is None else inside[:, chosen] & is_wanted
-        allowed = (
-            frame_valid[:, None] & jnp.broadcast_to(allowed, (len(tile), len(chosen)))[:, None]
-        )
+        allowed = valid[:, None] & (inside[:, chosen] & is_wanted)[:, None]
         affinities = jnp.where(allowed, affinities, -jnp.inf)
         found, order = batched.largest(affinities, k, _top_k)
-        return found, rows[order]
+        missing = (0, 0), (0, k - found.shape[-1])
+        found = jnp.pad(found, missing, constant_values=-jnp.inf)
+        return found, jnp.pad(rows[order], missing)
 
     # Compute the most promising places: those that come nearest to the best bound of some cell.
     num_places = len(places)
     promise = jnp.max(bounds - jnp.max(bounds, axis=1, keepdims=True), axis=0)
-    promising = jnp.sort(_top_k(promise[None], min(_PROMISING, num_places))[0])
+    promising = _top_k(promise[None], min(_PROMISING, num_places))[0]
     best = search_places(promising, True)
-    if best[0].shape[-1] < k:
-        best = _best_of(nothing, best)
 
     # Compute the places that may hold a neighbour by their bound.
     threshold = jnp.maximum(threshold, jnp.min(best[0], axis=-1, keepdims=True))
@@ -254,7 +248,6 @@ def _search_frames(nothing, threshold, tile, bounds, keys, valid, offsets, place
     sizes = _sizes(num_places)
 
     def search_needed(size):
-        # Of equal values top_k takes the first, so the places are in order.
         chosen = _top_k(is_needed[None].astype(bounds.dtype), size)[0]
         return _best_of(best, search_places(chosen, is_needed[chosen]))
 
@@ -269,10 +262,10 @@ def _sizes(num_places):
     return sorted({math.ceil(x) for x in np.geomspace(least, num_places, _SIZES).round(6)})
 
 
-def _best_of(best, others):
-    """The k best of two lists of affinities and cells, `best` has k."""
-    affinities, cells = (jnp.concatenate(pair, axis=-1) for pair in zip(best, others))
-    k = best[0].shape[-1]
+def _best_of(some, others):
+    """The k best of two lists of k affinities and cells."""
+    affinities, cells = (jnp.concatenate(pair, axis=-1) for pair in zip(some, others))
+    k = some[0].shape[-1]
     return tuple(x[:, :k] for x in best_first(affinities, cells))
 
 
@@ -288,4 +281,5 @@ def best_first(affinities: jax.Array, cells: jax.Array) -> tuple[jax.Array, jax.
 
 
 def _top_k(values, k):
-    return jax.lax.top_k(values, k)[1]
+    """The places of the k largest values of each row, in order, so that the first of ties wins."""
+    return jnp.sort(jax.lax.top_k(values, k)[1], axis=-1)

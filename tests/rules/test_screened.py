@@ -33,12 +33,7 @@ SCREENED = Execution(implementation='screened')
 SIZE = 13, 17, 32
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +69,9 @@ def dense(name, kind):
 @pytest.mark.parametrize('name', METHODS)
 def test_equals_dense(name, kind):
     features = jnp.asarray(video(kind)[0])
-    assert bool(screened.is_worthwhile(features[0], features)) == (kind != 'noise')
+    directions = screened.main_directions(features[0])
+    is_worthwhile = screened.is_worthwhile(features[0], features, directions)
+    assert bool(is_worthwhile) == (kind != 'noise')
     found = propagate_video(*video(kind), METHODS[name], execution=SCREENED)
     np.testing.assert_allclose(found, dense(name, kind), atol=1e-5)
     assert np.all(np.max(found, axis=(1, 2)) > 0.1)
@@ -86,8 +83,10 @@ def test_the_search_itself_equals_a_sort_of_all_affinities(scale):
     for kind in ('scene', 'noise'):
         features = scale * video(kind)[0]
         valid, region = jnp.array([True, False, True]), Disk(4)
+        target, frames = jnp.asarray(features[2]), jnp.asarray(features)
+        directions = screened.main_directions(target)
         affinities, cells = screened.search(
-            jnp.asarray(features[2]), jnp.asarray(features), valid, num_free=1, region=region, k=6
+            target, frames, valid, directions, num_free=1, region=region, k=6
         )
         affinities, cells = (x[:, :6] for x in screened.best_first(affinities, cells))
         rows, columns = np.divmod(np.arange(SIZE[0] * SIZE[1]), SIZE[1])
