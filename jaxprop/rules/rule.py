@@ -31,8 +31,8 @@ class Execution:
         that can be among the k most similar ones, by bounds on the affinities, where these are
         close; it takes at most as much memory as the context. These two need a rule `TopK` that
         aggregates 'overall', and 'screened' a softmax over 'neighbors'. 'auto' takes 'batched' on
-        GPUs where it can be; else 'dense' or 'windowed', whichever is less work. Under `jax.vmap`
-        it is these two for 'screened', too.
+        GPUs and, for large grids, 'screened' on CPUs, where they can be; else 'dense' or
+        'windowed', whichever is less work. Under `jax.vmap` it is these two for 'screened', too.
       query_chunk: how many target cells 'dense' compares with a whole context frame at once. It
         bounds memory: about 12 * query_chunk * N bytes.
 

@@ -43,6 +43,8 @@ _WORTHWHILE = 0.75
 _SIZES = 6
 # Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
 _ROUNDING = 4e-6
+# The least numbers of cells and of channels for which 'auto' screens. Below, little time is saved.
+_LEAST_CELLS, _LEAST_CHANNELS = 2000, 64
 
 
 def is_possible(softmax: str, aggregation: str) -> bool:
@@ -50,9 +52,16 @@ def is_possible(softmax: str, aggregation: str) -> bool:
     return softmax == 'neighbors' and aggregation == 'overall'
 
 
-def is_used(execution: Execution) -> bool:
-    """Whether neighbours are screened: for 'screened' alone, 'auto' does not take it."""
-    return execution.implementation == 'screened'
+def is_used(shape: tuple[int, ...], softmax: str, aggregation: str, execution: Execution) -> bool:
+    """Whether neighbours of features of shape (H, W, C) are screened.
+
+    For 'screened'; and for 'auto' on CPUs, where it is possible and grid and features are large.
+    """
+    if execution.implementation != 'auto':
+        return execution.implementation == 'screened'
+    height, width, channels = shape
+    is_large = height * width >= _LEAST_CELLS and channels >= _LEAST_CHANNELS
+    return is_large and is_possible(softmax, aggregation) and jax.default_backend() == 'cpu'
 
 
 def check(softmax: str, aggregation: str, execution: Execution) -> None:

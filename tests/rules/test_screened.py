@@ -116,8 +116,15 @@ def test_bounds_are_above_affinities_and_close():
     assert np.mean(bounds - affinities) < 0.2 * np.mean(np.outer(lengths, lengths))
 
 
-def test_it_is_used_only_where_it_is_asked_for_and_possible():
-    assert screened.is_used(SCREENED) and not screened.is_used(Execution())
+def test_auto_takes_it_for_large_grids_on_cpus(monkeypatch):
+    assert screened.is_used((60, 107, 256), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((30, 53, 256), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((60, 107, 256), 'region', 'overall', Execution())
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert not screened.is_used((60, 107, 256), 'neighbors', 'overall', Execution())
+
+
+def test_it_is_refused_where_it_is_not_possible():
     per_frame = Propagation(rule=TopK(k=5, aggregation='per_frame'))
     with pytest.raises(ValueError, match="'screened' needs aggregation='overall'.*'per_frame'"):
         propagate_video(*video('scene'), per_frame, execution=SCREENED)

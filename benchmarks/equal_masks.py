@@ -1,0 +1,91 @@
+"""Counts the pixels in which two implementations of the propagation differ on DAVIS-2016.
+
+    python benchmarks/equal_masks.py DAVIS --sequences=dog,goat --implementations=windowed,screened
+
+Both label each sequence at its own size from the same features, those of the network that comes
+with the package, with CRW's factors. A pixel takes the object or the background, whichever has the
+larger soft label, between 0 and 1. Where the implementations choose differently, the table shows
+how far the two labels of the pixel are apart in the first one. Soft labels have rounding errors of
+some 1e-6: where the two labels of a pixel are no further apart, the pixel is a tie.
+"""
+
+import argparse
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprop import init_context, labels, propagate_step
+from jaxprop.config_files import load_config
+from jaxprop.data.davis import davis_names, davis_sequence
+from jaxprop.evaluation.features import compute_features, stack
+from jaxprop.evaluation.labeller import Labeller, plan_video, start_video
+from jaxprop.rules.rule import Execution
+
+
+def compare(sequence, labeller, implementations):
+    """Labels a sequence in both ways.
+
+    Returns:
+      The number of pixels that were compared; the distance of the two labels of each pixel that
+      differs; and the largest difference of soft labels.
+    """
+    ids, method = sequence.read_label(0), labeller.propagation
+    plan = plan_video(ids, sequence, labeller)
+    video = start_video(sequence.name, ids, plan, labeller)
+    opened = labeller.source.open(sequence, map(sequence.read_frame, range(sequence.num_frames)))
+    variables = stack([labeller.source.network.variables])
+    steps = [
+        jax.jit(
+            functools.partial(
+                propagate_step, method=method, execution=Execution(implementation=name)
+            )
+        )
+        for name in implementations
+    ]
+    enlarge = jax.jit(functools.partial(labels.resize, size=ids.shape, method='bilinear'))
+    contexts, distances, largest = [], [], 0.0
+    for index, frame in enumerate(opened.arrays):
+        features = jnp.asarray(compute_features(labeller.source, [frame], variables)[0])
+        if index == 0:
+            contexts = [init_context(features, jnp.asarray(video.labels), method)] * 2
+            continue
+        found = [step(context, features) for step, context in zip(steps, contexts)]
+        contexts = [context for context, _ in found]
+        one, other = (np.asarray(enlarge(soft)) for _, soft in found)
+        largest = max(largest, float(jnp.max(jnp.abs(found[0][1] - found[1][1]))))
+        differs = one.argmax(-1) != other.argmax(-1)
+        best = np.sort(one[differs], axis=-1)
+        distances += list(best[:, -1] - best[:, -2])
+    return index * ids.size, distances, largest
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('davis', help='the folder of DAVIS')
+    parser.add_argument('--sequences', type=lambda names: names.split(','), help='default: `val`')
+    parser.add_argument('--network', default='', help='in place of the one that comes along')
+    parser.add_argument(
+        '--implementations', type=lambda names: names.split(','), default=['windowed', 'screened']
+    )
+    options = parser.parse_args()
+    config = load_config('davis_crw')
+    config.network.name = options.network or config.network.name
+    labeller = Labeller.from_config(config)
+    total = 0
+    print('| sequence | pixels | differ | their labels are apart by | labels differ by up to |')
+    print('|---|---|---|---|---|')
+    for name in options.sequences or davis_names(options.davis, '2016'):
+        sequence = davis_sequence(options.davis, name, year='2016')
+        pixels, distances, largest = compare(sequence, labeller, options.implementations)
+        total += len(distances)
+        apart = f'{max(distances):.1e} or less' if distances else ''
+        print(f'| {name} | {pixels} | {len(distances)} | {apart} | {largest:.1e} |', flush=True)
+    print(f'{total} pixels differ.')
+
+
+if __name__ == '__main__':
+    main()
