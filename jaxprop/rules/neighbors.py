@@ -145,22 +145,15 @@ class TopK(Rule):
 
         @jax.custom_batching.custom_vmap
         def find(features, frames, valid, numbers):
-            directions = screened.main_directions(features)
+            problem = features, frames, valid, screened.main_directions(features)
+            settings = {'num_free': num_free, 'region': self.region, 'k': self.k}
 
             def screen():
-                affinities, cells = screened.search(
-                    features,
-                    frames,
-                    valid,
-                    directions,
-                    num_free=num_free,
-                    region=self.region,
-                    k=self.k,
-                )
+                affinities, cells = screened.search(*problem, **settings)
                 return cells, affinities != -jnp.inf
 
             return jax.lax.cond(
-                screened.is_worthwhile(features, frames, directions),
+                screened.is_worthwhile(*problem, **settings),
                 screen,
                 lambda: search_all(features, frames, valid, numbers),
             )

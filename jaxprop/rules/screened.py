@@ -14,15 +14,16 @@ which is one product of d + 1 channels. The grid of target cells is cut into til
 3. Compute the affinities of every other place whose bound reaches the threshold of some cell of the
    tile, and select the k best. No other place can hold a neighbour.
 
-The answer is exact, but for rounding. For features without main directions, such as random ones,
-bounds are too loose to save work, see `is_worthwhile`. How many places step 3 computes depends on
-the video, so it chooses among programs of a few sizes. Under `jax.vmap` JAX would run all of these:
-there the caller searches in another way.
+The answer is exact, but for rounding. For features without main directions, such as random ones, or
+whose affinities are all alike, bounds are too loose to save work, see `is_worthwhile`. How many
+places step 3 computes depends on the video, so it chooses among programs of a few sizes. Under
+`jax.vmap` JAX would run all of these: there the caller searches in another way.
 
 Shapes: H, W feature cells, N = H * W, C channels, M context frames, tiles of q cells, p places.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +38,10 @@ _TILE = 8
 # How many places step 2 computes: two for each cell of a tile.
 _PROMISING = 128
 _CHANNELS_PER_DIRECTION = 8
-# The share of the energy that the directions must hold.
-_WORTHWHILE = 0.75
+# The search is screened where a sample of one in so many tiles computes less than this share of its
+# places in step 3.
+_TILES_PER_SAMPLE = 16
+_WORTHWHILE = 0.5
 # The number of programs for step 3. Each takes half a second to compile.
 _SIZES = 6
 # Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
@@ -102,74 +105,106 @@ def search(
       The affinities `[N, L]`, L = k or 2 k, -inf where fewer cells are allowed; and the cells'
       numbers `[N, L]`, frame * N + cell.
     """
-    num_frames, height, width, channels = frames.shape
-    num_cells = height * width
-    keys = frames.reshape(-1, channels)
-    codes = bound_codes(features, directions)
-    frame_codes = bound_codes(frames, directions)
-
-    # Cut the grid into tiles. A region without a limit has one window, the whole grid.
-    bound_frames = np.arange(num_free, num_frames)
-    reach = (height, width) if region.reach is None else region.reach
-    cut = windowed.tiling((height, width), reach, _TILE)
+    cut, candidates_of = _tiles(features, frames, valid, directions, num_free, region)
+    keys = frames.reshape(-1, frames.shape[-1])
 
     def search_tile(start_and_corner):
-        start, corner = start_and_corner
-        tile, tile_codes = (
-            windowed.cut_out(x, start, cut.tile).reshape(-1, x.shape[-1]) for x in (features, codes)
-        )
+        tile, groups = candidates_of(*start_and_corner)
         threshold, found = -jnp.inf, []
-        # Search the frames that the region binds, in a window around the tile.
-        if bound_frames.size:
-            places = corner + cut.window_cells
-            window = windowed.cut_out(
-                frame_codes, corner, cut.window, (num_free, len(bound_frames))
-            )
-            inside = region.allows((start + cut.tile_cells)[:, None] - places[None])
-            part = _search_frames(
-                threshold,
-                tile,
-                _bounds(tile_codes, window, valid[num_free:], inside),
-                keys,
-                valid[num_free:],
-                bound_frames * num_cells,
-                places[:, 0] * width + places[:, 1],
-                inside,
-                k,
-            )
-            threshold = jnp.min(part[0], axis=-1, keepdims=True)
-            found.append(part)
-        # Search the frames that are free. Few of their cells reach the threshold of the others.
-        if num_free:
-            everywhere = jnp.ones((1, num_cells), bool)
-            part = _search_frames(
-                threshold,
-                tile,
-                _bounds(tile_codes, frame_codes[:num_free], valid[:num_free], everywhere),
-                keys,
-                valid[:num_free],
-                np.arange(num_free) * num_cells,
-                jnp.arange(num_cells),
-                everywhere,
-                k,
-            )
-            found.append(part)
+        # Search the frames that are bound first: few cells of the others reach their threshold.
+        for candidates in groups:
+            found.append(_search_frames(threshold, tile, keys, candidates, k))
+            threshold = jnp.min(found[0][0], axis=-1, keepdims=True)
         return tuple(jnp.concatenate(lists, axis=-1) for lists in zip(*found))
 
     results = jax.lax.map(search_tile, (jnp.asarray(cut.starts), jnp.asarray(cut.corners)))
     return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[cut.place], results)
 
 
-def is_worthwhile(features: jax.Array, frames: jax.Array, directions: jax.Array) -> jax.Array:
-    """Whether bounds of features `[H, W, C]` and frames `[M, H, W, C]` can save work.
+def is_worthwhile(
+    features: jax.Array,
+    frames: jax.Array,
+    valid: jax.Array,
+    directions: jax.Array,
+    *,
+    num_free: int,
+    region: Region,
+    k: int,
+) -> jax.Array:
+    """Whether bounds save work: whether few places are left for step 3, in a sample of the tiles.
 
-    The directions `[C, d]` must hold most of the features' energy. Where a frame has values that
-    are not finite, there are no bounds: another search shows these values.
+    The arguments are those of `search`. Where a frame has values that are not finite, there are no
+    bounds: another search shows these values.
     """
-    features = features.astype(affinity.at_least_float32(features))
-    kept = features @ directions
-    is_close = jnp.sum(jnp.square(kept)) > _WORTHWHILE * jnp.sum(jnp.square(features))
-    return is_close & jnp.isfinite(jnp.sum(frames, dtype=features.dtype))
+    cut, candidates_of = _tiles(features, frames, valid, directions, num_free, region)
+    keys = frames.reshape(-1, frames.shape[-1])
+
+    def share_of_tile(start_and_corner):
+        tile, (candidates, *_) = candidates_of(*start_and_corner)
+        is_needed = _search_promising(-jnp.inf, tile, keys, candidates, k)[-1]
+        is_allowed = jnp.any(candidates.bounds > -jnp.inf, axis=0)
+        return jnp.sum(is_needed) / jnp.maximum(jnp.sum(is_allowed), 1)
+
+    sample = slice(_TILES_PER_SAMPLE // 2 % len(cut.starts), None, _TILES_PER_SAMPLE)
+    shares = jax.lax.map(
+        share_of_tile, (jnp.asarray(cut.starts[sample]), jnp.asarray(cut.corners[sample]))
+    )
+    return (jnp.mean(shares) < _WORTHWHILE) & jnp.isfinite(jnp.sum(frames, dtype=jnp.float32))
+
+
+def _tiles(features, frames, valid, directions, num_free, region):
+    """Cuts the grid of target cells into tiles.
+
+    Returns:
+      The cut; and a function of a tile's start and its window's corner. It returns the tile's
+      features `[q, C]`, and its candidates in the frames that the region binds, and in those that
+      it does not, as far as there are such frames.
+    """
+    num_frames, height, width, _ = frames.shape
+    num_cells = height * width
+    codes = bound_codes(features, directions)
+    frame_codes = bound_codes(frames, directions)
+    bound_frames = np.arange(num_free, num_frames)
+    # A region without a limit has one window, the whole grid.
+    reach = (height, width) if region.reach is None else region.reach
+    cut = windowed.tiling((height, width), reach, _TILE)
+
+    def candidates_of(start, corner):
+        tile, tile_codes = (
+            windowed.cut_out(x, start, cut.tile).reshape(-1, x.shape[-1]) for x in (features, codes)
+        )
+        groups = []
+        # The candidates in bound frames are in a window around the tile.
+        if bound_frames.size:
+            places = corner + cut.window_cells
+            window = windowed.cut_out(
+                frame_codes, corner, cut.window, (num_free, len(bound_frames))
+            )
+            inside = region.allows((start + cut.tile_cells)[:, None] - places[None])
+            groups.append(
+                _Candidates(
+                    _bounds(tile_codes, window, valid[num_free:], inside),
+                    valid[num_free:],
+                    bound_frames * num_cells,
+                    places[:, 0] * width + places[:, 1],
+                    inside,
+                )
+            )
+        # In free frames they are everywhere.
+        if num_free:
+            everywhere = jnp.ones((1, num_cells), bool)
+            groups.append(
+                _Candidates(
+                    _bounds(tile_codes, frame_codes[:num_free], valid[:num_free], everywhere),
+                    valid[:num_free],
+                    np.arange(num_free) * num_cells,
+                    jnp.arange(num_cells),
+                    everywhere,
+                )
+            )
+        return tile, groups
+
+    return cut, candidates_of
 
 
 def main_directions(features: jax.Array, count: int | None = None) -> jax.Array:
@@ -214,55 +249,78 @@ def _bounds(tile_codes, window_codes, valid, inside):
     return jnp.where(inside, bounds, -jnp.inf)
 
 
-def _search_frames(threshold, tile, bounds, keys, valid, offsets, places, inside, k):
-    """Finds the k best cells of some frames, or at least those that reach a threshold.
+class _Candidates(NamedTuple):
+    """The cells of some frames among which a tile's neighbours are.
 
-    Args:
-      threshold: `[q, 1]`, or -inf; cells of lower affinity need not be found.
-      tile: features `[q, C]`.
+    Attributes:
       bounds: `[q, p]`, from above, of the affinities with each place in any of the frames.
-      keys: features `[M * N, C]` of all context cells.
-      valid: whether cells of each of the frames may be selected.
-      offsets: the number of the first cell of each of the frames.
+      valid: `[m]`, whether cells of each of the frames may be selected.
+      offsets: `[m]`, the number of the first cell of each of the frames.
       places: `[p]`, each place's cell in a frame.
       inside: `[q, p]` or `[1, p]`, the places that the region allows.
+    """
+
+    bounds: jax.Array
+    valid: jax.Array
+    offsets: np.ndarray
+    places: jax.Array
+    inside: jax.Array
+
+
+def _search_frames(threshold, tile, keys, candidates, k):
+    """Finds the k best candidates, or at least those that reach a threshold.
+
+    Args:
+      threshold: `[q, 1]`, or -inf; candidates of lower affinity need not be found.
+      tile: features `[q, C]`.
+      keys: features `[M * N, C]` of all context cells.
+      candidates: of this tile.
       k: how many.
 
     Returns:
       Affinities, -inf where there are fewer than k cells, and numbers of cells, `[q, k]` each.
     """
-
-    def search_places(chosen, is_wanted):
-        cells = places[chosen]
-        rows = (offsets[:, None] + cells).reshape(-1)
-        affinities = affinity.affinity(tile, keys.at[rows].get(mode='promise_in_bounds'))
-        affinities = affinities.reshape(len(tile), len(offsets), -1)
-        allowed = valid[:, None] & (inside[:, chosen] & is_wanted)[:, None]
-        affinities = jnp.where(allowed, affinities, -jnp.inf)
-        found, order = batched.largest(affinities, k, _top_k)
-        missing = (0, 0), (0, k - found.shape[-1])
-        found = jnp.pad(found, missing, constant_values=-jnp.inf)
-        return found, jnp.pad(rows[order], missing)
-
-    # Compute the most promising places: those that come nearest to the best bound of some cell.
-    num_places = len(places)
-    promise = jnp.max(bounds - jnp.max(bounds, axis=1, keepdims=True), axis=0)
-    promising = _top_k(promise[None], min(_PROMISING, num_places))[0]
-    best = search_places(promising, True)
-
-    # Compute the places that may hold a neighbour by their bound.
-    threshold = jnp.maximum(threshold, jnp.min(best[0], axis=-1, keepdims=True))
-    is_needed = jnp.any((bounds >= threshold) & (bounds > -jnp.inf), axis=0)
-    is_needed = is_needed.at[promising].set(False)
-    sizes = _sizes(num_places)
+    best, is_needed = _search_promising(threshold, tile, keys, candidates, k)
+    sizes = _sizes(len(candidates.places))
 
     def search_needed(size):
-        chosen = _top_k(is_needed[None].astype(bounds.dtype), size)[0]
-        return _best_of(best, search_places(chosen, is_needed[chosen]))
+        chosen = _top_k(is_needed[None].astype(candidates.bounds.dtype), size)[0]
+        return _best_of(best, _search_places(tile, keys, candidates, chosen, is_needed[chosen], k))
 
     branches = [lambda: best, *(lambda size=size: search_needed(size) for size in sizes)]
     branch = jnp.searchsorted(jnp.asarray([0, *sizes]), jnp.sum(is_needed))
     return jax.lax.switch(branch, branches)
+
+
+def _search_promising(threshold, tile, keys, candidates, k):
+    """Finds the k best cells of the most promising places, and the other places that are needed.
+
+    Returns:
+      The affinities and the numbers of the cells `[q, k]`; and for each place `[p]`, whether it may
+      hold another neighbour by its bound.
+    """
+    bounds = candidates.bounds
+    # Those are promising that come nearest to the best bound of some cell.
+    promise = jnp.max(bounds - jnp.max(bounds, axis=1, keepdims=True), axis=0)
+    promising = _top_k(promise[None], min(_PROMISING, len(promise)))[0]
+    best = _search_places(tile, keys, candidates, promising, True, k)
+    threshold = jnp.maximum(threshold, jnp.min(best[0], axis=-1, keepdims=True))
+    is_needed = jnp.any((bounds >= threshold) & (bounds > -jnp.inf), axis=0)
+    return best, is_needed.at[promising].set(False)
+
+
+def _search_places(tile, keys, candidates, chosen, is_wanted, k):
+    """Finds the k best cells of the chosen places, so far as these are wanted."""
+    valid, offsets, inside = candidates.valid, candidates.offsets, candidates.inside
+    rows = (offsets[:, None] + candidates.places[chosen]).reshape(-1)
+    affinities = affinity.affinity(tile, keys.at[rows].get(mode='promise_in_bounds'))
+    affinities = affinities.reshape(len(tile), len(offsets), -1)
+    allowed = valid[:, None] & (inside[:, chosen] & is_wanted)[:, None]
+    affinities = jnp.where(allowed, affinities, -jnp.inf)
+    found, order = batched.largest(affinities, k, _top_k)
+    missing = (0, 0), (0, k - found.shape[-1])
+    found = jnp.pad(found, missing, constant_values=-jnp.inf)
+    return found, jnp.pad(rows[order], missing)
 
 
 def _sizes(num_places):

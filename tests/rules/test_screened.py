@@ -1,6 +1,7 @@
 """The screened search finds the cells that the dense search finds, and its bounds hold."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxprop import Disk, Everywhere, Execution, Memory, Propagation, Square, TopK
+from jaxprop.affinity import l2_normalize
 from jaxprop.propagation import propagate_video
 from jaxprop.rules import screened
 
@@ -38,8 +40,9 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 @pytest.fixture(autouse=True)
 def few_places(monkeypatch):
-    """On so small a grid nothing would be left to screen."""
+    """On so small a grid nothing would be left to screen, and it would save nothing."""
     monkeypatch.setattr(screened, '_PROMISING', 6)
+    monkeypatch.setattr(screened, '_WORTHWHILE', 2.0)
 
 
 @functools.cache
@@ -68,13 +71,47 @@ def dense(name, kind):
 @pytest.mark.parametrize('kind', ['scene', 'still', 'noise'])
 @pytest.mark.parametrize('name', METHODS)
 def test_equals_dense(name, kind):
-    features = jnp.asarray(video(kind)[0])
-    directions = screened.main_directions(features[0])
-    is_worthwhile = screened.is_worthwhile(features[0], features, directions)
-    assert bool(is_worthwhile) == (kind != 'noise')
     found = propagate_video(*video(kind), METHODS[name], execution=SCREENED)
     np.testing.assert_allclose(found, dense(name, kind), atol=1e-5)
     assert np.all(np.max(found, axis=(1, 2)) > 0.1)
+
+
+def test_where_it_saves_nothing_another_search_answers(monkeypatch):
+    monkeypatch.setattr(screened, '_WORTHWHILE', 0.0)
+    # The search would answer nothing but cell 0 of frame 0.
+    monkeypatch.setattr(screened, 'search', lambda target, *_, **__: wrong(target))
+    method = Propagation(rule=TopK(k=3, region=Disk(4)), memory=Memory(num_frames=2))
+
+    def wrong(target):
+        shape = math.prod(target.shape[:2]), 6
+        return jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
+
+    found, expected = (
+        propagate_video(*video('scene'), method, execution=execution)
+        for execution in (SCREENED, Execution(implementation='dense'))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('num_free', [0, 1])
+def test_it_is_worthwhile_where_few_places_are_left(num_free, monkeypatch):
+    monkeypatch.setattr(screened, '_PROMISING', 128)
+    monkeypatch.setattr(screened, '_WORTHWHILE', 0.5)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((2, 32, 32, 32)).astype(np.float32)
+    scene = rng.standard_normal((8, 8, 4)) @ rng.standard_normal((4, 32))
+    scene = np.kron(scene, np.ones((4, 4, 1)))  # Patches of 4 x 4 cells.
+    alike = 100 * rng.standard_normal(32)  # One direction, which tells no cells apart.
+
+    def is_worthwhile(frames):
+        frames = l2_normalize(jnp.asarray(frames, jnp.float32))
+        problem = frames[0], frames, jnp.ones(2, bool), screened.main_directions(frames[0])
+        return screened.is_worthwhile(*problem, num_free=num_free, region=Disk(12), k=3)
+
+    assert is_worthwhile(scene + 0.1 * noise)
+    assert not is_worthwhile(noise)
+    assert not is_worthwhile(alike + noise)
+    assert not is_worthwhile(np.where(np.arange(32) == 5, np.nan, scene + 0.1 * noise))
 
 
 @pytest.mark.parametrize('scale', [1e-3, 1.0, 300.0])
