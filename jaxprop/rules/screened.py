@@ -38,9 +38,10 @@ _TILE = 8
 # How many places step 2 computes: two for each cell of a tile.
 _PROMISING = 128
 _CHANNELS_PER_DIRECTION = 8
-# The search is screened where a sample of one in so many tiles computes less than this share of its
-# places in step 3.
-_TILES_PER_SAMPLE = 16
+# The search is screened where, in a sample of one in so many tiles and frames, step 3 computes less
+# than this share of the places.
+_TILES_PER_SAMPLE = 24
+_FRAMES_PER_SAMPLE = 4
 _WORTHWHILE = 0.5
 # The number of programs for step 3. Each takes half a second to compile.
 _SIZES = 6
@@ -131,12 +132,18 @@ def is_worthwhile(
     region: Region,
     k: int,
 ) -> jax.Array:
-    """Whether bounds save work: whether few places are left for step 3, in a sample of the tiles.
+    """Whether bounds save work: whether few places are left for step 3.
 
-    The arguments are those of `search`. Where a frame has values that are not finite, there are no
-    bounds: another search shows these values.
+    It is found out in some of the tiles and of the frames, those that the region binds if there are
+    any. The arguments are those of `search`. Where a frame has values that are not finite, there
+    are no bounds: another search shows these values.
     """
-    cut, candidates_of = _tiles(features, frames, valid, directions, num_free, region)
+    is_finite = jnp.isfinite(jnp.sum(frames, dtype=jnp.float32))
+    first, num_free = (0, len(frames)) if num_free == len(frames) else (num_free, 0)
+    frames, valid = (x[first::_FRAMES_PER_SAMPLE] for x in (frames, valid))
+    cut, candidates_of = _tiles(
+        features, frames, valid, directions, min(num_free, len(frames)), region
+    )
     keys = frames.reshape(-1, frames.shape[-1])
 
     def share_of_tile(start_and_corner):
@@ -149,7 +156,7 @@ def is_worthwhile(
     shares = jax.lax.map(
         share_of_tile, (jnp.asarray(cut.starts[sample]), jnp.asarray(cut.corners[sample]))
     )
-    return (jnp.mean(shares) < _WORTHWHILE) & jnp.isfinite(jnp.sum(frames, dtype=jnp.float32))
+    return (jnp.mean(shares) < _WORTHWHILE) & is_finite
 
 
 def _tiles(features, frames, valid, directions, num_free, region):
