@@ -101,7 +101,8 @@ def training_config(name, start, seed, options):
     shown = 'rotation' if name == 'untrained' else name
     config = config_files.load_config(f'small_{shown}', ('train',))
     config.seed, config.steps = seed, steps
-    config.start_from = str(run_folder(options.output, start, '', 0)) if start else ''
+    network = run_folder(options.output, start, '', 0) / 'backbone'
+    config.start_from = str(network) if start else ''
     videos = options.output / 'videos'
     config.data.root = str(videos)
     if config.image_data is not None:
