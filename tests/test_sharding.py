@@ -12,12 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RULES = {
     'dense': {'radius': 3.0, 'implementation': 'dense'},
     'windowed': {'radius': 3.0, 'implementation': 'windowed'},
-    'screened': {
-        'radius': 3.0,
-        'implementation': 'screened',
-        'normalize_features': False,
-        'temperature': 20.0,
-    },
+    'screened': {'radius': 3.0, 'implementation': 'screened'},
     'attention': {'radius': 3.0, 'num_neighbors': None},
     'predicted': {
         'restriction': 'predicted',

@@ -28,11 +28,12 @@ class Execution:
       implementation: 'dense' compares target cells with whole context frames; 'windowed' only with
         the cells that a region can allow, one tile of target cells after another; 'batched' as
         'windowed', but all tiles at once, which takes gigabytes; 'screened' only with the cells
-        that can be among the k most similar ones, by bounds on the affinities, where these are
-        close; it takes at most as much memory as the context. These two need a rule `TopK` that
-        aggregates 'overall', and 'screened' a softmax over 'neighbors'. 'auto' takes 'batched' on
-        GPUs and, for large grids, 'screened' on CPUs, where they can be; else 'dense' or
-        'windowed', whichever is less work. Under `jax.vmap` it is these two for 'screened', too.
+        that can be among the k most similar ones, by bounds on the affinities, where that saves
+        work; it takes at most as much memory as the context. 'batched' and 'screened' need a rule
+        `TopK` that aggregates 'overall', and 'screened' a softmax over 'neighbors'. 'auto' takes
+        'batched' on GPUs, and 'screened' on CPUs for at least 2000 cells of 64 channels, where they
+        can be; else 'dense' or 'windowed', whichever is less work. 'screened' also takes these two
+        where it saves nothing, and under `jax.vmap`.
       query_chunk: how many target cells 'dense' compares with a whole context frame at once. It
         bounds memory: about 12 * query_chunk * N bytes.
 

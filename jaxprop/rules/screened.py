@@ -38,11 +38,12 @@ _TILE = 8
 # How many places step 2 computes: two for each cell of a tile.
 _PROMISING = 128
 _CHANNELS_PER_DIRECTION = 8
-# The search is screened where, in a sample of one in so many tiles and frames, step 3 computes less
-# than this share of the places.
-_TILES_PER_SAMPLE = 24
-_FRAMES_PER_SAMPLE = 4
-_WORTHWHILE = 0.5
+# `is_worthwhile` looks at one in so many tiles, and at one in so many frames. The first number is
+# prime, so that these tiles lie in different columns.
+_TILE_STEP = 23
+_FRAME_STEP = 4
+# Bounds save work where steps 2 and 3 compute less than this share of the allowed places.
+_WORTHWHILE = 0.7
 # The number of programs for step 3. Each takes half a second to compile.
 _SIZES = 6
 # Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
@@ -106,7 +107,7 @@ def search(
       The affinities `[N, L]`, L = k or 2 k, -inf where fewer cells are allowed; and the cells'
       numbers `[N, L]`, frame * N + cell.
     """
-    cut, candidates_of = _tiles(features, frames, valid, directions, num_free, region)
+    cut, candidates_of = _tile_candidates(features, frames, valid, directions, num_free, region)
     keys = frames.reshape(-1, frames.shape[-1])
 
     def search_tile(start_and_corner):
@@ -132,16 +133,17 @@ def is_worthwhile(
     region: Region,
     k: int,
 ) -> jax.Array:
-    """Whether bounds save work: whether few places are left for step 3.
+    """Whether bounds save work: whether few of the places are computed.
 
     It is found out in some of the tiles and of the frames, those that the region binds if there are
-    any. The arguments are those of `search`. Where a frame has values that are not finite, there
-    are no bounds: another search shows these values.
+    any. The arguments are those of `search`. Where values are not finite, there are no bounds:
+    another search shows these values.
     """
-    is_finite = jnp.isfinite(jnp.sum(frames, dtype=jnp.float32))
+    energies = [jnp.sum(jnp.square(x.astype(directions.dtype))) for x in (features, frames)]
+    is_finite = jnp.isfinite(sum(energies))
     first, num_free = (0, len(frames)) if num_free == len(frames) else (num_free, 0)
-    frames, valid = (x[first::_FRAMES_PER_SAMPLE] for x in (frames, valid))
-    cut, candidates_of = _tiles(
+    frames, valid = (x[first::_FRAME_STEP] for x in (frames, valid))
+    cut, candidates_of = _tile_candidates(
         features, frames, valid, directions, min(num_free, len(frames)), region
     )
     keys = frames.reshape(-1, frames.shape[-1])
@@ -149,17 +151,18 @@ def is_worthwhile(
     def share_of_tile(start_and_corner):
         tile, (candidates, *_) = candidates_of(*start_and_corner)
         is_needed = _search_promising(-jnp.inf, tile, keys, candidates, k)[-1]
-        is_allowed = jnp.any(candidates.bounds > -jnp.inf, axis=0)
-        return jnp.sum(is_needed) / jnp.maximum(jnp.sum(is_allowed), 1)
+        num_allowed = jnp.sum(jnp.any(candidates.bounds > -jnp.inf, axis=0))
+        num_computed = min(_PROMISING, len(is_needed)) + jnp.sum(is_needed)
+        return num_computed / jnp.maximum(num_allowed, 1)
 
-    sample = slice(_TILES_PER_SAMPLE // 2 % len(cut.starts), None, _TILES_PER_SAMPLE)
+    sample = slice(_TILE_STEP // 2 % len(cut.starts), None, _TILE_STEP)
     shares = jax.lax.map(
         share_of_tile, (jnp.asarray(cut.starts[sample]), jnp.asarray(cut.corners[sample]))
     )
     return (jnp.mean(shares) < _WORTHWHILE) & is_finite
 
 
-def _tiles(features, frames, valid, directions, num_free, region):
+def _tile_candidates(features, frames, valid, directions, num_free, region):
     """Cuts the grid of target cells into tiles.
 
     Returns:

@@ -49,7 +49,7 @@ def few_places(monkeypatch):
 def video(kind):
     """Features of a moving scene with four main directions and noise, or nothing but noise.
 
-    Of 'noise' the search is not screened. Of 'still' the last two frames are the same.
+    Of 'still' the last two frames are the same.
     """
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((3, *SIZE)).astype(np.float32)
@@ -77,6 +77,7 @@ def test_equals_dense(name, kind):
 
 
 def test_where_it_saves_nothing_another_search_answers(monkeypatch):
+    # No other test labels by this method, whose program would be used again.
     monkeypatch.setattr(screened, '_WORTHWHILE', 0.0)
     # The search would answer nothing but cell 0 of frame 0.
     monkeypatch.setattr(screened, 'search', lambda target, *_, **__: wrong(target))
@@ -93,25 +94,31 @@ def test_where_it_saves_nothing_another_search_answers(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('num_free', [0, 1])
+@pytest.mark.parametrize('num_free', [0, 1, 2])
 def test_it_is_worthwhile_where_few_places_are_left(num_free, monkeypatch):
     monkeypatch.setattr(screened, '_PROMISING', 128)
-    monkeypatch.setattr(screened, '_WORTHWHILE', 0.5)
+    monkeypatch.setattr(screened, '_WORTHWHILE', 0.7)
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((2, 32, 32, 32)).astype(np.float32)
     scene = rng.standard_normal((8, 8, 4)) @ rng.standard_normal((4, 32))
     scene = np.kron(scene, np.ones((4, 4, 1)))  # Patches of 4 x 4 cells.
     alike = 100 * rng.standard_normal(32)  # One direction, which tells no cells apart.
 
-    def is_worthwhile(frames):
+    def is_worthwhile(frames, valid=True, radius=12, broken=()):
         frames = l2_normalize(jnp.asarray(frames, jnp.float32))
-        problem = frames[0], frames, jnp.ones(2, bool), screened.main_directions(frames[0])
-        return screened.is_worthwhile(*problem, num_free=num_free, region=Disk(12), k=3)
+        target = frames[0].at[broken].set(jnp.nan) if broken else frames[0]
+        problem = target, frames, jnp.full(2, valid), screened.main_directions(target)
+        return screened.is_worthwhile(*problem, num_free=num_free, region=Disk(radius), k=3)
 
     assert is_worthwhile(scene + 0.1 * noise)
     assert not is_worthwhile(noise)
     assert not is_worthwhile(alike + noise)
+    assert not is_worthwhile(scene + 0.1 * noise, valid=False)
     assert not is_worthwhile(np.where(np.arange(32) == 5, np.nan, scene + 0.1 * noise))
+    for cell in ((3, 3), (4, 4)):  # The first is among those that give the directions.
+        assert not is_worthwhile(scene + 0.1 * noise, broken=cell)
+    if num_free < 2:  # All places are promising.
+        assert not is_worthwhile(scene + 0.1 * noise, radius=2)
 
 
 @pytest.mark.parametrize('scale', [1e-3, 1.0, 300.0])
@@ -154,9 +161,12 @@ def test_bounds_are_above_affinities_and_close():
 
 
 def test_auto_takes_it_for_large_grids_on_cpus(monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
     assert screened.is_used((60, 107, 256), 'neighbors', 'overall', Execution())
     assert not screened.is_used((30, 53, 256), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((60, 107, 32), 'neighbors', 'overall', Execution())
     assert not screened.is_used((60, 107, 256), 'region', 'overall', Execution())
+    assert not screened.is_used((60, 107, 256), 'neighbors', 'per_frame', Execution())
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
     assert not screened.is_used((60, 107, 256), 'neighbors', 'overall', Execution())
 
@@ -191,16 +201,20 @@ def test_with_64_bits():
             np.testing.assert_allclose(found, dense('disk', 'scene'), atol=1e-4)
 
 
-def test_values_that_are_not_finite_show():
+@pytest.mark.parametrize('frame', [0, 2])
+def test_values_that_are_not_finite_show(frame):
+    """In labels of the cells that compare with them; with frame 0 all do."""
     features = video('scene')[0].copy()
-    features[0, 5, 5] = np.nan
-    execution = Execution(implementation='screened')
-    label = jax.jit(
-        lambda features, first: propagate_video(
-            features, first, METHODS['disk'], execution=execution
+    features[frame, 6, 6] = np.nan  # One of the cells that give the directions.
+    found, expected = (
+        # In a compiled function the values of the first frame are not known, and not refused.
+        jax.jit(functools.partial(propagate_video, method=METHODS['disk'], execution=execution))(
+            features, video('scene')[1]
         )
+        for execution in (SCREENED, Execution(implementation='dense'))
     )
-    assert np.isnan(label(features, video('scene')[1])).any()
+    assert np.isnan(found).any() and np.isnan(found[2]).all() == (frame == 0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_under_vmap_labels_are_the_same():
