@@ -5,8 +5,8 @@
 The network ends in res3: with res4, whose cells are few, a step on a CPU takes many times as long.
 Watch 'spread' beside the loss: near 1 the vectors of frames differ, at 0 all are the same.
 
-Evaluate the network at stride 8: --config.network.strides="(1,2,1,1)". At the stride of training
-its J&F is lower by 20.
+Evaluate the network at stride 8: --config.network.strides="(1,2,1,1)". At 16, the stride of
+training, its J&F is lower by 20 (docs/TRAINING.md).
 """
 
 from . import vfs
@@ -15,7 +15,7 @@ from . import vfs
 def get_config():
     config = vfs.get_config()
     config.name = 'small_vfs'
-    config.epochs = 6.0  # J&F on DAVIS's training videos does not rise after two, see TRAINING.md.
+    config.epochs = 6.0  # J&F stops rising after 2 passes, see docs/TRAINING.md.
     config.backbone.output = 'res3'
     config.objective.update(size=96)
     config.schedule.learning_rate = 0.01
