@@ -11,7 +11,6 @@ A pixel whose labels are apart by no more than rounding is a tie.
 """
 
 import argparse
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,10 @@ from jaxprop.data.davis import davis_names, davis_sequence
 from jaxprop.evaluation.features import frames_of, open_features
 from jaxprop.evaluation.labeller import Labeller, plan_video, start_video
 from jaxprop.rules.rule import IMPLEMENTATIONS, Execution
+
+# All sequences of one size and number of labels share these programs.
+step = jax.jit(propagate_step, static_argnames=('method', 'execution'))
+resize = jax.jit(labels.resize, static_argnums=(1, 2))
 
 
 def compare(sequence, labeller, implementations):
@@ -36,23 +39,18 @@ def compare(sequence, labeller, implementations):
     plan = plan_video(ids, sequence, labeller)
     video = start_video(sequence.name, ids, plan, labeller)
     opened = open_features(labeller.source, sequence, frames_of(sequence))
-    steps = [
-        jax.jit(
-            functools.partial(
-                propagate_step, method=method, execution=Execution(implementation=name)
-            )
-        )
-        for name in implementations
-    ]
-    enlarge = jax.jit(functools.partial(labels.resize, size=ids.shape, method='bilinear'))
+    executions = [Execution(implementation=name) for name in implementations]
     contexts, distances, largest = [], [], 0.0
     for index, features in enumerate(map(jnp.asarray, opened.arrays)):
         if index == 0:
             contexts = [init_context(features, jnp.asarray(video.labels), method)] * 2
             continue
-        found = [step(context, features) for step, context in zip(steps, contexts)]
+        found = [
+            step(context, features, method=method, execution=execution)
+            for context, execution in zip(contexts, executions)
+        ]
         contexts = [context for context, _ in found]
-        one, other = (np.asarray(enlarge(soft)) for _, soft in found)
+        one, other = (np.asarray(resize(soft, ids.shape, 'bilinear')) for _, soft in found)
         largest = max(largest, float(jnp.max(jnp.abs(found[0][1] - found[1][1]))))
         differs = one.argmax(-1) != other.argmax(-1)
         chosen = np.take_along_axis(one[differs], other[differs].argmax(-1)[:, None], axis=-1)

@@ -79,14 +79,13 @@ def test_equals_dense(name, kind):
 def test_where_it_saves_nothing_another_search_answers(monkeypatch):
     # No other test labels by this method, whose program would be used again.
     monkeypatch.setattr(screened, '_WORTHWHILE', 0.0)
-    # The search would answer nothing but cell 0 of frame 0.
-    monkeypatch.setattr(screened, 'search', lambda target, *_, **__: wrong(target))
-    method = Propagation(rule=TopK(k=3, region=Disk(4)), memory=Memory(num_frames=2))
 
-    def wrong(target):
+    def cell_0_of_frame_0(target, *_, **__):
         shape = math.prod(target.shape[:2]), 6
         return jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
 
+    monkeypatch.setattr(screened, 'search', cell_0_of_frame_0)
+    method = Propagation(rule=TopK(k=3, region=Disk(4)), memory=Memory(num_frames=2))
     found, expected = (
         propagate_video(*video('scene'), method, execution=execution)
         for execution in (SCREENED, Execution(implementation='dense'))
