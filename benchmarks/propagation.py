@@ -211,20 +211,22 @@ def measure_jax(case):
     return {**measured, 'label': np.ravel(first)[:1000:10].tolist()}
 
 
-def measure_torch(case, chunk=128):
-    """The whole affinity of a chunk of targets with all context frames, masked, then top-k."""
+def torch_step(case, chunk=128):
+    """A function from targets `[H * W, C]` to labels, in plain PyTorch, with the case's context.
+
+    It computes the whole affinity of a chunk of targets with all context frames, masks it, and
+    takes the top k.
+    """
     import torch
 
     num_slots, num_cells = case.num_context + 1, case.height * case.width
     features, labels = inputs(case)
     keys = torch.tensor(features[0, :-1].reshape(-1, case.channels))
-    target = torch.tensor(features[0, -1].reshape(-1, case.channels))
     labels = torch.tensor(labels.reshape(-1, LABELS))
-    del features
     cells = torch.tensor(np.indices((case.height, case.width)).reshape(2, -1).T.copy()).float()
-    predicted = torch.zeros(num_cells, LABELS)
 
-    def run():
+    def step(target):
+        predicted = torch.zeros(num_cells, LABELS)
         for start in range(0, num_cells, chunk):
             part = slice(start, start + chunk)
             logits = target[part] @ keys.T
@@ -234,10 +236,19 @@ def measure_torch(case, chunk=128):
             values, chosen = logits.reshape(len(far), -1).topk(case.num_neighbors, dim=-1)
             weights = torch.softmax(values / case.method().rule.temperature, dim=-1)
             predicted[part] = (weights[..., None] * labels[chosen]).sum(1)
+        return predicted
 
+    return step
+
+
+def measure_torch(case):
+    import torch
+
+    target = torch.tensor(inputs(case)[0][0, -1].reshape(-1, case.channels))
+    step = torch_step(case)
     with torch.no_grad():
-        measured = measure(run, case.repeats)
-    return {**measured, 'label': predicted.ravel()[:1000:10].tolist()}
+        measured = measure(lambda: step(target), case.repeats)
+        return {**measured, 'label': step(target).ravel()[:1000:10].tolist()}
 
 
 def run_alone(case):

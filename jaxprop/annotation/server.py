@@ -195,7 +195,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _draw(self, number):
         height, width = self.server.session.video.size
         ids = np.frombuffer(self._body(height * width, exact=True), np.uint8)
-        self.server.session.draw(self._frame(number), ids.reshape(height, width))
+        try:
+            self.server.session.draw(self._frame(number), ids.reshape(height, width))
+        except ValueError as error:
+            raise _Problem(400, str(error)) from None
         self._changes()
 
     def _undraw(self, number):

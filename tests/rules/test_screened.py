@@ -93,6 +93,26 @@ def test_where_it_saves_nothing_another_search_answers(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('least', ['_LEAST_CELLS', '_LEAST_CHANNELS', None])
+def test_auto_screens_large_grids_of_many_channels(least, monkeypatch):
+    height, width, channels = SIZE
+    limits = {'_LEAST_CELLS': height * width, '_LEAST_CHANNELS': channels}
+    for name, limit in limits.items():
+        monkeypatch.setattr(screened, name, limit + (name == least))
+    searched, search = [], screened.search
+
+    def noted(target, *rest, **settings):
+        searched.append(target.shape)
+        return search(target, *rest, **settings)
+
+    monkeypatch.setattr(screened, 'search', noted)
+    # Each case has a method of its own: a program that JAX keeps would not call `search` again.
+    k = 6 + [None, *limits].index(least)
+    method = Propagation(rule=TopK(k=k, region=Disk(3)), memory=Memory(num_frames=2))
+    propagate_video(*video('scene'), method)
+    assert set(searched) == (set() if least else {SIZE})
+
+
 @pytest.mark.parametrize('num_free', [0, 1, 2])
 def test_it_is_worthwhile_where_few_places_are_left(num_free, monkeypatch):
     monkeypatch.setattr(screened, '_PROMISING', 128)
