@@ -31,27 +31,53 @@ def initialize(
 ) -> None:
     """Joins the processes of a run. Without a coordinator the run has this process alone.
 
-    Call it before anything else of JAX. On a cluster that `jax.distributed` knows, set
-    JAX_COORDINATOR_ADDRESS alone. When one of the processes dies, JAX aborts the others within a
-    minute.
+    Call it before anything else of JAX. When one of the processes dies, JAX aborts the others
+    within a minute.
 
     Args:
-      coordinator: HOST:PORT of process 0; the environment's JAX_COORDINATOR_ADDRESS where None.
+      coordinator: HOST:PORT of process 0; the environment's JAX_COORDINATOR_ADDRESS where None. By
+        'auto' `jax.distributed` finds all three in the environment that Slurm, Open MPI, Kubernetes
+        or a TPU pod gives each process.
       num_processes: the environment's JAX_NUM_PROCESSES where None.
       process_id: 0 to num_processes - 1; the environment's JAX_PROCESS_ID where None.
 
     Raises:
-      ValueError: the three don't fit each other, or an environment variable is no number.
+      ValueError: the three don't fit each other, an environment variable is no number, or there is
+        no cluster for 'auto'.
     """
-    coordinator = coordinator or os.environ.get('JAX_COORDINATOR_ADDRESS')
-    if coordinator is None:
+    if coordinator == 'auto':
         if num_processes is not None or process_id is not None:
             raise ValueError(
-                f'num_processes is {num_processes}, process_id {process_id}, but there is no '
-                'coordinator: give HOST:PORT of process 0'
+                f'num_processes is {num_processes}, process_id {process_id}; with coordinator '
+                "'auto' the environment gives both"
             )
-        return
+        try:
+            jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+        except ValueError as error:
+            raise ValueError(
+                "the coordinator is 'auto', but JAX knows no cluster by this environment "
+                f'({error}); give HOST:PORT of process 0'
+            ) from None
+    else:
+        coordinator = coordinator or os.environ.get('JAX_COORDINATOR_ADDRESS')
+        if coordinator is None:
+            if num_processes is not None or process_id is not None:
+                raise ValueError(
+                    f'num_processes is {num_processes}, process_id {process_id}, but there is no '
+                    'coordinator: give HOST:PORT of process 0'
+                )
+            return
+        _join(coordinator, num_processes, process_id)
+    # JAX ends a process in C++, where this package can't print anything. So say it beforehand.
+    print(
+        f'process {jax.process_index()} of {jax.process_count()}: should another one die, this one '
+        f'aborts within a minute ("another task died"); start all of them again to go on',
+        file=sys.stderr,
+    )
 
+
+def _join(coordinator, num_processes, process_id):
+    """Joins the processes by numbers that are given, or by those of the environment."""
     if not re.fullmatch(r'.+:\d{1,5}', coordinator):
         raise ValueError(f'the coordinator is {coordinator!r}; it must be HOST:PORT of process 0')
 
@@ -68,12 +94,6 @@ def initialize(
         raise ValueError(f'process_id is {process_id}; it must be from 0 to {num_processes - 1}')
     jax.distributed.initialize(
         coordinator, num_processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
-    )
-    # JAX ends a process in C++, where this package can't print anything. So say it beforehand.
-    print(
-        f'process {jax.process_index()} of {jax.process_count()}: should another one die, this one '
-        f'aborts within a minute ("another task died"); start all of them again to go on',
-        file=sys.stderr,
     )
 
 

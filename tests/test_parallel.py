@@ -18,6 +18,8 @@ from jaxprop import files, parallel
         (('host:port', 2, 0), 'HOST:PORT'),
         (('localhost:1', 2, 2), 'process_id is 2; it must be from 0 to 1'),
         (('localhost:1', 2, -1), 'process_id is -1'),
+        (('auto', 2, None), "with coordinator 'auto' the environment gives both"),
+        (('auto', None, None), 'JAX knows no cluster by this environment'),
     ],
 )
 def test_processes_that_cannot_join(arguments, message, monkeypatch):
@@ -28,6 +30,37 @@ def test_processes_that_cannot_join(arguments, message, monkeypatch):
     monkeypatch.setenv('JAX_NUM_PROCESSES', 'two')
     with pytest.raises(ValueError, match='JAX_NUM_PROCESSES is .two'):
         parallel.initialize('localhost:1')
+
+
+@pytest.mark.slow
+def test_processes_join_by_what_slurm_sets():
+    code = """import jax
+from jaxprop import parallel
+parallel.initialize('auto')
+print(jax.process_index(), jax.process_count())
+"""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_COORDINATOR_PORT': str(port),
+        'SLURM_JOB_ID': '1',
+        'SLURM_STEP_NODELIST': 'localhost',
+        'SLURM_NTASKS': '2',
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-c', code],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, 'SLURM_PROCID': str(index), 'SLURM_LOCALID': str(index)},
+        )
+        for index in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert said == ['0 2\n', '1 2\n']
 
 
 def test_a_silent_process_is_given_up_within_a_minute():

@@ -125,7 +125,9 @@ def print_notes(warnings: Iterable[str], trained: bool) -> None:
 
 
 PROCESSES = (
-    Option('coordinator', 'HOST:PORT', 'of process 0 of several, or JAX_COORDINATOR_ADDRESS'),
+    Option(
+        'coordinator', 'HOST:PORT', 'of process 0, or JAX_COORDINATOR_ADDRESS; auto under Slurm'
+    ),
     Option('num_processes', 'N', 'how many there are, or JAX_NUM_PROCESSES', flags.DEFINE_integer),
     Option('process_id', 'I', 'which of them this is, or JAX_PROCESS_ID', flags.DEFINE_integer),
 )
