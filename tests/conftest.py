@@ -1,17 +1,33 @@
-"""Tests compile every program anew: what the cache of the user holds does not matter."""
+"""Settings of JAX for all tests, and for the programs that they start.
+
+Tests compile every program anew: what the cache of the user holds does not matter. Programs are
+compiled with few optimisations: on small inputs compiling takes most of the time. With
+JAX_DISABLE_MOST_OPTIMIZATIONS=false the suite runs the programs that users get.
+"""
 
 import os
+import sys
 
 import pytest
 
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forget_programs():
+    """Frees a module's programs: a process must not hold the memory maps of thousands of them."""
+    yield
+    if 'jax' in sys.modules:
+        sys.modules['jax'].clear_caches()
 
 
 @pytest.fixture
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
+def all_optimizations():
+    """Compiles the programs that users get, for tests that compute much."""
     import jax
 
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
+    before = jax.config.jax_disable_most_optimizations
     jax.config.update('jax_disable_most_optimizations', False)
+    yield
+    jax.config.update('jax_disable_most_optimizations', before)

@@ -8,7 +8,6 @@ import pytest
 
 from jaxprop import cli, files
 from jaxprop.evaluation.folder_features import CARD
-from tests.study.test_study import quick_compilation  # noqa: F401
 from tests.test_propagate_command import clips, names, propagate  # noqa: F401
 from tests.test_scripts import SMALL
 

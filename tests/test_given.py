@@ -10,8 +10,6 @@ import pytest
 import jaxprop
 from jaxprop import memory, methods
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 METHODS = {
     'crw': methods.crw(k=3, num_frames=2, radius=2.0),
     'uvc_tracked': methods.uvc_tracked(k=3, num_frames=2),

@@ -13,9 +13,6 @@ from jaxprop import memory, methods
 GRID = (8, 9)
 
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
-
 def _video(num_frames=6, seed=0):
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((num_frames, *GRID, 6)).astype(np.float32)

@@ -23,9 +23,6 @@ SMALL = (
 )  # fmt: skip
 
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
-
 def convert(capsys, *arguments, code=0):
     """Runs the command; returns its output, or its one line of error."""
     assert cli.main(['convert', *map(str, arguments)]) == code

@@ -142,7 +142,6 @@ def _covering_settings():
     return settings
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize(
     'settings',
     _covering_settings(),
@@ -156,7 +155,6 @@ def test_equals_oracle(settings):
     _assert_close(_propagate_by_steps(features, label, config), _oracle(features, label, config))
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize(
     'settings',
     [
@@ -244,14 +242,12 @@ def test_official_video(name, implementation):
     _assert_close(propagate_video(features, label, config=config), expected)
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('name', _OFFICIAL)
 def test_official_steps(name):
     features, label, expected, config = _official(name)
     _assert_close(_propagate_by_steps(features, label, config), expected)
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('name', _OFFICIAL)
 def test_official_padded_batch(name):
     features, label, expected, config = _official(name)
@@ -277,7 +273,6 @@ def test_official_padded_batch(name):
 # Properties.
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('aggregation, most', [('overall', 105), ('per_frame', 35)])
 def test_all_neighbors_are_attention(aggregation, most):
     features, label = _video()
@@ -289,7 +284,6 @@ def test_all_neighbors_are_attention(aggregation, most):
     )
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('aggregation', ['overall', 'per_frame'])
 def test_still_video_keeps_its_label(aggregation):
     features, label = _video()
@@ -299,7 +293,6 @@ def test_still_video_keeps_its_label(aggregation):
     np.testing.assert_allclose(labels, np.broadcast_to(label, labels.shape), rtol=1e-6)
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('aggregation', ['overall', 'per_frame'])
 @pytest.mark.parametrize('softmax', ['neighbors', 'frame'])
 def test_mass(aggregation, softmax):
@@ -315,7 +308,6 @@ def test_mass(aggregation, softmax):
         assert mass[-1].mean() < mass[0].mean()
 
 
-@pytest.mark.usefixtures('quick_compilation')
 def test_classes_do_not_interact():
     features, label = _video()
     order = [2, 0, 1]
@@ -326,7 +318,6 @@ def test_classes_do_not_interact():
     )
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize(
     'settings',
     [
@@ -391,7 +382,6 @@ def test_affinities_of_one_frame_at_a_time(settings):
     assert working_memory(42) - working_memory(2) < 10 * affinities
 
 
-@pytest.mark.usefixtures('quick_compilation')
 def test_one_program_for_every_length():
     features, label = _video()
     propagate = jax.jit(functools.partial(propagate_video, config=_config()))
@@ -402,7 +392,6 @@ def test_one_program_for_every_length():
     assert propagate._cache_size() == 1
 
 
-@pytest.mark.usefixtures('quick_compilation')
 def test_arrays_of_numpy_and_jax_give_the_same():
     features, label = _video(num_frames=2)
     config = _config(normalize_features=False)
@@ -421,7 +410,6 @@ def test_video_of_one_frame():
     np.testing.assert_array_equal(propagate_video(features, label, config=_config()), label[None])
 
 
-@pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize(
     'settings',
     [

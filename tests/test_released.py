@@ -141,6 +141,7 @@ def test_the_network_of_spa_then_temp_is_that_of_stride_4():
         assert (propagation.restriction, propagation.radius) == ('square', radius)
 
 
+@pytest.mark.usefixtures('all_optimizations')
 def test_a_vit_labels_a_video_by_the_flags_of_a_config():
     """DINOv3's config labels small frames with a small network of its kind."""
     config = load('davis_dinov3')
@@ -172,6 +173,7 @@ def crw_dog():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('all_optimizations')
 def test_crw_masks_are_those_of_the_released_code():
     expected, sequence, config = crw_dog()
     config.propagation.implementation = 'windowed'
@@ -183,6 +185,7 @@ def test_crw_masks_are_those_of_the_released_code():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('all_optimizations')
 def test_screened_masks_differ_from_crws_in_ties_alone(monkeypatch):
     """Where a pixel differs, its two soft labels are equal up to rounding.
 

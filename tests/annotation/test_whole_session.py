@@ -70,6 +70,7 @@ def save_and_score(browser, clip, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('all_optimizations')
 def test_a_correction_makes_the_masks_of_a_real_video_better(clip, capsys):
     with Browser((1400, 900)) as browser:
         process = subprocess.Popen(

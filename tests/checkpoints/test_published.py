@@ -154,8 +154,6 @@ def release(name, path):
 def features(tmp_path_factory):
     """A function that reads a network's released file, and computes one output for given images."""
     folder = tmp_path_factory.mktemp('released')
-    # Most of the time here is compilation.
-    jax.config.update('jax_disable_most_optimizations', True)
 
     @functools.cache
     def file(name):
@@ -172,8 +170,7 @@ def features(tmp_path_factory):
         images = rule.images(entry['input'], entry['input_seed'])
         return np.asarray(jax.jit(model.apply)(variables, images)).transpose(0, 3, 1, 2)
 
-    yield compute
-    jax.config.update('jax_disable_most_optimizations', False)
+    return compute
 
 
 def recognised_by_name(name):

@@ -22,7 +22,6 @@ from jaxprop.evaluation.function_features import FunctionFeatures
 from jaxprop.evaluation.sources import source_digest
 from jaxprop.methods import from_settings
 from jaxprop.tasks.objects import Objects
-from tests.study.test_study import quick_compilation  # noqa: F401
 
 METHOD = from_settings(num_context=2, num_neighbors=3, radius=4)
 SOURCE = FunctionFeatures(

@@ -32,7 +32,7 @@ from jaxprop.propagation import propagate_video
 from jaxprop.study import study
 from jaxprop.tasks.objects import Objects
 from tests.evaluation.test_stream import masks
-from tests.study.test_study import base, quick_compilation  # noqa: F401
+from tests.study.test_study import base  # noqa: F401
 
 METHOD = from_settings(num_context=2, num_neighbors=3, radius=4)
 

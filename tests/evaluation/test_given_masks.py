@@ -18,8 +18,6 @@ from jaxprop.evaluation.given_masks import label_with_masks
 from jaxprop.evaluation.targets import KeypointTarget
 from jaxprop.propagation import give, init_context, propagate_step
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 METHOD = methods.crw(k=3, num_frames=2, radius=4.0)
 NUM_FRAMES = 8
 

@@ -30,9 +30,6 @@ METHODS = {
 BATCHED = Execution(implementation='batched')
 
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
-
 def _video():
     rng = np.random.default_rng(0)
     features = rng.standard_normal((3, 13, 17, 32)).astype(np.float32)

@@ -9,8 +9,6 @@ import pytest
 from jaxprop.rules import predicted
 from tests.flat import flat, init_context, propagate_video
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 def _predicted_config(**settings):
     return flat(

@@ -35,9 +35,6 @@ SCREENED = Execution(implementation='screened')
 SIZE = 13, 17, 32
 
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
-
 @pytest.fixture(autouse=True)
 def few_places(monkeypatch):
     """On so small a grid nothing would be left to screen, and it would save nothing."""

@@ -21,9 +21,6 @@ from tests.support import shared
 step = jax.jit(propagate_step, static_argnames='config')
 
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
-
 # UVC with its boxes, as its procedure is described: a box is a list of (left, right, top, bottom)
 # or None, margins are exact fractions, everything else is in float64.
 

@@ -13,8 +13,6 @@ from jaxprop import Attention, Execution, Memory, TopK
 from jaxprop.rules import windowed
 from tests.flat import flat, propagate_video
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 def _video(grid, num_frames=4, seed=0):
     rng = np.random.default_rng(seed)

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -33,14 +32,6 @@ from tests.report.test_page import Page
 
 CONFIG = from_settings(num_context=2, num_neighbors=3, radius=4)
 SECOND = 'a <i>"b"</i> & c'
-
-
-@pytest.fixture(autouse=True, scope='module')
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(scope='module')

@@ -83,14 +83,6 @@ def study_config():
     return config
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compilation():
-    """Switches off optimisations: compiling takes most of the time, and sizes are small."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
-
-
 @pytest.fixture
 def computed(monkeypatch):
     """Records the number of frames in each call of the network."""
@@ -256,7 +248,6 @@ def test_cells_on_four_devices_are_those_on_one(finished, tmp_path):
 
 
 if __name__ == '__main__':
-    jax.config.update('jax_disable_most_optimizations', True)
     study.run(study_config(), pathlib.Path(sys.argv[1]))
 
 
