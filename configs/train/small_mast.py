@@ -15,4 +15,4 @@ def get_config():
     config.name = 'small_mast'
     config.epochs = 10.0
     config.optimizer.clip_norm = 1.0
-    return small_corrflow.shrink(config, learning_rate=1e-3, batch_size=8)
+    return small_corrflow.shrink(config, color='lab', learning_rate=1e-3, batch_size=8)
