@@ -54,6 +54,9 @@ SKIPPED = {
     'MOCO.safetensors': 'needs a published file of weights',
     'start_from=crw ': 'needs a published file of weights',
     'HOST:PORT': 'needs several machines',
+    'whole_frame.py': 'needs PyTorch',
+    'moco_loss.py': 'needs a run of MoCo',
+    'GLIBC_TUNABLES': 'an evaluation of any other command',
 }
 # Parts of commands that stand for something that has no name of its own.
 REPLACED = {

@@ -1,4 +1,4 @@
-"""MoCo's loss at each checkpoint of a run, with queries, keys and queue by one network.
+"""MoCo's loss at each checkpoint that a run keeps, with queries, keys and queue by one network.
 
     python benchmarks/moco_loss.py RUN
 

@@ -3,13 +3,14 @@
     python benchmarks/whole_frame.py --video=FOLDER
 
 CRW's setting with a full context: the shipped network and a step of label propagation, from a frame
-of 480x854 to its label map. PyTorch, installed by hand, gets the same weights, frame and context;
-it computes the whole affinity of all context frames, masks it, and takes the top k. Each has a
-process of its own; its time is the median of five, with the least and the largest. The labels of
-both are compared: they may differ where the k-th and the next cell are equally near.
+of 480x854 to soft labels on the grid of cells. PyTorch, installed by hand, gets the same weights,
+context and frame, this one already in the network's colours; it computes the whole affinity of all
+context frames, masks it, and takes the top k. Each has a process of its own; its time is the median
+of five, with the least and the largest. The labels of both are compared: they may differ where the
+k-th and the next cell are equally near.
 
-`--video` is a folder with at least 42 frames of that size. The ratio is what to read: seconds
-depend on the machine and what else it does.
+`--video` is a folder with at least 42 frames of that size, as for `propagation.py`. The ratio is
+what to read: seconds depend on the machine and what else it does.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ from jaxprop.data.image_files import list_images, read_image, resize_to_cover
 from jaxprop.propagation import Context, propagate_step
 
 CASE = propagation.Case(path='auto')
-MEASURE = flags.DEFINE_string('alone', None, 'What to measure: used by the benchmark itself.')
+ALONE = flags.DEFINE_string('alone', None, 'What to measure: used by the benchmark itself.')
 
 
 def read_target():
@@ -129,8 +130,8 @@ def run_alone(name, features):
 def main(argv):
     del argv
     logging.set_verbosity(logging.ERROR)
-    if MEASURE.value is not None:
-        wanted = json.loads(MEASURE.value)
+    if ALONE.value is not None:
+        wanted = json.loads(ALONE.value)
         case = dataclasses.replace(CASE, features=wanted['features'])
         print(json.dumps({'jax': measure_jax, 'torch': measure_torch}[wanted['name']](case)))
         return

@@ -36,8 +36,8 @@ def initialize(
 
     Args:
       coordinator: HOST:PORT of process 0; the environment's JAX_COORDINATOR_ADDRESS where None. By
-        'auto' `jax.distributed` finds all three in the environment that Slurm, Open MPI, Kubernetes
-        or a TPU pod gives each process.
+        'auto' `jax.distributed` finds all three in the environment of the cluster, such as Slurm.
+        Where it finds them, it gives each process of a machine one of its GPUs.
       num_processes: the environment's JAX_NUM_PROCESSES where None.
       process_id: 0 to num_processes - 1; the environment's JAX_PROCESS_ID where None.
 

@@ -25,6 +25,9 @@ from jaxprop import files, parallel
 def test_processes_that_cannot_join(arguments, message, monkeypatch):
     for name in ('COORDINATOR_ADDRESS', 'NUM_PROCESSES', 'PROCESS_ID'):
         monkeypatch.delenv(f'JAX_{name}', raising=False)
+    # No cluster is found, wherever the tests run.
+    for name in ('SLURM_JOB_ID', 'OMPI_MCA_orte_hnp_uri', 'KUBERNETES_SERVICE_HOST'):
+        monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=message):
         parallel.initialize(*arguments)
     monkeypatch.setenv('JAX_NUM_PROCESSES', 'two')
@@ -59,7 +62,11 @@ print(jax.process_index(), jax.process_count())
         )
         for index in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert said == ['0 2\n', '1 2\n']
 
 

@@ -231,6 +231,7 @@ def _official(name, **settings):
     return reference['features'], reference['first_label'], reference[name], config
 
 
+@pytest.mark.usefixtures('all_optimizations')
 @pytest.mark.parametrize('implementation', ['dense', 'windowed'])
 @pytest.mark.parametrize('name', _OFFICIAL)
 def test_official_video(name, implementation):
@@ -358,6 +359,7 @@ def test_one_program_and_constant_memory():
     _assert_close(np.stack(found), np.stack(held[1:]))
 
 
+@pytest.mark.usefixtures('all_optimizations')
 @pytest.mark.parametrize(
     'settings',
     [
