@@ -27,7 +27,7 @@ def all_optimizations():
     """Compiles the programs that users get, for tests that compute much or are about them."""
     import jax
 
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read('jax_disable_most_optimizations')
     # JAX would use programs again that it compiled with the other setting.
     jax.clear_caches()
     jax.config.update('jax_disable_most_optimizations', False)
