@@ -19,20 +19,28 @@ from jaxprop import files, parallel
         (('localhost:1', 2, 2), 'process_id is 2; it must be from 0 to 1'),
         (('localhost:1', 2, -1), 'process_id is -1'),
         (('auto', 2, None), "with coordinator 'auto' the environment gives both"),
-        (('auto', None, None), 'JAX knows no cluster by this environment'),
     ],
 )
 def test_processes_that_cannot_join(arguments, message, monkeypatch):
     for name in ('COORDINATOR_ADDRESS', 'NUM_PROCESSES', 'PROCESS_ID'):
         monkeypatch.delenv(f'JAX_{name}', raising=False)
-    # No cluster is found, wherever the tests run.
-    for name in ('SLURM_JOB_ID', 'OMPI_MCA_orte_hnp_uri', 'KUBERNETES_SERVICE_HOST'):
-        monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=message):
         parallel.initialize(*arguments)
     monkeypatch.setenv('JAX_NUM_PROCESSES', 'two')
     with pytest.raises(ValueError, match='JAX_NUM_PROCESSES is .two'):
         parallel.initialize('localhost:1')
+
+
+def test_no_cluster_is_found():
+    of_clusters = ('JAX_', 'SLURM_', 'OMPI_', 'KUBERNETES_')
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(of_clusters)}
+    done = subprocess.run(
+        [sys.executable, '-c', "from jaxprop import parallel; parallel.initialize('auto')"],
+        capture_output=True,
+        text=True,
+        env={**environment, 'JAX_PLATFORMS': 'cpu'},
+    )
+    assert done.returncode == 1 and 'JAX knows no cluster by this environment' in done.stderr
 
 
 @pytest.mark.slow
