@@ -120,8 +120,12 @@ def matrix_rate(rows, inner):
     return 2 * rows**2 * inner / seconds
 
 
-def write_features(folder, path):
-    """Writes the shipped network's features `[T, H, W, C]` of a folder's first frames."""
+def read_frame(path):
+    return resize_to_cover(read_image(path), (480, 854))
+
+
+def make_extract():
+    """The shipped network: a function from a frame to its features `[H, W, C]`."""
     model, variables = load_pretrained(NETWORK)
 
     @jax.jit
@@ -130,8 +134,13 @@ def write_features(folder, path):
             model.apply(variables, color.network_input(frame[None], 'lightness'))[0]
         )
 
-    paths = list_images(folder)[: max(GROWTH['num_context']) + 2]
-    frames = [resize_to_cover(read_image(path), (480, 854)) for path in paths]
+    return extract
+
+
+def write_features(folder, path):
+    """Writes the shipped network's features `[T, H, W, C]` of a folder's first frames."""
+    extract = make_extract()
+    frames = map(read_frame, list_images(folder)[: max(GROWTH['num_context']) + 2])
     np.save(path, np.stack([np.asarray(extract(frame)) for frame in frames]))
 
 

@@ -27,9 +27,9 @@ import propagation
 from absl import app, flags, logging
 from flax import traverse_util
 
-from jaxprop import affinity, color
+from jaxprop import color
 from jaxprop.checkpoints.native import load_pretrained
-from jaxprop.data.image_files import list_images, read_image, resize_to_cover
+from jaxprop.data.image_files import list_images
 from jaxprop.propagation import Context, propagate_step
 
 CASE = propagation.Case(path='auto')
@@ -38,12 +38,11 @@ ALONE = flags.DEFINE_string('alone', None, 'What to measure: used by the benchma
 
 def read_target():
     """The frame after the context."""
-    path = list_images(propagation.VIDEO.value)[CASE.num_context + 1]
-    return resize_to_cover(read_image(path), (480, 854))[None]
+    return propagation.read_frame(list_images(propagation.VIDEO.value)[CASE.num_context + 1])
 
 
 def measure_jax(case):
-    model, variables = load_pretrained(propagation.NETWORK)
+    extract = propagation.make_extract()
     features, labels = propagation.inputs(case)
     num_slots = case.num_context + 1
     context = Context(
@@ -53,11 +52,6 @@ def measure_jax(case):
         jnp.array(num_slots),
     )
     frame = read_target()
-
-    @jax.jit
-    def extract(frame):
-        images = color.network_input(frame, 'lightness')
-        return affinity.l2_normalize(model.apply(variables, images)[0])
 
     @jax.jit
     def step(context, target):
@@ -109,7 +103,7 @@ def measure_torch(case):
 
     network = torch_network(load_pretrained(propagation.NETWORK)[1])
     step = propagation.torch_step(case)
-    images = np.asarray(color.network_input(read_target(), 'lightness'))
+    images = np.asarray(color.network_input(read_target()[None], 'lightness'))
     images = torch.tensor(images).permute(0, 3, 1, 2)  # Channels last in memory.
     with torch.no_grad():
         measured = propagation.measure(lambda: step(network(images)), case.repeats)
