@@ -1,14 +1,19 @@
 """Frames a second of label propagation on a GPU: every path, beside the rates of the card.
 
-    python benchmarks/gpu.py --output=folder [--quick] [--seconds=100]
+    python benchmarks/gpu.py --output=folder [--video=FOLDER] [--quick] [--seconds=100]
 
-At the size of DAVIS, with a full context, without a network. The measurements come in the order of
-their importance, and stop when the time is over. One that fails says why, and the next one follows.
-PyTorch is used if it is there.
+At the size of DAVIS, with a full context; and with the shipped network before it. The measurements
+come in the order of their importance, and stop when the time is over. One that fails says why, and
+the next one follows. PyTorch is used if it is there.
+
+`--video` is a folder with at least 41 frames of 480x854, whose features by the shipped network are
+the inputs. Without it they are a texture that moves, with noise, and frames are random.
 
 A path's line has milliseconds a frame; frames a second; how far the labels of the first frame are
 from those of the windowed path, in how many cells, and the labels of the last frame; memory beside
-the inputs; seconds to compile; and the loops, sorts and library calls of the program.
+the inputs; seconds to compile; and the loops, sorts and library calls of the program. "selected"
+compares the cells that are selected for the first frame with those of the windowed path: for how
+many targets one differs, and how far apart the affinities of the two are then, as a share.
 """
 
 import collections
@@ -27,11 +32,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from PIL import Image
 
-from jaxprop import Execution, affinity, methods
+from jaxprop import Execution, affinity, color, memory, methods
+from jaxprop.checkpoints.native import load_pretrained
+from jaxprop.data.image_files import list_images
 from jaxprop.propagation import Context, propagate_step
 
 OUTPUT = flags.DEFINE_string('output', None, 'The folder of gpu.json, which has every number.')
+VIDEO = flags.DEFINE_string('video', None, 'A folder of frames of 480x854.')
 QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to see that everything runs.')
 SECONDS = flags.DEFINE_float('seconds', 100.0, 'No measurement starts after this time.')
 STARTED = time.perf_counter()
@@ -48,6 +57,7 @@ class Size:
     radius: float = 12.0
     frames: int = 20
     videos: int = 16
+    pixels: tuple[int, int] = (480, 854)
 
     @property
     def cells(self):
@@ -57,25 +67,55 @@ class Size:
         return methods.crw(k=self.k, num_frames=self.num_context, radius=self.radius)
 
 
-QUICK_SIZE = Size(12, 21, 16, 2, 3, 5, 3.0, 3, 2)
+QUICK_SIZE = Size(23, 31, 256, 2, 3, 5, 3.0, 4, 2, (184, 248))
+NETWORK = 'uvc_plus_davis'
 
 
-def inputs(size):
-    """A full context, and the frames that follow: a texture that moves, with noise."""
-    num_slots = size.num_context + 1
+def read_frames(size):
+    """Frames `[T, h, w, 3]`: those of the video, or random ones."""
+    count = size.num_context + 1 + size.frames
+    if VIDEO.value is None:
+        return np.random.default_rng(0).integers(0, 256, (count, *size.pixels, 3), np.uint8)
+    paths = list_images(VIDEO.value)[:count]
+    return np.stack([np.asarray(Image.open(path).convert('RGB')) for path in paths])
+
+
+def make_extract():
+    """The shipped network: images `[B, h, w, 3]` to features `[B, H, W, C]`."""
+    model, variables = load_pretrained(NETWORK)
+    return lambda images: affinity.l2_normalize(
+        model.apply(variables, color.network_input(images, 'lightness'))
+    )
+
+
+def moving_texture(size):
+    """Features of a texture that moves, with noise."""
 
     @jax.jit
     def make(key):
-        texture, noise, labels = jax.random.split(key, 3)
+        texture, noise = jax.random.split(key)
         shape = size.height, size.width, size.channels
         texture = jax.random.normal(texture, shape)
-        moved = [jnp.roll(texture, t // 4, axis=1) for t in range(num_slots + size.frames)]
-        features = jnp.stack(moved) + jax.random.normal(noise, (len(moved), *shape))
-        features = affinity.l2_normalize(features)
-        labels = jax.random.uniform(labels, (num_slots, *shape[:2], size.labels))
-        return features, labels / jnp.sum(labels, axis=-1, keepdims=True)
+        count = size.num_context + 1 + size.frames
+        moved = jnp.stack([jnp.roll(texture, t // 4, axis=1) for t in range(count)])
+        return affinity.l2_normalize(moved + jax.random.normal(noise, moved.shape))
 
-    features, labels = make(jax.random.key(0))
+    return make(jax.random.key(0))
+
+
+def inputs(size, frames):
+    """A full context, and the features of the frames that follow."""
+    num_slots = size.num_context + 1
+    if VIDEO.value is None:
+        features = moving_texture(size)
+    else:
+        with jax.default_matmul_precision('highest'):
+            extract = jax.jit(make_extract())
+            features = jnp.concatenate([extract(frame[None]) for frame in frames])
+    labels = jax.random.uniform(
+        jax.random.key(1), (num_slots, size.height, size.width, size.labels)
+    )
+    labels /= jnp.sum(labels, axis=-1, keepdims=True)
     context = Context(
         features[:num_slots], labels, jnp.ones(num_slots, bool), jnp.asarray(num_slots, jnp.int32)
     )
@@ -206,6 +246,66 @@ def measure_scan(report, size, name, execution, data, reference, **videos):
     return call
 
 
+def measure_selected(report, size, name, execution, data):
+    """Compares the selected cells of the first frame with those of the windowed path."""
+    context, frames = data
+    method = size.method()
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def select(execution, context, target):
+        return method.rule.matches(memory.read(method.memory, context), target, execution)[0]
+
+    found, wanted = (
+        np.sort(np.asarray(select(one, context, frames[0])), axis=-1)
+        for one in (execution, Execution(implementation='windowed'))
+    )
+    keys = np.asarray(context.features, np.float64).reshape(-1, size.channels)
+    targets = np.asarray(frames[0], np.float64).reshape(-1, size.channels)
+    (differing,) = np.nonzero(np.any(found != wanted, axis=-1))
+    gaps = [0.0]
+    for target in differing:
+        ours, theirs = (
+            np.sort(keys[np.setdiff1d(*pair)] @ targets[target])
+            for pair in ((found[target], wanted[target]), (wanted[target], found[target]))
+        )
+        gaps.append(float(np.max(np.abs(ours - theirs) / np.abs(theirs))))
+    report.say(
+        f'{name}, selected',
+        f'differ for {len(differing)} of {len(found)} targets, affinities by {max(gaps):.1e}',
+        targets=len(differing),
+        largest_gap=max(gaps),
+    )
+
+
+def measure_network(report, size, name, precision, data, frames, batch=4):
+    """The network on some frames at once, then their labels; and the network alone."""
+    extract = make_extract()
+    frames = jnp.asarray(frames[-size.frames :])
+    frames = frames.reshape(-1, batch, *frames.shape[1:])
+
+    def features(some):
+        with jax.default_matmul_precision(precision):
+            return extract(some)
+
+    step = functools.partial(propagate_step, method=size.method())
+
+    @jax.jit
+    def label(context, frames):
+        return jax.lax.scan(
+            lambda context, some: jax.lax.scan(step, context, features(some)), context, frames
+        )[1]
+
+    alone = jax.jit(lambda frames: jax.lax.map(features, frames))
+    both = seconds(lambda: label(data[0], frames)) / size.frames
+    network = seconds(lambda: alone(frames)) / size.frames
+    report.say(
+        name,
+        f'{1e3 * both:.3f} ms {1 / both:.1f}/s, network alone {1e3 * network:.3f} ms',
+        seconds_a_frame=both,
+        network=network,
+    )
+
+
 def measure_trace(report, name, call):
     kernels = kernel_times(call)
     lines = [f'{total:8.2f} ms {count:5}x {name[:44]}' for name, total, count in kernels[:8]]
@@ -280,18 +380,31 @@ def main(_):
     size = QUICK_SIZE if QUICK.value else Size()
     report = Report(OUTPUT.value)
     report.say('device', f'{jax.devices()[0].device_kind} jax {jax.__version__}')
-    data = inputs(size)
+    images = read_frames(size)
+    data = inputs(size, images)
     reference, calls = {}, {}
 
-    def scan(name, implementation, **videos):
+    def scan(name, implementation, precision='auto', **videos):
+        execution = Execution(implementation=implementation, precision=precision)
+
         def measure():
-            execution = Execution(implementation=implementation)
             calls[name] = measure_scan(report, size, name, execution, data, reference, **videos)
 
         report.attempt(name, measure)
+        if implementation == 'batched' and not videos:
+            report.attempt(name, lambda: measure_selected(report, size, name, execution, data))
 
     scan('windowed', 'windowed')
-    scan('batched', 'batched')
+    scan('batched', 'batched', 'float16x3')
+    scan('batched float32', 'batched', 'float32')
+    for precision in ('highest', 'tensorfloat32'):
+        name = f'network {precision}'
+        report.attempt(
+            name,
+            lambda name=name, precision=precision: measure_network(
+                report, size, name, precision, data, images
+            ),
+        )
     report.attempt('product', lambda: measure_rate(report, size))
     report.attempt('memory', lambda: measure_copy(report, size))
     report.attempt('torch', lambda: measure_torch(report, size, data, reference, False))

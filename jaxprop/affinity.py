@@ -37,6 +37,53 @@ def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:
     return _product('...qc,...kc->...qk', targets, context)
 
 
+@jax.custom_jvp
+def affinity_float16x3(targets: jax.Array, context: jax.Array) -> jax.Array:
+    """Computes `affinity` from float16 products, which GPUs make many times as fast.
+
+    Each float32 array is scaled by a power of two and split into two float16 parts, x = h + l, with
+    22 bits together. Of the product of two such sums h_q h_k + h_q l_k + l_q h_k is taken, and
+    summed in float32. All that is left out is at most 3 * 2^-22 |g| |f|. In practice it is less
+    than what a sum of float32 products rounds off.
+
+    Source: Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores while
+    surpassing the FP32 theoretical peak performance", IJHPCA 2022.
+
+    Arguments and result are those of `affinity`, in float32 at most. Derivatives are those of
+    `affinity`.
+    """
+    (high, low, scale), (context_high, context_low, context_scale) = map(
+        _halves, (targets, context)
+    )
+    product = jnp.einsum(
+        '...qc,...kc->...qk',
+        jnp.concatenate([low, high, high], axis=-1),
+        jnp.concatenate([context_high, context_low, context_high], axis=-1),
+        preferred_element_type=jnp.float32,
+    )
+    return product * (1 / (scale * context_scale))
+
+
+@affinity_float16x3.defjvp
+def _affinity_jvp(arrays, tangents):
+    (targets, context), (d_targets, d_context) = arrays, tangents
+    return affinity_float16x3(targets, context), (
+        affinity(d_targets, context) + affinity(targets, d_context)
+    )
+
+
+def _halves(array):
+    """Two float16 arrays whose sum is `scale` times the array; and the scale, a power of two."""
+    array = array.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(array))
+    # The largest number becomes 2^13 to 2^14. So the low part of small numbers is no denormal one.
+    scale = jnp.ldexp(jnp.float32(1), 14 - jnp.frexp(largest)[1])
+    scale = jnp.where((largest > 1e-25) & (largest < 1e25), scale, 1)
+    array = array * scale
+    high = array.astype(jnp.float16)
+    return high, (array - high.astype(jnp.float32)).astype(jnp.float16), scale
+
+
 def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:
     """Copies the labels of context cells to target cells by weights: z_q = sum_k w_qk y_k.
 

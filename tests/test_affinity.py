@@ -58,6 +58,47 @@ def test_affinity_is_the_inner_product():
         assert found[m, b, q, k] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(('left', 'right'), [(1.0, 1.0), (1e-6, 3e4), (1e12, 1e-12)])
+def test_affinity_of_float16_parts_is_as_exact_as_float32(left, right):
+    rng = np.random.default_rng(0)
+    # Channels of very different size.
+    sizes = np.exp(2 * rng.standard_normal(256))
+    targets, context = (rng.standard_normal((n, 256)) * sizes for n in (40, 50))
+    targets, context = (np.float32(x) for x in (targets * left, context * right))
+    exact = targets.astype(np.float64) @ context.astype(np.float64).T
+    lengths = np.linalg.norm(targets, axis=-1)[:, None] * np.linalg.norm(context, axis=-1)
+    found, float32 = (
+        function(targets, context) for function in (affinity.affinity_float16x3, affinity.affinity)
+    )
+    assert found.dtype == jnp.float32
+    error, error_of_float32 = (np.max(np.abs(x - exact) / lengths) for x in (found, float32))
+    assert error < 1.5 * error_of_float32
+    # One product of float16 is much farther away.
+    rounded = np.float16(targets / left).astype(np.float64) @ (context.T / right)
+    assert np.max(np.abs(rounded * left * right - exact) / lengths) > 100 * error
+
+
+def test_affinity_of_float16_parts_of_zeros_and_what_is_not_finite():
+    zeros, ones = jnp.zeros((2, 3)), jnp.ones((4, 3))
+    np.testing.assert_array_equal(affinity.affinity_float16x3(zeros, ones), 0)
+    assert not np.any(np.isfinite(affinity.affinity_float16x3(ones.at[0, 0].set(jnp.inf), ones)[0]))
+    assert np.all(np.isnan(affinity.affinity_float16x3(ones.at[0, 0].set(jnp.nan), ones)[0]))
+
+
+def test_affinity_of_float16_parts_has_the_derivatives_of_affinity():
+    rng = np.random.default_rng(0)
+    targets, context = (rng.standard_normal((n, 8)).astype(np.float32) for n in (3, 5))
+
+    def total(function):
+        return lambda *arrays: jnp.sum(jnp.sin(function(*arrays)))
+
+    wanted = jax.grad(total(affinity.affinity), argnums=(0, 1))(targets, context)
+    found = jax.grad(total(affinity.affinity_float16x3), argnums=(0, 1))(targets, context)
+    for one, other in zip(found, wanted):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+        assert np.abs(other).max() > 0.1
+
+
 def test_soft_copy_sums_weighted_labels():
     weights, labels = np.abs(_normal(0, 2, 5, 6)), _normal(1, 2, 6, 3)
     found = affinity.soft_copy(weights, labels)

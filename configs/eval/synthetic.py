@@ -76,9 +76,9 @@ def network(name='uvc_plus_davis', **untrained):
 def propagation(method):
     """Makes the settings of a method, by the flat names of `jaxprop.methods.from_settings`.
 
-    `num_neighbors` may be set to a number or to None. `implementation` and `query_chunk` say how
-    the same result is computed. The parameters of your own regions and rules are settings, too;
-    None takes their defaults.
+    `num_neighbors` may be set to a number or to None. `implementation`, `precision` and
+    `query_chunk` say how the same result is computed. The parameters of your own regions and rules
+    are settings, too; None takes their defaults.
     """
     section = {**methods.settings(method), **dataclasses.asdict(Execution())}
     section['num_neighbors'] = FieldReference(section['num_neighbors'], field_type=object)

@@ -1,16 +1,20 @@
 """Finds neighbours in a region with few large operations, for devices that compute much at once.
 
-`windowed` goes through tiles of target cells, one after another. Here all tiles are compared with
-their windows in one batched matrix product, and the selection is made of operations for which XLA
-has fast GPU kernels: its own kernel for top-k takes matrices with rows of 1,024 values or more, for
-up to 16 neighbours. Anything else is sorted.
+`windowed` goes through tiles of target cells, one after another. Here the context frames are cut
+into tiles, and one product compares every tile with a window of the target cells that can reach it.
+The target frame is one, the context frames are many: so windows of targets take little memory.
 
-Shapes: H, W feature cells, N = H * W, C channels, M context frames, t tiles of q cells, windows of
-w cells.
+The affinities are written once, with the targets side by side in memory. They are read once, for
+the largest affinity of each place of a tile over the frames. The k best cells of a target lie in
+the k places of largest maxima, so only these places are looked up.
+
+Shapes: H, W feature cells, N = H * W, C channels, M context frames, t tiles of p places, windows of
+w target cells, o offsets that the region allows.
 """
 
 import functools
-from collections.abc import Callable
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,33 +23,34 @@ from einops import rearrange
 from jax.scipy.special import logsumexp
 
 from jaxprop import affinity
-from jaxprop.rules import windowed
 from jaxprop.rules.rule import Execution, Region
 
-# The fewest columns that XLA's GPU kernel for top-k takes.
-_COLUMNS = 1024
-# What the windows and the affinities of the tiles that are searched at once may take.
+# The side of a tile of context cells.
+_TILE = 10
+# What the affinities that are computed at once may take.
 _BYTES = 4 * 2**30
+# From so many neighbours on, `jax.lax.top_k` finds them faster than a search for one after another.
+_MANY = 24
 
 
-def is_possible(softmax: str, aggregation: str) -> bool:
+def is_possible(softmax: str) -> bool:
     """Whether neighbours can be searched in batches."""
-    return softmax != 'frame' and aggregation == 'overall'
+    return softmax != 'frame'
 
 
-def is_used(softmax: str, aggregation: str, execution: Execution) -> bool:
+def is_used(softmax: str, execution: Execution) -> bool:
     """Whether neighbours are searched in batches: for 'batched', and on GPUs for 'auto'."""
     if execution.implementation == 'auto':
-        return jax.default_backend() == 'gpu' and is_possible(softmax, aggregation)
+        return jax.default_backend() == 'gpu' and is_possible(softmax)
     return execution.implementation == 'batched'
 
 
-def check(softmax: str, aggregation: str, execution: Execution) -> None:
+def check(softmax: str, execution: Execution) -> None:
     """Raises ValueError where a search in batches is asked for and not possible."""
-    if execution.implementation == 'batched' and not is_possible(softmax, aggregation):
+    if execution.implementation == 'batched' and not is_possible(softmax):
         raise ValueError(
-            "implementation='batched' needs aggregation='overall' and a softmax over 'neighbors' "
-            f"or 'region'; these are {aggregation!r} and {softmax!r}"
+            "implementation='batched' needs a softmax over 'neighbors' or 'region'; this one is "
+            f"over {softmax!r}: use 'auto'"
         )
 
 
@@ -54,147 +59,256 @@ def search(
     frames: jax.Array,
     valid: jax.Array,
     *,
-    is_bound: bool,
-    region: Region,
+    per_frame: bool,
+    region: Region | None,
     k: int,
     temperature: float,
     softmax: str,
+    precision: str,
 ) -> affinity.Neighbors:
-    """Selects each target cell's neighbours among the cells of all frames.
+    """Selects each target cell's neighbours among the cells of all frames, or of each frame.
 
     Args:
       features: `[H, W, C]` of the targets.
       frames: `[M, H, W, C]` of the context.
       valid: `[M]`, the frames from which cells may be selected.
-      is_bound: whether the region restricts the cells.
-      region, k, temperature, softmax: see `jaxprop.TopK`; softmax is not 'frame'.
+      per_frame: one list for each frame, instead of one for all of them.
+      region: which cells are allowed; None where all of them are.
+      k, temperature, softmax: see `jaxprop.TopK`; softmax is not 'frame'.
+      precision: see `Execution`.
 
     Returns:
-      `Neighbors` `[1, N, k]`, of cells numbered through all M frames.
+      `Neighbors` `[l, N, k]`, of cells numbered through all M frames: `[M, N, k]` with a list for
+      each frame; otherwise one list, or several of groups of frames where memory is short.
     """
-    search_frames = (
-        functools.partial(_search_windows, region=region) if is_bound else _search_everywhere
-    )
-    sums = affinity.SOFTMAX_OVER[softmax] is not None
-    found = search_frames(features, frames, valid, k=k, temperature=temperature, sums=sums)
-    return jax.tree.map(lambda x: x[None], found)
-
-
-def _search_everywhere(features, frames, valid, *, k, temperature, sums):
-    """Selects among all cells of the frames, a chunk of targets at once."""
     num_frames, height, width, _ = frames.shape
-    keys = rearrange(frames, 'm h w c -> (m h w) c')
-    is_valid = jnp.repeat(valid, height * width)
-    # As many blocks as the kernel needs, and no more.
-    size = max(d for d in range(1, max(len(keys) // _COLUMNS, 1) + 1) if len(keys) % d == 0)
+    search_frames, bytes_per_frame = _search_everywhere, 0
+    if region is not None and _is_small(region, (height, width)):
+        search_frames, bytes_per_frame = _search_windows, _bytes_per_frame(region, (height, width))
+    size = max(
+        size
+        for size in range(1, num_frames + 1)
+        if num_frames % size == 0 and (size == 1 or size * bytes_per_frame <= _BYTES)
+    )
+    size = 1 if per_frame else size
+    search_group = functools.partial(
+        search_frames,
+        features,
+        region=region,
+        k=k,
+        temperature=temperature,
+        sums=affinity.SOFTMAX_OVER[softmax] is not None,
+        multiply=_product(precision, features, frames),
+    )
+    if size == num_frames:
+        return jax.tree.map(lambda x: x[None], search_group(frames, valid))
+    groups = (rearrange(x, '(g m) ... -> g m ...', m=size) for x in (frames, valid))
+    found = jax.lax.map(lambda group: search_group(*group), tuple(groups))
+    first = size * height * width * jnp.arange(num_frames // size)
+    return found._replace(cells=found.cells + first[:, None, None])
+
+
+def _product(precision, *arrays):
+    """The function that computes affinities."""
+    is_float32 = affinity.at_least_float32(*arrays) == jnp.float32
+    if precision == 'auto':
+        precision = 'float16x3' if jax.default_backend() == 'gpu' and is_float32 else 'float32'
+    return {'float32': affinity.affinity, 'float16x3': affinity.affinity_float16x3}[precision]
+
+
+def _window(region, grid):
+    """The reach of a region within a grid, and the size of a window, (rows, columns) each."""
+    reach = tuple(min(int(far), side - 1) for far, side in zip(region.reach, grid))
+    return reach, tuple(_TILE + 2 * far for far in reach)
+
+
+def _is_small(region, grid):
+    """Whether windows save work: whether they cover at most half of the grid."""
+    return region.reach is not None and 2 * math.prod(_window(region, grid)[1]) <= math.prod(grid)
+
+
+def _bytes_per_frame(region, grid):
+    """The bytes of the affinities of a context frame with its windows."""
+    num_cells = math.prod(-(-side // _TILE) * _TILE for side in grid)
+    return 4 * num_cells * math.prod(_window(region, grid)[1])
+
+
+def _search_windows(features, frames, valid, *, region, k, temperature, sums, multiply):
+    """Selects among the cells that the region allows, by windows of targets."""
+    num_frames, *grid, _ = frames.shape
+    reach, window = _window(region, grid)
+    num_tiles = [-(-side // _TILE) for side in grid]
+    # Cut the context frames into tiles. What fills up the last ones is never looked up.
+    missing = [(0, number * _TILE - side) for number, side in zip(num_tiles, grid)]
+    keys = rearrange(
+        jnp.pad(frames, ((0, 0), *missing, (0, 0))),
+        'm (a i) (b j) c -> (a b) (m i j) c',
+        i=_TILE,
+        j=_TILE,
+    )
+    # Cut out the window of targets around each tile.
+    rows, columns = (
+        np.clip(_TILE * np.arange(number)[:, None] + np.arange(size) - far, 0, side - 1)
+        for number, size, far, side in zip(num_tiles, window, reach, grid)
+    )
+    targets = features[rows[:, None, :, None], columns[None, :, None]]
+    targets = rearrange(targets, 'a b u v c -> (a b) (u v) c')
+
+    # Compare all tiles with their windows. Of each place keep the largest affinity over the frames.
+    affinities = rearrange(multiply(keys, targets), 't (m p) w -> t m p w', m=num_frames)
+    allowed = jnp.where(valid[:, None, None], affinities, -jnp.inf)
+    # Without the barrier XLA would find each maximum anew wherever it is looked up.
+    largest = jax.lax.optimization_barrier(jnp.max(allowed, axis=1))
+
+    # Look up the maxima at the cells that the region allows to each target.
+    offsets = _allowed_offsets(region, reach)
+
+    def entries_at(chosen):
+        return _entries(*(jnp.asarray(x)[chosen] for x in offsets), grid, reach)
+
+    every = _entries(*(x[:, None] for x in offsets), grid, reach)
+    maxima = jnp.where(every.inside, _look_up(largest, *every.place), -jnp.inf)
+
+    # Select, and look up the affinities in all frames of the cells that may hold a neighbour.
+    def candidates_of(chosen):
+        entries = entries_at(chosen)
+        tile, place, target = (x[:, None] for x in entries.place)
+        found = _look_up(affinities, tile, np.arange(num_frames)[:, None], place, target)
+        return jnp.where(entries.inside[:, None] & valid[:, None], found, -jnp.inf)
+
+    selected, chosen, frame = _select(maxima, candidates_of, k)
+    cells = frame * math.prod(grid) + entries_at(chosen).cell
+    log_sums = None
+    if sums:
+        log_sums = _look_up(logsumexp(allowed / temperature, axis=1), *every.place)
+        log_sums = logsumexp(jnp.where(every.inside, log_sums, -jnp.inf), axis=0)
+    return affinity.Neighbors(selected.T / temperature, cells.T, log_sums)
+
+
+def _search_everywhere(features, frames, valid, *, region, k, temperature, sums, multiply):
+    """Selects among all cells of the frames that the region allows, a chunk of targets at once."""
+    num_frames, *grid, _ = frames.shape
+    num_keys = num_frames * math.prod(grid)
+    # Of few values in a row there are many maxima. The root balances the two.
+    size = max(1, math.isqrt(num_keys // k))
+    num_rows = -(-num_keys // size)
+    missing = size * num_rows - num_keys
+    keys = jnp.pad(rearrange(frames, 'm h w c -> (m h w) c'), ((0, missing), (0, 0)))
+    is_valid = jnp.pad(jnp.repeat(valid, math.prod(grid)), (0, missing))[:, None]
+    _, row, column = np.indices((num_frames, *grid)).reshape(3, -1, 1)
 
     def search_chunk(queries, index):
-        del index
-        logits = affinity.affinity(queries, keys) / temperature
-        logits = jnp.where(is_valid, logits, -jnp.inf)
-        selected, cells = largest(rearrange(logits, 'q (s b) -> q s b', s=size), k, top_k)
-        return affinity.Neighbors(selected, cells, logsumexp(logits, -1) if sums else None)
+        is_allowed = is_valid
+        if region is not None:
+            offsets = jnp.stack([index // grid[1] - row, index % grid[1] - column], axis=-1)
+            is_allowed &= jnp.pad(region.allows(offsets), ((0, missing), (0, 0)))
+        affinities = jnp.where(is_allowed, multiply(keys, queries), -jnp.inf)
+        rows = affinities.reshape(size, num_rows, -1)
 
-    queries = rearrange(features, 'h w c -> (h w) c')
-    chunk = max(1, _BYTES // (8 * len(keys)))
-    return affinity.map_queries(search_chunk, queries, chunk)
+        def candidates_of(chosen):
+            return _look_up(
+                rows, np.arange(size)[:, None], chosen[:, None], np.arange(rows.shape[-1])
+            )
 
-
-def _search_windows(features, frames, valid, *, region, k, temperature, sums):
-    """Selects among the cells that the region allows, many tiles at once."""
-    num_frames, height, width, channels = frames.shape
-    tiling = windowed.tiling((height, width), region.reach)
-    starts, corners = tiling.starts, tiling.corners
-    tile_cells, window_cells = tiling.tile_cells, tiling.window_cells
-    queries = rearrange(features, 'h w c -> (h w) c')
-    keys = rearrange(frames, 'm h w c -> (m h w) c')
-
-    def search_tiles(starts_and_corners):
-        starts, corners = starts_and_corners
-        targets = starts[:, None] + tile_cells  # [t, q, 2]
-        cells = corners[:, None] + window_cells  # [t, w, 2]
-        numbers = cells[..., 0] * width + cells[..., 1]
-        in_frames = numbers[:, None] + height * width * jnp.arange(num_frames)[:, None]
-        # Compare all tiles with the windows of all frames, in one batched product.
-        logits = affinity.affinity(
-            _rows(queries, targets[..., 0] * width + targets[..., 1]),
-            _rows(keys, rearrange(in_frames, 't m w -> t (m w)')),
-        )
-        logits = rearrange(logits / temperature, 't q (m w) -> t q m w', m=num_frames)
-        inside = region.allows(targets[:, :, None] - cells[:, None])
-        allowed = jnp.where(inside[:, :, None] & valid[:, None], logits, -jnp.inf)
-        allowed = rearrange(allowed, 't q m w -> (t q) m w')
-        selected, places = largest(allowed, k, top_k)
-        # Turn places in the windows into numbers of cells.
-        frame, in_window = jnp.divmod(places, len(window_cells))
-        in_window = rearrange(in_window, '(t q) k -> t (q k)', t=len(starts))
-        chosen = jnp.take_along_axis(numbers, in_window, axis=-1).reshape(places.shape)
+        selected, chosen, place = _select(jnp.max(rows, axis=0), candidates_of, k)
         return affinity.Neighbors(
-            selected,
-            chosen + height * width * frame,
-            logsumexp(allowed, axis=(-2, -1)) if sums else None,
+            selected.T / temperature,
+            (place * num_rows + chosen).T,
+            logsumexp(affinities / temperature, axis=0) if sums else None,
         )
 
-    bytes_per_tile = 4 * num_frames * len(window_cells) * (channels + len(tile_cells))
-    at_once = min(len(starts), max(1, _BYTES // bytes_per_tile))
-    num_parts = -(-len(starts) // at_once)
-    # Repeats of the last tile fill up the last part.
-    index = np.minimum(np.arange(num_parts * at_once), len(starts) - 1).reshape(num_parts, -1)
-    parts = jnp.asarray(starts[index]), jnp.asarray(corners[index])
-    found = jax.lax.map(search_tiles, parts)
-    return jax.tree.map(lambda x: rearrange(x, 'p n ... -> (p n) ...')[tiling.place], found)
+    queries = rearrange(features, 'h w c -> (h w) c')
+    return affinity.map_queries(search_chunk, queries, max(1, _BYTES // (4 * num_keys)))
 
 
-def _rows(array, numbers):
-    return array.at[numbers].get(mode='promise_in_bounds')
+class _Entries(NamedTuple):
+    """Where the affinities of targets and of cells at some offsets from them are.
+
+    Attributes:
+      inside: whether the cell is in the grid.
+      place: the cell's tile, its place there, and the target's place in the tile's window.
+      cell: the cell's number.
+    """
+
+    inside: jax.Array
+    place: tuple[jax.Array, jax.Array, jax.Array]
+    cell: jax.Array
 
 
-def largest(
-    values: jax.Array, k: int, top_k: Callable[[jax.Array, int], jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """Finds the k largest of values `[R, s, b]`, and their places in the rows of s * b.
+def _entries(offset_rows, offset_columns, grid, reach):
+    """The entries of all N targets, at offsets `[n, 1]` or `[n, N]` from a cell to its target."""
+    (height, width), num_columns = grid, -(-grid[1] // _TILE)
+    target_row, target_column = jnp.divmod(jnp.arange(height * width), width)
+    row, column = target_row - offset_rows, target_column - offset_columns
+    (tile_row, in_row), (tile_column, in_column) = (jnp.divmod(x, _TILE) for x in (row, column))
+    window_row, window_column = (
+        target - _TILE * tile + far
+        for target, tile, far in zip((target_row, target_column), (tile_row, tile_column), reach)
+    )
+    return _Entries(
+        (row >= 0) & (row < height) & (column >= 0) & (column < width),
+        (
+            tile_row * num_columns + tile_column,
+            in_row * _TILE + in_column,
+            window_row * (_TILE + 2 * reach[1]) + window_column,
+        ),
+        row * width + column,
+    )
 
-    They are in the order of `top_k`. The k largest values lie in the k columns of largest maxima,
-    so only these are searched.
+
+def _look_up(array, *index):
+    """Values at an index; where this is beyond the array, some value."""
+    return array.at[index].get(mode='clip')
+
+
+def _allowed_offsets(region, reach):
+    """The rows `[o]` and the columns `[o]` from a cell to the targets that may take its label."""
+    rows, columns = np.indices([2 * far + 1 for far in reach]).reshape(2, -1)
+    rows, columns = rows - reach[0], columns - reach[1]
+    with jax.ensure_compile_time_eval():
+        allowed = np.asarray(region.allows(jnp.stack([rows, columns], axis=-1)))
+    return rows[allowed], columns[allowed]
+
+
+def _select(maxima, candidates_of, k):
+    """Finds the k largest of the values of N targets, which are in n rows.
 
     Args:
-      values: numbers; a row may have fewer than k.
+      maxima: `[n, N]`, the largest value of each row.
+      candidates_of: finds the values `[r, s, N]` of the rows `[r, N]`.
       k: how many.
-      top_k: finds the places `[R, k]` of the k largest values in each row of `[R, n]`.
+
+    Returns:
+      The values, the largest one first; their rows; and their places in these, `[k, N]` each.
     """
-    num_rows, size, num_columns = values.shape
-    columns = top_k(jnp.max(values, axis=1), min(k, num_columns))
-    candidates = jnp.take_along_axis(values, columns[:, None], axis=-1)
-    candidates = candidates.reshape(num_rows, -1)
-    order = top_k(candidates, min(k, candidates.shape[-1]))
-    row, column = jnp.divmod(order, columns.shape[-1])
-    places = row * num_columns + jnp.take_along_axis(columns, column, axis=-1)
-    return jnp.take_along_axis(candidates, order, axis=-1), places
+    rows = _places_of_largest(maxima, min(k, len(maxima)))
+    candidates = candidates_of(rows)
+    size = candidates.shape[1]
+    candidates = rearrange(candidates, 'r s n -> (r s) n')
+    order = _places_of_largest(candidates, min(k, len(candidates)))
+    row, place = jnp.divmod(order, size)
+    values = jnp.take_along_axis(candidates, order, axis=0)
+    return values, jnp.take_along_axis(rows, row, axis=0), place
 
 
-def top_k(values: jax.Array, k: int) -> jax.Array:
-    """Finds the places `[R, k]` of the k largest values in each row of `[R, n]`.
+def best_of(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Finds the k largest values in each row of `[N, n]`, and their places, `[N, k]` each."""
+    places = _places_of_largest(values.T, k).T
+    return jnp.take_along_axis(values, places, axis=-1), places
 
-    Under `jax.vmap` this stays a search in the rows of a matrix.
+
+def _places_of_largest(values, k):
+    """Finds the places `[k, N]` of the k largest values in each column of `[n, N]`.
+
+    The largest is looked for k times. Columns lie side by side in memory, so a GPU reads them all
+    at once. XLA's own search for a few large values is made for rows, and slower.
     """
-    return _top_k(k)(jax.lax.stop_gradient(values))
-
-
-@functools.cache
-def _top_k(k):
-    @jax.custom_batching.custom_vmap
-    def find(values):
-        length = values.shape[-1]
-        missing = max(0, _COLUMNS - length)
-        # Keep every value above the padding, so that the padding is never chosen.
-        values = jnp.maximum(values, jnp.finfo(values.dtype).min)
-        values = jnp.pad(values, ((0, 0), (0, missing)), constant_values=-jnp.inf)
-        return jax.lax.top_k(values, k)[1]
-
-    @find.def_vmap
-    def find_in_all(axis_size, in_batched, values):
-        del axis_size, in_batched
-        found = find(rearrange(values, 'v r n -> (v r) n'))
-        return rearrange(found, '(v r) k -> v r k', v=len(values)), True
-
-    return find
+    values = jax.lax.stop_gradient(values)
+    if k >= _MANY:
+        return jax.lax.top_k(values.T, k)[1].T
+    numbers = jax.lax.broadcasted_iota(jnp.int32, values.shape, 0)
+    places = []
+    for _ in range(k):
+        places.append(jnp.argmax(values, axis=0).astype(jnp.int32))
+        values = jnp.where(numbers == places[-1], -jnp.inf, values)
+    return jnp.stack(places)

@@ -95,7 +95,7 @@ class TopK(Rule):
 
     def check_grid(self, grid: tuple[int, int], memory: Memory, execution: Execution) -> None:
         windowed.check(self.region, self.softmax, execution)
-        batched.check(self.softmax, self.aggregation, execution)
+        batched.check(self.softmax, execution)
         screened.check(self.softmax, self.aggregation, execution)
         num_candidates = self._num_candidates(grid, memory)
         if self.k > num_candidates:
@@ -183,18 +183,21 @@ class TopK(Rule):
         # 'overall' must not select from slots that are not valid. 'per_frame' searches these too,
         # and gives them no share of the average.
         searched = context.valid | per_frame
+        is_batched = batched.is_used(self.softmax, execution)
         parts = []
         for slots, is_bound in _bound_and_free(context, self.region):
-            if batched.is_used(self.softmax, self.aggregation, execution):
+            if is_batched:
+                some = slice(slots[0], slots[-1] + 1)
                 found = batched.search(
                     features,
-                    context.features[slots[0] : slots[-1] + 1],
-                    searched[slots[0] : slots[-1] + 1],
-                    is_bound=is_bound,
-                    region=self.region,
+                    context.features[some],
+                    searched[some],
+                    per_frame=per_frame,
+                    region=self.region if is_bound else None,
                     k=self.k,
                     temperature=self.temperature,
                     softmax=self.softmax,
+                    precision=execution.precision,
                 )
                 cells = found.cells + slots[0] * math.prod(context.grid)
                 parts.append(found._replace(cells=cells))
@@ -219,7 +222,9 @@ class TopK(Rule):
                     self._search_frame, context.features, features, searched, is_bound, execution
                 )
             parts.append(_search_slots(search, slots, group, context, features, searched))
-        return (_per_frame if per_frame else _overall)(parts, self.k, context.valid)
+        if per_frame:
+            return _per_frame(parts, context.valid)
+        return _overall(parts, self.k, batched.best_of if is_batched else jax.lax.top_k)
 
     def _search_frame(self, frames, features, valid, is_bound, execution, slot):
         """Finds the `Neighbors [1, N, k]` of all target cells in one slot, by dense affinities."""
@@ -436,20 +441,19 @@ def _search_slots(search, slots, size, context, features, valid):
     return jax.tree.map(lambda x: rearrange(x, 'g l ... -> (g l) ...'), found)
 
 
-def _overall(parts, k, valid):
+def _overall(parts, k, top_k):
     """Selects the k best cells `[N, k]` of all lists together, and computes their weights.
 
     Args:
       parts: `Neighbors` `[m, N, k]`, cells numbered through all slots.
       k: how many cells are selected.
-      valid: not used: slots that are not valid have not been searched.
+      top_k: finds the k largest values of each row `[N, n]`, and their places.
     """
-    del valid
     logits, cells = (
         jnp.concatenate([rearrange(x, 'm n k -> n (m k)') for x in lists], axis=-1)
         for lists in ([part.logits for part in parts], [part.cells for part in parts])
     )
-    logits, order = jax.lax.top_k(logits, k)
+    logits, order = top_k(logits, k)
     cells = jnp.take_along_axis(cells, order, axis=-1)
     log_sums = None
     if parts[0].log_sums is not None:
@@ -457,15 +461,13 @@ def _overall(parts, k, valid):
     return cells, affinity.neighbor_weights(affinity.Neighbors(logits, cells, log_sums))
 
 
-def _per_frame(parts, k, valid):
+def _per_frame(parts, valid):
     """Lists the k best cells of each slot, `[N, M k]`, and their weights, averaged over the slots.
 
     Args:
       parts: `Neighbors` `[m, N, k]`, together M lists, one for each slot.
-      k: not used: each list has k cells.
       valid: `[M]`; the other slots get no weight.
     """
-    del k
     found = jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
     weights = affinity.neighbor_weights(found) * (valid / jnp.sum(valid))[:, None, None]
     return rearrange(found.cells, 'm n k -> n (m k)'), rearrange(weights, 'm n k -> n (m k)')

@@ -16,6 +16,7 @@ import jax
 from jaxprop.memory import ContextFrames, Memory
 
 IMPLEMENTATIONS = ('auto', 'dense', 'windowed', 'batched', 'screened')
+PRECISIONS = ('auto', 'float32', 'float16x3')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,15 @@ class Execution:
         the cells that a region can allow, one tile of target cells after another; 'batched' as
         'windowed', but all tiles at once, which takes gigabytes; 'screened' only with the cells
         that can be among the k most similar ones, by bounds on the affinities, where that saves
-        work; it takes at most as much memory as the context. 'batched' and 'screened' need a rule
-        `TopK` that aggregates 'overall', and 'screened' a softmax over 'neighbors'. 'auto' takes
-        'batched' on GPUs, and 'screened' on CPUs for at least 2000 cells of 64 channels, where they
-        can be; else 'dense' or 'windowed', whichever is less work. 'screened' also takes these two
-        where it saves nothing, and under `jax.vmap`.
+        work; it takes at most as much memory as the context. 'batched' needs a rule `TopK` whose
+        softmax is not over the 'frame', 'screened' one that aggregates 'overall' with a softmax
+        over 'neighbors'. 'auto' takes 'batched' on GPUs, and 'screened' on CPUs for at least 2000
+        cells of 64 channels, where they can be; else 'dense' or 'windowed', whichever is less work.
+        'screened' also takes these two where it saves nothing, and under `jax.vmap`.
+      precision: how 'batched' multiplies features. 'float32'; 'float16x3': each number in two parts
+        of float16, see `jaxprop.affinity.affinity_float16x3`; 'auto': 'float16x3' on GPUs, whose
+        float16 products are many times as fast, unless features have 64 bits. The other
+        implementations have 'float32' alone.
       query_chunk: how many target cells 'dense' compares with a whole context frame at once. It
         bounds memory: about 12 * query_chunk * N bytes.
 
@@ -42,14 +47,15 @@ class Execution:
     """
 
     implementation: str = 'auto'
+    precision: str = 'auto'
     query_chunk: int = 128
 
     def __post_init__(self):
-        if self.implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f'implementation is {self.implementation!r}; '
-                f'it must be one of {", ".join(IMPLEMENTATIONS)}'
-            )
+        for name, known in (('implementation', IMPLEMENTATIONS), ('precision', PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f'{name} is {getattr(self, name)!r}; it must be one of {", ".join(known)}'
+                )
         if not isinstance(self.query_chunk, numbers.Integral) or self.query_chunk < 1:
             raise ValueError(
                 f'query_chunk is {self.query_chunk!r}; it must be a whole number of at least 1'

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprop import affinity
-from jaxprop.rules import batched, windowed
+from jaxprop.rules import windowed
 from jaxprop.rules.rule import Execution, Region
 
 # The side of a tile. In larger tiles some cell needs almost every place.
@@ -327,7 +327,7 @@ def _search_places(tile, keys, candidates, chosen, is_wanted, k):
     affinities = affinities.reshape(len(tile), len(offsets), -1)
     allowed = valid[:, None] & (inside[:, chosen] & is_wanted)[:, None]
     affinities = jnp.where(allowed, affinities, -jnp.inf)
-    found, order = batched.largest(affinities, k, _top_k)
+    found, order = _largest(affinities, k)
     missing = (0, 0), (0, k - found.shape[-1])
     found = jnp.pad(found, missing, constant_values=-jnp.inf)
     return found, jnp.pad(rows[order], missing)
@@ -355,6 +355,22 @@ def best_first(affinities: jax.Array, cells: jax.Array) -> tuple[jax.Array, jax.
     losses = jnp.where(jnp.isnan(losses), -jnp.inf, losses)
     _, cells, affinities = jax.lax.sort((losses, cells, affinities), num_keys=2)
     return affinities, cells
+
+
+def _largest(values, k):
+    """Finds the k largest of values `[q, s, b]`, and their places in the rows of s * b.
+
+    They are in the order of their places. The k largest values lie in the k columns of largest
+    maxima, so only these are searched. A row may have fewer values than k.
+    """
+    num_rows, size, num_columns = values.shape
+    columns = _top_k(jnp.max(values, axis=1), min(k, num_columns))
+    candidates = jnp.take_along_axis(values, columns[:, None], axis=-1)
+    candidates = candidates.reshape(num_rows, -1)
+    order = _top_k(candidates, min(k, candidates.shape[-1]))
+    row, column = jnp.divmod(order, columns.shape[-1])
+    places = row * num_columns + jnp.take_along_axis(columns, column, axis=-1)
+    return jnp.take_along_axis(candidates, order, axis=-1), places
 
 
 def _top_k(values, k):
