@@ -310,8 +310,8 @@ def from_settings(**flat: Any) -> Propagation:
         normalize_features. feedback: 'soft', 'min_max' or 'hard'. as_released: errors of released
         systems: 'signed_stop', 'corner_cells', 'pixel_limit' and 'lost_is_gone' of `TrackedBoxes`,
         'zero_outside' and 'shared_offset' of `PredictedWindow`, 'predicted_first' of `Memory`.
-        implementation, precision and query_chunk are for `execution_from_settings`. A region or rule
-        of your own may have further names, see `own_names`; None stands for their defaults.
+        implementation, precision and query_chunk are for `execution_from_settings`. A region or
+        rule of your own may have further names, see `own_names`; None stands for their defaults.
 
     Raises:
       ValueError: an unknown name or value, or settings that cannot be combined.
