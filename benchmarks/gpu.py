@@ -384,7 +384,7 @@ def main(_):
     data = inputs(size, images)
     reference, calls = {}, {}
 
-    def scan(name, implementation, precision='auto', **videos):
+    def scan(name, implementation, precision='float32', **videos):
         execution = Execution(implementation=implementation, precision=precision)
 
         def measure():
@@ -395,8 +395,8 @@ def main(_):
             report.attempt(name, lambda: measure_selected(report, size, name, execution, data))
 
     scan('windowed', 'windowed')
-    scan('batched', 'batched', 'float16x3')
-    scan('batched float32', 'batched', 'float32')
+    scan('batched', 'batched')
+    scan('batched float16x3', 'batched', 'float16x3')
     for precision in ('highest', 'tensorfloat32'):
         name = f'network {precision}'
         report.attempt(

@@ -80,8 +80,10 @@ def _halves(array):
     scale = jnp.ldexp(jnp.float32(1), 14 - jnp.frexp(largest)[1])
     scale = jnp.where((largest > 1e-25) & (largest < 1e25), scale, 1)
     array = array * scale
-    high = array.astype(jnp.float16)
-    return high, (array - high.astype(jnp.float32)).astype(jnp.float16), scale
+    # XLA may take a number that was rounded by two casts for the number itself, so that nothing is
+    # left for the low part. It keeps this rounding.
+    high = jax.lax.reduce_precision(array, exponent_bits=5, mantissa_bits=10)
+    return high.astype(jnp.float16), (array - high).astype(jnp.float16), scale
 
 
 def soft_copy(weights: jax.Array, labels: jax.Array) -> jax.Array:

@@ -78,6 +78,18 @@ def test_affinity_of_float16_parts_is_as_exact_as_float32(left, right):
     assert np.max(np.abs(rounded * left * right - exact) / lengths) > 100 * error
 
 
+def test_the_low_part_is_not_found_by_casts():
+    """On a GPU XLA took the cast to float16 and back for no change: every low part was zero."""
+    array = jnp.ones((2, 3))
+    program = jax.make_jaxpr(affinity._halves)(array)
+    casts = [
+        equation
+        for equation in program.jaxpr.eqns
+        if equation.primitive.name == 'convert_element_type'
+    ]
+    assert [equation.params['new_dtype'] for equation in casts] == [jnp.float16] * 2
+
+
 def test_affinity_of_float16_parts_of_zeros_and_what_is_not_finite():
     zeros, ones = jnp.zeros((2, 3)), jnp.ones((4, 3))
     np.testing.assert_array_equal(affinity.affinity_float16x3(zeros, ones), 0)

@@ -258,7 +258,7 @@ def test_every_factor_is_set_by_a_flag():
         'feedback': ('hard', 'hard'),
         'as_released': ('()', ()),
         'implementation': ('dense', 'dense'),
-        'precision': ('float32', 'float32'),
+        'precision': ('float16x3', 'float16x3'),
         'query_chunk': ('32', 32),
     }
     arguments = [f'--config.propagation.{name}={text}' for name, (text, _) in flags.items()]

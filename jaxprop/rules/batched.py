@@ -31,6 +31,7 @@ _TILE = 10
 _BYTES = 4 * 2**30
 # From so many neighbours on, `jax.lax.top_k` finds them faster than a search for one after another.
 _MANY = 24
+_PRODUCTS = {'float32': affinity.affinity, 'float16x3': affinity.affinity_float16x3}
 
 
 def is_possible(softmax: str) -> bool:
@@ -98,7 +99,7 @@ def search(
         k=k,
         temperature=temperature,
         sums=affinity.SOFTMAX_OVER[softmax] is not None,
-        multiply=_product(precision, features, frames),
+        multiply=_PRODUCTS[precision],
     )
     if size == num_frames:
         return jax.tree.map(lambda x: x[None], search_group(frames, valid))
@@ -106,14 +107,6 @@ def search(
     found = jax.lax.map(lambda group: search_group(*group), tuple(groups))
     first = size * height * width * jnp.arange(num_frames // size)
     return found._replace(cells=found.cells + first[:, None, None])
-
-
-def _product(precision, *arrays):
-    """The function that computes affinities."""
-    is_float32 = affinity.at_least_float32(*arrays) == jnp.float32
-    if precision == 'auto':
-        precision = 'float16x3' if jax.default_backend() == 'gpu' and is_float32 else 'float32'
-    return {'float32': affinity.affinity, 'float16x3': affinity.affinity_float16x3}[precision]
 
 
 def _window(region, grid):

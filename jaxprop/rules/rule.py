@@ -16,7 +16,7 @@ import jax
 from jaxprop.memory import ContextFrames, Memory
 
 IMPLEMENTATIONS = ('auto', 'dense', 'windowed', 'batched', 'screened')
-PRECISIONS = ('auto', 'float32', 'float16x3')
+PRECISIONS = ('float32', 'float16x3')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,8 @@ class Execution:
         over 'neighbors'. 'auto' takes 'batched' on GPUs, and 'screened' on CPUs for at least 2000
         cells of 64 channels, where they can be; else 'dense' or 'windowed', whichever is less work.
         'screened' also takes these two where it saves nothing, and under `jax.vmap`.
-      precision: how 'batched' multiplies features. 'float32'; 'float16x3': each number in two parts
-        of float16, see `jaxprop.affinity.affinity_float16x3`; 'auto': 'float16x3' on GPUs, whose
-        float16 products are many times as fast, unless features have 64 bits. The other
+      precision: how 'batched' multiplies features: 'float32'; or 'float16x3', where each number is
+        the sum of two float16 parts, see `jaxprop.affinity.affinity_float16x3`. The other
         implementations have 'float32' alone.
       query_chunk: how many target cells 'dense' compares with a whole context frame at once. It
         bounds memory: about 12 * query_chunk * N bytes.
@@ -47,7 +46,7 @@ class Execution:
     """
 
     implementation: str = 'auto'
-    precision: str = 'auto'
+    precision: str = 'float32'
     query_chunk: int = 128
 
     def __post_init__(self):
