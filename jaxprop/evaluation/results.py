@@ -36,7 +36,11 @@ _GIT_SECONDS = 10
 
 
 def provenance() -> dict[str, Any]:
-    """Records where numbers come from: commit, versions, device, date. Nothing here is private."""
+    """Records where numbers come from: commit, versions, device, date. Nothing here is private.
+
+    The precision is that of the network's products. JAX's default is float32 on CPUs, and less on
+    accelerators: TF32 on GPUs that have it.
+    """
     packages = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
     return {
         'jaxprop': jaxprop.__version__,
@@ -45,6 +49,7 @@ def provenance() -> dict[str, Any]:
         'python': platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
         'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+        'precision': jax.config.jax_default_matmul_precision or 'default',
     }
 
 
