@@ -48,6 +48,7 @@ NAVIGATION = {
         '/CONTRIBUTING',
         '/CHANGELOG',
         'The shipped network </jaxprop/weights/uvc_plus_davis>',
+        'The one trained for longer </jaxprop/weights/uvc_plus_davis_long>',
     ],
 }
 

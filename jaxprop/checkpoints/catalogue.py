@@ -39,6 +39,7 @@ class Entry(NamedTuple):
 
 CATALOGUE = (
     Entry('uvc_plus_davis', '', 'shipped', 6, 'CC BY-NC 4.0', 'davis_uvc'),
+    Entry('uvc_plus_davis_long', '', 'shipped', 6, 'CC BY-NC 4.0', 'davis_uvc'),
     Entry(
         'CRW ResNet18',
         'crw_resnet18',
