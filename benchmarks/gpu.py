@@ -77,7 +77,15 @@ def read_frames(size):
     if VIDEO.value is None:
         return np.random.default_rng(0).integers(0, 256, (count, *size.pixels, 3), np.uint8)
     paths = list_images(VIDEO.value)[:count]
-    return np.stack([np.asarray(Image.open(path).convert('RGB')) for path in paths])
+    frames = [np.asarray(Image.open(path).convert('RGB')) for path in paths]
+    if len(frames) < count or any(frame.shape[:2] != size.pixels for frame in frames):
+        raise app.UsageError(
+            f'{VIDEO.value} has {len(frames)} frames, the first of {frames[0].shape[:2]} pixels; '
+            f'needed are {count} frames of {size.pixels}'
+            if frames
+            else f'{VIDEO.value} has no frames'
+        )
+    return np.stack(frames)
 
 
 def make_extract():

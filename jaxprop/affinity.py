@@ -41,10 +41,9 @@ def affinity(targets: jax.Array, context: jax.Array) -> jax.Array:
 def affinity_float16x3(targets: jax.Array, context: jax.Array) -> jax.Array:
     """Computes `affinity` from float16 products, which GPUs make many times as fast.
 
-    Each float32 array is scaled by a power of two and split into two float16 parts, x = h + l, with
-    22 bits together. Of the product of two such sums h_q h_k + h_q l_k + l_q h_k is taken, and
-    summed in float32. All that is left out is at most 3 * 2^-22 |g| |f|. In practice it is less
-    than what a sum of float32 products rounds off.
+    Each vector is scaled by a power of two and split into two float16 vectors, x = h + l, with 22
+    bits together. Of the product of two such sums h_q h_k + h_q l_k + l_q h_k is taken, and summed
+    in float32. All that is left out is at most about 3 * 2^-22 |g| |f|.
 
     Source: Ootomo and Yokota, "Recovering single precision accuracy from Tensor Cores while
     surpassing the FP32 theoretical peak performance", IJHPCA 2022.
@@ -61,24 +60,24 @@ def affinity_float16x3(targets: jax.Array, context: jax.Array) -> jax.Array:
         jnp.concatenate([context_high, context_low, context_high], axis=-1),
         preferred_element_type=jnp.float32,
     )
-    return product * (1 / (scale * context_scale))
+    return product / scale / jnp.swapaxes(context_scale, -1, -2)
 
 
 @affinity_float16x3.defjvp
 def _affinity_jvp(arrays, tangents):
     (targets, context), (d_targets, d_context) = arrays, tangents
-    return affinity_float16x3(targets, context), (
-        affinity(d_targets, context) + affinity(targets, d_context)
-    )
+    product = affinity_float16x3(targets, context)
+    tangent = affinity(d_targets, context) + affinity(targets, d_context)
+    return product, tangent.astype(product.dtype)
 
 
 def _halves(array):
-    """Two float16 arrays whose sum is `scale` times the array; and the scale, a power of two."""
+    """Two float16 arrays whose sum is `scale` times the array; and the scales `[..., 1]`."""
     array = array.astype(jnp.float32)
-    largest = jnp.max(jnp.abs(array))
-    # The largest number becomes 2^13 to 2^14. So the low part of small numbers is no denormal one.
-    scale = jnp.ldexp(jnp.float32(1), 14 - jnp.frexp(largest)[1])
-    scale = jnp.where((largest > 1e-25) & (largest < 1e25), scale, 1)
+    # The largest number of a vector becomes 2^13 to 2^14. So only numbers that are 2^16 times as
+    # small have fewer than 22 bits.
+    exponent = jnp.frexp(jnp.max(jnp.abs(array), axis=-1, keepdims=True))[1]
+    scale = jnp.ldexp(jnp.float32(1), 14 - jnp.clip(exponent, -100, 128))
     array = array * scale
     # XLA may take a number that was rounded by two casts for the number itself, so that nothing is
     # left for the low part. It keeps this rounding.

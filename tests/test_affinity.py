@@ -58,12 +58,15 @@ def test_affinity_is_the_inner_product():
         assert found[m, b, q, k] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(('left', 'right'), [(1.0, 1.0), (1e-6, 3e4), (1e12, 1e-12)])
+@pytest.mark.parametrize(
+    ('left', 'right'), [(1.0, 1.0), (1e-6, 3e4), (1e12, 1e-12), (3e-16, 3e-16)]
+)
 def test_affinity_of_float16_parts_is_as_exact_as_float32(left, right):
     rng = np.random.default_rng(0)
     # Channels of very different size.
     sizes = np.exp(2 * rng.standard_normal(256))
     targets, context = (rng.standard_normal((n, 256)) * sizes for n in (40, 50))
+    targets[0] *= 1e-8  # A vector that is much shorter than the others.
     targets, context = (np.float32(x) for x in (targets * left, context * right))
     exact = targets.astype(np.float64) @ context.astype(np.float64).T
     lengths = np.linalg.norm(targets, axis=-1)[:, None] * np.linalg.norm(context, axis=-1)

@@ -257,7 +257,7 @@ def test_every_factor_is_set_by_a_flag():
         'normalize_features': ('false', False),
         'feedback': ('hard', 'hard'),
         'as_released': ('()', ()),
-        'implementation': ('dense', 'dense'),
+        'implementation': ('batched', 'batched'),
         'precision': ('float16x3', 'float16x3'),
         'query_chunk': ('32', 32),
     }

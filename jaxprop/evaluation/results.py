@@ -38,8 +38,8 @@ _GIT_SECONDS = 10
 def provenance() -> dict[str, Any]:
     """Records where numbers come from: commit, versions, device, date. Nothing here is private.
 
-    The precision is that of the network's products. JAX's default is float32 on CPUs, and less on
-    accelerators: TF32 on GPUs that have it.
+    The precision of the network's products is JAX's setting. Its default is float32 on CPUs, and
+    less on accelerators: TF32 on GPUs that have it.
     """
     packages = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
     return {
@@ -49,7 +49,7 @@ def provenance() -> dict[str, Any]:
         'python': platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
         'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-        'precision': jax.config.jax_default_matmul_precision or 'default',
+        'precision of the network': jax.config.jax_default_matmul_precision or "JAX's default",
     }
 
 

@@ -23,13 +23,16 @@ from einops import rearrange
 from jax.scipy.special import logsumexp
 
 from jaxprop import affinity
+from jaxprop.rules import windowed
 from jaxprop.rules.rule import Execution, Region
 
 # The side of a tile of context cells.
 _TILE = 10
-# What the affinities that are computed at once may take.
+# What the arrays of a search may take together.
 _BYTES = 4 * 2**30
-# From so many neighbours on, `jax.lax.top_k` finds them faster than a search for one after another.
+# An affinity with the copies of it that a program may keep, and a channel with its float16 parts.
+_BYTES_PER_AFFINITY, _BYTES_PER_CHANNEL = 10, 10
+# So many neighbours are sorted, since a program with a step for each would be long.
 _MANY = 24
 _PRODUCTS = {'float32': affinity.affinity, 'float16x3': affinity.affinity_float16x3}
 
@@ -53,6 +56,20 @@ def check(softmax: str, execution: Execution) -> None:
             "implementation='batched' needs a softmax over 'neighbors' or 'region'; this one is "
             f"over {softmax!r}: use 'auto'"
         )
+
+
+def fits(shape: tuple[int, ...], region: Region | None, softmax: str) -> bool:
+    """Whether a search in one context frame, of shape (H, W, C), takes no more than 4 GiB.
+
+    Args:
+      shape: of the features.
+      region: which cells are allowed; None where all of them are.
+      softmax: see `jaxprop.TopK`.
+    """
+    if not _is_windowed(shape[:2], region, softmax):
+        return True  # Targets are searched in chunks.
+    each, together = _bytes(shape, region)
+    return each + together <= _BYTES
 
 
 def search(
@@ -83,15 +100,14 @@ def search(
       each frame; otherwise one list, or several of groups of frames where memory is short.
     """
     num_frames, height, width, _ = frames.shape
-    search_frames, bytes_per_frame = _search_everywhere, 0
-    if region is not None and _is_small(region, (height, width)):
-        search_frames, bytes_per_frame = _search_windows, _bytes_per_frame(region, (height, width))
-    size = max(
-        size
-        for size in range(1, num_frames + 1)
-        if num_frames % size == 0 and (size == 1 or size * bytes_per_frame <= _BYTES)
-    )
-    size = 1 if per_frame else size
+    search_frames, size = _search_everywhere, num_frames
+    if _is_windowed((height, width), region, softmax):
+        search_frames = _search_windows
+        each, together = _bytes(features.shape, region)
+        size = min(num_frames, max(1, (_BYTES - together) // each))
+    # Groups are as large as they can be, and alike.
+    num_groups = num_frames if per_frame else -(-num_frames // size)
+    size = -(-num_frames // num_groups)
     search_group = functools.partial(
         search_frames,
         features,
@@ -101,12 +117,25 @@ def search(
         sums=affinity.SOFTMAX_OVER[softmax] is not None,
         multiply=_PRODUCTS[precision],
     )
-    if size == num_frames:
+    if num_groups == 1:
         return jax.tree.map(lambda x: x[None], search_group(frames, valid))
-    groups = (rearrange(x, '(g m) ... -> g m ...', m=size) for x in (frames, valid))
-    found = jax.lax.map(lambda group: search_group(*group), tuple(groups))
-    first = size * height * width * jnp.arange(num_frames // size)
-    return found._replace(cells=found.cells + first[:, None, None])
+    # Frames that are not valid fill up the last group.
+    missing = num_groups * size - num_frames
+    groups = tuple(
+        rearrange(
+            jnp.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]), '(g m) ... -> g m ...', m=size
+        )
+        for x in (frames, valid)
+    )
+    found = jax.lax.map(lambda group: search_group(*group), groups)
+    num_cells = height * width
+    cells = found.cells + size * num_cells * jnp.arange(num_groups)[:, None, None]
+    return found._replace(cells=jnp.minimum(cells, num_frames * num_cells - 1))
+
+
+def _is_windowed(grid, region, softmax):
+    """Whether windows of targets save work."""
+    return region is not None and windowed.is_used(grid, region, softmax, Execution())
 
 
 def _window(region, grid):
@@ -115,15 +144,18 @@ def _window(region, grid):
     return reach, tuple(_TILE + 2 * far for far in reach)
 
 
-def _is_small(region, grid):
-    """Whether windows save work: whether they cover at most half of the grid."""
-    return region.reach is not None and 2 * math.prod(_window(region, grid)[1]) <= math.prod(grid)
-
-
-def _bytes_per_frame(region, grid):
-    """The bytes of the affinities of a context frame with its windows."""
-    num_cells = math.prod(-(-side // _TILE) * _TILE for side in grid)
-    return 4 * num_cells * math.prod(_window(region, grid)[1])
+def _bytes(shape, region):
+    """What a search by windows takes: for each context frame, and for all of them together."""
+    *grid, num_channels = shape
+    reach, window = _window(region, grid)
+    num_tiles = math.prod(-(-side // _TILE) for side in grid)
+    num_affinities = num_tiles * _TILE**2 * math.prod(window)
+    num_maxima = math.prod(grid) * math.prod(2 * far + 1 for far in reach)
+    channels = num_channels * _BYTES_PER_CHANNEL
+    return (
+        _BYTES_PER_AFFINITY * num_affinities + channels * math.prod(grid),
+        _BYTES_PER_AFFINITY * num_maxima + channels * num_tiles * math.prod(window),
+    )
 
 
 def _search_windows(features, frames, valid, *, region, k, temperature, sums, multiply):
@@ -211,7 +243,8 @@ def _search_everywhere(features, frames, valid, *, region, k, temperature, sums,
         )
 
     queries = rearrange(features, 'h w c -> (h w) c')
-    return affinity.map_queries(search_chunk, queries, max(1, _BYTES // (4 * num_keys)))
+    chunk = max(1, _BYTES // (_BYTES_PER_AFFINITY * num_keys))
+    return affinity.map_queries(search_chunk, queries, chunk)
 
 
 class _Entries(NamedTuple):
@@ -255,9 +288,12 @@ def _look_up(array, *index):
 
 
 def _allowed_offsets(region, reach):
-    """The rows `[o]` and the columns `[o]` from a cell to the targets that may take its label."""
+    """The rows `[o]` and the columns `[o]` from a cell to the targets that may take its label.
+
+    The largest offsets come first: these are of the cells with the lowest numbers.
+    """
     rows, columns = np.indices([2 * far + 1 for far in reach]).reshape(2, -1)
-    rows, columns = rows - reach[0], columns - reach[1]
+    rows, columns = reach[0] - rows, reach[1] - columns
     with jax.ensure_compile_time_eval():
         allowed = np.asarray(region.allows(jnp.stack([rows, columns], axis=-1)))
     return rows[allowed], columns[allowed]
@@ -274,12 +310,11 @@ def _select(maxima, candidates_of, k):
     Returns:
       The values, the largest one first; their rows; and their places in these, `[k, N]` each.
     """
-    rows = _places_of_largest(maxima, min(k, len(maxima)))
-    candidates = candidates_of(rows)
-    size = candidates.shape[1]
-    candidates = rearrange(candidates, 'r s n -> (r s) n')
+    # In this order, of equal values the first place of the first row wins, as it does in `dense`.
+    rows = jnp.sort(_places_of_largest(maxima, min(k, len(maxima))), axis=0)
+    candidates = rearrange(candidates_of(rows), 'r s n -> (s r) n')
     order = _places_of_largest(candidates, min(k, len(candidates)))
-    row, place = jnp.divmod(order, size)
+    place, row = jnp.divmod(order, len(rows))
     values = jnp.take_along_axis(candidates, order, axis=0)
     return values, jnp.take_along_axis(rows, row, axis=0), place
 
@@ -299,6 +334,8 @@ def _places_of_largest(values, k):
     values = jax.lax.stop_gradient(values)
     if k >= _MANY:
         return jax.lax.top_k(values.T, k)[1].T
+    # Only a value that was found becomes -inf. So no place is found twice.
+    values = jnp.maximum(values, jnp.finfo(values.dtype).min)
     numbers = jax.lax.broadcasted_iota(jnp.int32, values.shape, 0)
     places = []
     for _ in range(k):

@@ -186,14 +186,15 @@ class TopK(Rule):
         is_batched = batched.is_used(self.softmax, execution)
         parts = []
         for slots, is_bound in _bound_and_free(context, self.region):
-            if is_batched:
+            region = self.region if is_bound else None
+            if is_batched and batched.fits(features.shape, region, self.softmax):
                 some = slice(slots[0], slots[-1] + 1)
                 found = batched.search(
                     features,
                     context.features[some],
                     searched[some],
                     per_frame=per_frame,
-                    region=self.region if is_bound else None,
+                    region=region,
                     k=self.k,
                     temperature=self.temperature,
                     softmax=self.softmax,

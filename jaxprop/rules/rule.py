@@ -28,7 +28,7 @@ class Execution:
     Attributes:
       implementation: 'dense' compares target cells with whole context frames; 'windowed' only with
         the cells that a region can allow, one tile of target cells after another; 'batched' as
-        'windowed', but all tiles at once, which takes gigabytes; 'screened' only with the cells
+        'windowed', but all tiles at once, in up to 4 GiB; 'screened' only with the cells
         that can be among the k most similar ones, by bounds on the affinities, where that saves
         work; it takes at most as much memory as the context. 'batched' needs a rule `TopK` whose
         softmax is not over the 'frame', 'screened' one that aggregates 'overall' with a softmax
@@ -36,8 +36,8 @@ class Execution:
         cells of 64 channels, where they can be; else 'dense' or 'windowed', whichever is less work.
         'screened' also takes these two where it saves nothing, and under `jax.vmap`.
       precision: how 'batched' multiplies features: 'float32'; or 'float16x3', where each number is
-        the sum of two float16 parts, see `jaxprop.affinity.affinity_float16x3`. The other
-        implementations have 'float32' alone.
+        the sum of two float16 parts, see `jaxprop.affinity.affinity_float16x3`. With 'auto' it has
+        no effect where another implementation is taken; these have 'float32' alone.
       query_chunk: how many target cells 'dense' compares with a whole context frame at once. It
         bounds memory: about 12 * query_chunk * N bytes.
 
@@ -55,6 +55,11 @@ class Execution:
                 raise ValueError(
                     f'{name} is {getattr(self, name)!r}; it must be one of {", ".join(known)}'
                 )
+        if self.precision != 'float32' and self.implementation not in ('auto', 'batched'):
+            raise ValueError(
+                f'precision is {self.precision!r}; implementation={self.implementation!r} has '
+                "'float32' alone"
+            )
         if not isinstance(self.query_chunk, numbers.Integral) or self.query_chunk < 1:
             raise ValueError(
                 f'query_chunk is {self.query_chunk!r}; it must be a whole number of at least 1'

@@ -33,6 +33,17 @@ METHODS = {
         rule=TopK(k=5, region=Disk(4), aggregation='per_frame', softmax='region'),
         memory=Memory(num_frames=3, padding='mask'),
     ),
+    # Near the border fewer cells are allowed than are selected.
+    'few': Propagation(
+        rule=TopK(k=8, region=Disk(2), softmax='region'), memory=Memory(num_frames=4)
+    ),
+    'few per frame': Propagation(
+        rule=TopK(k=8, region=Disk(2), aggregation='per_frame'), memory=Memory(num_frames=3)
+    ),
+    'few, bound': Propagation(
+        rule=TopK(k=9, region=Square(2, bind_first=True)),
+        memory=Memory(num_frames=2, padding='mask'),
+    ),
     # So many neighbours are sorted.
     'many': Propagation(rule=TopK(k=30, region=Disk(4)), memory=Memory(num_frames=3)),
 }
@@ -69,12 +80,51 @@ def test_a_gpu_takes_it_unless_it_is_not_possible(monkeypatch):
         propagate_video(*_video(), over_frame, execution=BATCHED)
 
 
-@pytest.mark.parametrize('name', ['disk', 'everywhere', 'sums'])
-def test_parts_equal_all(name, monkeypatch):
-    # Two frames at once, or 80 target cells.
-    monkeypatch.setattr(batched, '_BYTES', 2**20)
-    found = propagate_video(*_video(), METHODS[name], execution=BATCHED)
+@pytest.mark.parametrize(('name', 'frames_at_once'), [('disk', 2), ('sums', 1), ('everywhere', 0)])
+def test_parts_equal_all(name, frames_at_once, monkeypatch):
+    method, shape = METHODS[name], _video()[0].shape[1:]
+    each, together = 0, 2**20
+    if frames_at_once:
+        each, together = batched._bytes(shape, method.rule.region)
+    monkeypatch.setattr(batched, '_BYTES', frames_at_once * each + together)
+    found = propagate_video(*_video(), method, execution=BATCHED)
     np.testing.assert_allclose(found, _dense(name), atol=1e-5)
+
+
+def test_what_does_not_fit_is_searched_by_windows(monkeypatch):
+    region = METHODS['disk'].rule.region
+    assert batched.fits((25, 33, 32), region, 'neighbors')
+    monkeypatch.setattr(batched, '_BYTES', 2**20)
+    assert not batched.fits((25, 33, 32), region, 'neighbors')
+    assert batched.fits((25, 33, 32), None, 'neighbors')
+    found = propagate_video(*_video(), METHODS['disk'], execution=BATCHED)
+    np.testing.assert_allclose(found, _dense('disk'), atol=1e-5)
+
+
+def test_of_equal_cells_those_of_dense_are_selected():
+    features, label = _video()
+    # Half of the frame is black, as bars are.
+    features[:, :12] = features[0, 0, 0]
+    for name in ('disk', 'everywhere', 'per frame'):
+        found, wanted = (
+            propagate_video(
+                features, label, METHODS[name], execution=Execution(implementation=implementation)
+            )
+            for implementation in ('batched', 'dense')
+        )
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_best_of_finds_no_place_twice():
+    values = jnp.asarray([[3, -jnp.inf, 1], [-jnp.inf, -jnp.inf, -jnp.inf]])
+    largest, places = batched.best_of(values, 3)
+    np.testing.assert_array_equal(largest, -np.sort(-values, axis=-1))
+    np.testing.assert_array_equal(np.sort(places, axis=-1), [[0, 1, 2], [0, 1, 2]])
+
+
+def test_a_precision_that_has_no_effect_is_refused():
+    with pytest.raises(ValueError, match="precision is 'float16x3'; implementation='windowed'"):
+        Execution(implementation='windowed', precision='float16x3')
 
 
 def test_a_region_of_ones_own_that_is_not_symmetric():
