@@ -189,9 +189,9 @@ def _search_windows(features, frames, valid, *, region, k, temperature, sums, mu
     offsets = _allowed_offsets(region, reach)
 
     def entries_at(chosen):
-        return _entries(*(jnp.asarray(x)[chosen] for x in offsets), grid, reach)
+        return _entries([jnp.asarray(x)[chosen] for x in offsets], grid, reach)
 
-    every = _entries(*(x[:, None] for x in offsets), grid, reach)
+    every = _entries([x[:, None] for x in offsets], grid, reach)
     maxima = jnp.where(every.inside, _look_up(largest, *every.place), -jnp.inf)
 
     # Select, and look up the affinities in all frames of the cells that may hold a neighbour.
@@ -261,8 +261,15 @@ class _Entries(NamedTuple):
     cell: jax.Array
 
 
-def _entries(offset_rows, offset_columns, grid, reach):
-    """The entries of all N targets, at offsets `[n, 1]` or `[n, N]` from a cell to its target."""
+def _entries(offsets, grid, reach):
+    """The entries of all N targets and the cells at some offsets from them.
+
+    Args:
+      offsets: rows and columns from a cell to its target, `[n, 1]` or `[n, N]` each.
+      grid: (H, W).
+      reach: the largest offsets.
+    """
+    offset_rows, offset_columns = offsets
     (height, width), num_columns = grid, -(-grid[1] // _TILE)
     target_row, target_column = jnp.divmod(jnp.arange(height * width), width)
     row, column = target_row - offset_rows, target_column - offset_columns
