@@ -31,12 +31,11 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import shipped_network
 from absl import app, flags, logging
-from PIL import Image
 
-from jaxprop import Execution, affinity, color, memory, methods
-from jaxprop.checkpoints.native import load_pretrained
-from jaxprop.data.image_files import list_images
+from jaxprop import Execution, affinity, memory, methods
+from jaxprop.data.image_files import list_images, read_image
 from jaxprop.propagation import Context, propagate_step
 
 OUTPUT = flags.DEFINE_string('output', None, 'The folder of gpu.json, which has every number.')
@@ -68,7 +67,6 @@ class Size:
 
 
 QUICK_SIZE = Size(23, 31, 256, 2, 3, 5, 3.0, 4, 2, (184, 248))
-NETWORK = 'uvc_plus_davis'
 
 
 def read_frames(size):
@@ -77,7 +75,7 @@ def read_frames(size):
     if VIDEO.value is None:
         return np.random.default_rng(0).integers(0, 256, (count, *size.pixels, 3), np.uint8)
     paths = list_images(VIDEO.value)[:count]
-    frames = [np.asarray(Image.open(path).convert('RGB')) for path in paths]
+    frames = [read_image(path) for path in paths]
     if len(frames) < count or any(frame.shape[:2] != size.pixels for frame in frames):
         raise app.UsageError(
             f'{VIDEO.value} has {len(frames)} frames, the first of {frames[0].shape[:2]} pixels; '
@@ -86,14 +84,6 @@ def read_frames(size):
             else f'{VIDEO.value} has no frames'
         )
     return np.stack(frames)
-
-
-def make_extract():
-    """The shipped network: images `[B, h, w, 3]` to features `[B, H, W, C]`."""
-    model, variables = load_pretrained(NETWORK)
-    return lambda images: affinity.l2_normalize(
-        model.apply(variables, color.network_input(images, 'lightness'))
-    )
 
 
 def moving_texture(size):
@@ -118,7 +108,7 @@ def inputs(size, frames):
         features = moving_texture(size)
     else:
         with jax.default_matmul_precision('highest'):
-            extract = jax.jit(make_extract())
+            extract = jax.jit(shipped_network.make_extract())
             features = jnp.concatenate([extract(frame[None]) for frame in frames])
     labels = jax.random.uniform(
         jax.random.key(1), (num_slots, size.height, size.width, size.labels)
@@ -287,7 +277,7 @@ def measure_selected(report, size, name, execution, data):
 
 def measure_network(report, size, name, precision, data, frames, batch=4):
     """The network on some frames at once, then their labels; and the network alone."""
-    extract = make_extract()
+    extract = shipped_network.make_extract()
     frames = jnp.asarray(frames[-size.frames :])
     frames = frames.reshape(-1, batch, *frames.shape[1:])
 

@@ -32,10 +32,10 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import shipped_network
 from absl import app, flags, logging
 
-from jaxprop import Execution, affinity, color, methods
-from jaxprop.checkpoints.native import load_pretrained
+from jaxprop import Execution, affinity, methods
 from jaxprop.data.image_files import list_images, read_image, resize_to_cover
 from jaxprop.propagation import Context, propagate_step
 
@@ -45,7 +45,6 @@ QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to see that everything ru
 MEASURE = flags.DEFINE_string('measure', None, 'One case as JSON: used by the benchmark itself.')
 LABELS = 2
 PATHS = ('screened', 'windowed', 'dense')
-NETWORK = 'uvc_plus_davis'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +125,8 @@ def read_frame(path):
 
 def make_extract():
     """The shipped network: a function from a frame to its features `[H, W, C]`."""
-    model, variables = load_pretrained(NETWORK)
-
-    @jax.jit
-    def extract(frame):
-        return affinity.l2_normalize(
-            model.apply(variables, color.network_input(frame[None], 'lightness'))[0]
-        )
-
-    return extract
+    extract = shipped_network.make_extract()
+    return jax.jit(lambda frame: extract(frame[None])[0])
 
 
 def write_features(folder, path):

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import propagation
+import shipped_network
 from absl import app, flags, logging
 from flax import traverse_util
 
@@ -101,7 +102,7 @@ def torch_network(variables):
 def measure_torch(case):
     import torch
 
-    network = torch_network(load_pretrained(propagation.NETWORK)[1])
+    network = torch_network(load_pretrained(shipped_network.NAME)[1])
     step = propagation.torch_step(case)
     images = np.asarray(color.network_input(read_target()[None], 'lightness'))
     images = torch.tensor(images).permute(0, 3, 1, 2)  # Channels last in memory.

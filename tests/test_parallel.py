@@ -10,6 +10,12 @@ import pytest
 from jaxprop import files, parallel
 
 
+def _free_port():
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        return free.getsockname()[1]
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -50,13 +56,10 @@ from jaxprop import parallel
 parallel.initialize('auto')
 print(jax.process_index(), jax.process_count())
 """
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
     environment = {
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
-        'JAX_COORDINATOR_PORT': str(port),
+        'JAX_COORDINATOR_PORT': str(_free_port()),
         'SLURM_JOB_ID': '1',
         'SLURM_STEP_NODELIST': 'localhost',
         'SLURM_NTASKS': '2',
@@ -92,9 +95,7 @@ parallel.initialize(sys.argv[1], 2, int(sys.argv[2]))
 print('joined', flush=True)
 time.sleep(300)
 """
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        coordinator = f'localhost:{free.getsockname()[1]}'
+    coordinator = f'localhost:{_free_port()}'
     processes = [
         subprocess.Popen(
             [sys.executable, '-c', code, coordinator, str(index)],
@@ -117,9 +118,7 @@ time.sleep(300)
 
 @pytest.mark.slow
 def test_when_a_process_refuses_the_other_ends_too(tmp_path):
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        coordinator = f'localhost:{free.getsockname()[1]}'
+    coordinator = f'localhost:{_free_port()}'
     with files.locked(tmp_path):
         processes = [
             subprocess.Popen(

@@ -24,6 +24,7 @@ from jax.scipy.special import logsumexp
 
 from jaxprop import affinity
 from jaxprop.rules import windowed
+from jaxprop.rules.regions import allowed_offsets
 from jaxprop.rules.rule import Execution, Region
 
 # The side of a tile of context cells.
@@ -160,7 +161,8 @@ def _bytes(shape, region):
 
 def _search_windows(features, frames, valid, *, region, k, temperature, sums, multiply):
     """Selects among the cells that the region allows, by windows of targets."""
-    num_frames, *grid, _ = frames.shape
+    num_frames, height, width, _ = frames.shape
+    grid = height, width
     reach, window = _window(region, grid)
     num_tiles = [-(-side // _TILE) for side in grid]
     # Cut the context frames into tiles. What fills up the last ones is never looked up.
@@ -186,7 +188,9 @@ def _search_windows(features, frames, valid, *, region, k, temperature, sums, mu
     largest = jax.lax.optimization_barrier(jnp.max(allowed, axis=1))
 
     # Look up the maxima at the cells that the region allows to each target.
-    offsets = _allowed_offsets(region, reach)
+    # The largest offsets come first: these are of the cells with the lowest numbers.
+    offsets = np.argwhere(allowed_offsets((height, width), region))[::-1].T
+    offsets -= np.array([[height], [width]]) - 1
 
     def entries_at(chosen):
         return _entries([jnp.asarray(x)[chosen] for x in offsets], grid, reach)
@@ -292,18 +296,6 @@ def _entries(offsets, grid, reach):
 def _look_up(array, *index):
     """Values at an index; where this is beyond the array, some value."""
     return array.at[index].get(mode='clip')
-
-
-def _allowed_offsets(region, reach):
-    """The rows `[o]` and the columns `[o]` from a cell to the targets that may take its label.
-
-    The largest offsets come first: these are of the cells with the lowest numbers.
-    """
-    rows, columns = np.indices([2 * far + 1 for far in reach]).reshape(2, -1)
-    rows, columns = reach[0] - rows, reach[1] - columns
-    with jax.ensure_compile_time_eval():
-        allowed = np.asarray(region.allows(jnp.stack([rows, columns], axis=-1)))
-    return rows[allowed], columns[allowed]
 
 
 def _select(maxima, candidates_of, k):

@@ -28,7 +28,7 @@ from jax.scipy.special import logsumexp
 from jaxprop import affinity
 from jaxprop.memory import ContextFrames, Memory, vary_like
 from jaxprop.rules import batched, screened, windowed
-from jaxprop.rules.regions import Disk
+from jaxprop.rules.regions import Disk, allowed_offsets
 from jaxprop.rules.rule import Execution, Region, Rule
 
 AGGREGATIONS = ('overall', 'per_frame')
@@ -292,7 +292,7 @@ class Attention(Rule):
             )
         windowed.check(self.region, self.softmax, execution)
         if self.region.reach is not None:
-            _allowed_offsets(grid, self.region)
+            allowed_offsets(grid, self.region)
 
     def label(self, context: ContextFrames, features: jax.Array, execution: Execution) -> jax.Array:
         grid = context.grid
@@ -379,32 +379,13 @@ def _largest_region(grid, region):
     """How many context cells the region allows at most to a target cell of a grid."""
     if region.reach is None:
         return math.prod(grid)
-    allowed = _allowed_offsets(grid, region)
+    allowed = allowed_offsets(grid, region)
     # The cells of the grid, seen from one target cell, are a window over these offsets. Count the
     # allowed ones in every window.
     sums = np.pad(allowed.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     h, w = grid
     counts = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
     return int(counts.max())
-
-
-@functools.lru_cache
-def _allowed_offsets(grid, region):
-    """Asks a region about every offset that two cells of a grid can have: `[2 H - 1, 2 W - 1]`.
-
-    Raises:
-      ValueError: it allows an offset beyond its reach, which the windowed search would not see.
-    """
-    offsets = np.stack(np.meshgrid(*(np.arange(1 - n, n) for n in grid), indexing='ij'), axis=-1)
-    with jax.ensure_compile_time_eval():
-        allowed = np.asarray(region.allows(jnp.asarray(offsets)))
-    beyond = offsets[allowed & np.any(np.abs(offsets) > region.reach, axis=-1)]
-    if len(beyond):
-        raise ValueError(
-            f'{region} allows the offset {tuple(beyond[0].tolist())}, which is beyond its reach '
-            f'{region.reach}: let reach be the largest number of rows and of columns'
-        )
-    return allowed
 
 
 def _search_slots(search, slots, size, context, features, valid):

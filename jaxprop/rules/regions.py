@@ -1,11 +1,15 @@
 """Spatial regions: which context cells a target cell may take labels from."""
 
 import dataclasses
+import functools
 import math
 import numbers
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxprop.rules.rule import Region
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,3 +78,22 @@ def check_radius(radius: float) -> None:
             f'radius is {radius!r}; it must be finite and at least 1 feature cell; '
             "without a restriction take Everywhere() (restriction='none')"
         )
+
+
+@functools.lru_cache
+def allowed_offsets(grid: tuple[int, int], region: Region) -> np.ndarray:
+    """Asks a region about every offset that two cells of a grid can have: `[2 H - 1, 2 W - 1]`.
+
+    Raises:
+      ValueError: it allows an offset beyond its reach, which the windowed search would not see.
+    """
+    offsets = np.stack(np.meshgrid(*(np.arange(1 - n, n) for n in grid), indexing='ij'), axis=-1)
+    with jax.ensure_compile_time_eval():
+        allowed = np.asarray(region.allows(jnp.asarray(offsets)))
+    beyond = offsets[allowed & np.any(np.abs(offsets) > region.reach, axis=-1)]
+    if len(beyond):
+        raise ValueError(
+            f'{region} allows the offset {tuple(beyond[0].tolist())}, which is beyond its reach '
+            f'{region.reach}: let reach be the largest number of rows and of columns'
+        )
+    return allowed
