@@ -29,7 +29,7 @@ from absl import app, flags, logging
 from flax import traverse_util
 
 from jaxprop import color
-from jaxprop.checkpoints.native import load_pretrained
+from jaxprop.checkpoints.native import DEFAULT_NETWORK, load_pretrained
 from jaxprop.data.image_files import list_images
 from jaxprop.propagation import Context, propagate_step
 
@@ -102,7 +102,7 @@ def torch_network(variables):
 def measure_torch(case):
     import torch
 
-    network = torch_network(load_pretrained(shipped_network.NAME)[1])
+    network = torch_network(load_pretrained(DEFAULT_NETWORK)[1])
     step = propagation.torch_step(case)
     images = np.asarray(color.network_input(read_target()[None], 'lightness'))
     images = torch.tensor(images).permute(0, 3, 1, 2)  # Channels last in memory.

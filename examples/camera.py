@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 import jaxprop
+from jaxprop.checkpoints.native import DEFAULT_NETWORK
 from jaxprop.color import network_input
 from jaxprop.data.drawn_masks import read_drawn_mask
 from jaxprop.data.inputs import InputConfig, input_size, resize_frame
@@ -97,7 +98,7 @@ def main():
     first = next(frames, None)
     if first is None:
         parser.error(f'{arguments.source} is no camera or video that can be read')
-    network, size = load_network('uvc_plus_davis'), first.shape[:2]
+    network, size = load_network(DEFAULT_NETWORK), first.shape[:2]
     seen = input_size(*size, InputConfig(size=arguments.size, resize='short_side'))
 
     def features_of(frame):

@@ -60,7 +60,7 @@ def main():
     parser.add_argument('output', type=pathlib.Path, help='the folder for the masks')
     parser.add_argument('--year', default='2017', help='2016: one object; 2017: several')
     parser.add_argument('--names', nargs='*', help='some sequences instead of the val split')
-    parser.add_argument('--network', default='uvc_plus_davis', help='a file of weights')
+    parser.add_argument('--network', default='uvc_plus_davis_long', help='a file of weights')
     arguments = parser.parse_args()
 
     network = load_network(arguments.network)

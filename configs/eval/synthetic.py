@@ -6,6 +6,7 @@ from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from jaxprop import Execution, methods
+from jaxprop.checkpoints.native import DEFAULT_NETWORK
 from jaxprop.models.network import known_attributes
 
 
@@ -49,7 +50,7 @@ def get_config():
     )
 
 
-def network(name='uvc_plus_davis', **untrained):
+def network(name=DEFAULT_NETWORK, **untrained):
     """Makes the settings of the network whose features are evaluated.
 
     Every attribute of the networks of `jaxprop.models` is a setting, such as 'output' or 'strides'.

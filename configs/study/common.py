@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxprop import methods
+from jaxprop.checkpoints.native import DEFAULT_NETWORK
 
 from ..eval import davis_imagenet, davis_uvc, jhmdb_crw, vip_crw
 
@@ -221,7 +222,7 @@ def add_study(
 ) -> ConfigDict:
     """Puts a study into the config of its base."""
     config.networks = {one['network']: '' for one in cells}
-    config.own = ('uvc_plus_davis',)
+    config.own = (DEFAULT_NETWORK,)
     config.own_factors = own_factors
     # A setting that all cells leave at the base's value stays open to the command line.
     varied = {

@@ -24,6 +24,7 @@ from jaxprop.files import replacing
 from jaxprop.models.network import attribute_names, check_attributes, find_network
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / 'weights'
+DEFAULT_NETWORK = 'uvc_plus_davis_long'  # What commands take unless they are told otherwise.
 DTYPES = ('float16', 'float32')
 _SAFETENSORS = {
     **{'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': jnp.bfloat16},

@@ -259,8 +259,8 @@ def test_shipped_networks_are_small_and_say_where_they_come_from(name):
     assert model.stride == 8
 
 
-def test_there_is_a_shipped_network():
-    assert 'uvc_plus_davis' in list_pretrained()
+def test_the_default_network_is_a_shipped_one():
+    assert native.DEFAULT_NETWORK in list_pretrained()
 
 
 def test_files_have_the_rights_of_others_in_the_folder(tmp_path):
