@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import propagation
-import shipped_network
 from absl import app, flags, logging
 from flax import traverse_util
 
