@@ -91,6 +91,7 @@ class LabelledSequence:
       num_frames: T; frames are read by their index 0 ... T - 1.
       size: (height, width) of frames and labels, in pixels.
       read_frame: a function from a frame's index to uint8 RGB `[H, W, 3]`; it raises DataError.
+        Threads call it, several at a time.
       read_label: a function from a frame's index to int32 ids `[H, W]`, 0 for background; or to
         None if the frame is not annotated. Frame 0 always is. It raises DataError.
       frame_names: the name under which each frame's result is saved, without extension: '00000',
@@ -148,6 +149,7 @@ class KeypointSequence:
       num_frames: T; frames are read by their index 0 ... T - 1.
       size: (height, width) of the frames, in pixels.
       read_frame: a function from a frame's index to uint8 RGB `[H, W, 3]`; it raises DataError.
+        Threads call it, several at a time.
       positions: float64 `[T, J, 2]` (x, y) in pixels; the centres of pixels are whole numbers from
         0 on. Joints may lie outside the frame. They are NaN if they are not seen, or if the frame
         is not annotated. Frame 0 always is.

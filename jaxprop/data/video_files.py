@@ -1,6 +1,7 @@
 """Reads videos one frame at a time, from folders of frames and video files, and writes files."""
 
 import bisect
+import collections
 import contextlib
 import dataclasses
 import fractions
@@ -8,6 +9,7 @@ import itertools
 import math
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -31,6 +33,7 @@ from jaxprop.files import replacing
 CONTAINERS = ('mov', 'mp4', 'matroska', 'webm', 'avi', 'mpeg', 'mpegts', 'mpegvideo')
 # While a video is read backwards, so many bytes of frames are held in memory, of 8 to 64 frames.
 _BACKWARDS = 1 << 27
+_KEPT = 8  # The latest frames of a file that are read again without decoding.
 # If the key frame found is shown after the wanted frame, search so many frames further back.
 _FURTHER_BACK = 50, 300
 # Titles and other metadata may be in any encoding. From version 19 on PyAV decodes them only when
@@ -258,26 +261,34 @@ def _open_file(path: pathlib.Path) -> Video:
 
 
 class _ForwardReader:
-    """Reads frame t of a file: decodes forwards, and from the start again for an earlier frame."""
+    """Reads frame t of a file: decodes forwards, and from the start again for an earlier frame.
+
+    Threads may call it. They ask for neighbouring frames in any order, so the latest frames are
+    kept.
+    """
 
     def __init__(self, path: pathlib.Path, num_frames: int) -> None:
+        self._lock = threading.Lock()
         self._path = path
         self._num_frames = num_frames
         self._frames: Iterator[av.VideoFrame] = iter(())
-        self._latest: av.VideoFrame | None = None
-        # The index of the latest frame. Before the first call it is past the end, so that the
-        # decoder starts.
+        # The latest frames, each with its index, and the index of the last one. Before the first
+        # call it is past the end, so that the decoder starts.
+        self._latest: collections.deque[tuple[int, av.VideoFrame]] = collections.deque(maxlen=_KEPT)
         self._position = num_frames
 
     def __call__(self, index: int) -> np.ndarray:
         if not 0 <= index < self._num_frames:
             raise IndexError(f'frame {index} of a video of {self._num_frames}')
-        if index < self._position:
-            self._frames, self._position = _decode(self._path), -1
-        while self._position < index:
-            self._latest = next(self._frames)
-            self._position += 1
-        return to_rgb(self._latest)
+        with self._lock:
+            found = dict(self._latest).get(index)
+            if found is None and index < self._position:
+                self._frames, self._position = _decode(self._path), -1
+            while self._position < index:
+                found = next(self._frames)
+                self._position += 1
+                self._latest.append((self._position, found))
+        return to_rgb(found)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 Shapes: D devices, B frames in one call of the network, h, w pixels of its input, H, W cells.
 """
 
+import collections
+import concurrent.futures
 import dataclasses
 import functools
 import itertools
@@ -222,9 +224,30 @@ class KeptFeatures:
             raise
 
 
-def frames_of(video: Any) -> Iterator[np.ndarray]:
-    """Reads the frames of a video by its read_frame, one at a time. It raises DataError."""
-    return (video.read_frame(index) for index in range(video.num_frames))
+def frames_of(
+    video: Any, pool: concurrent.futures.Executor | None = None, ahead: int = 4
+) -> Iterator[np.ndarray]:
+    """Reads the frames of a video by its read_frame, in order. It raises DataError.
+
+    Args:
+      video: with num_frames and read_frame.
+      pool: reads frames before they are asked for, several at a time. None: a frame is read when it
+        is asked for.
+      ahead: the number of frames that the pool reads, or has read, before they are asked for.
+    """
+    numbers = iter(range(video.num_frames))
+    if pool is None:
+        yield from map(video.read_frame, numbers)
+        return
+    reading = collections.deque(
+        pool.submit(video.read_frame, index) for index in itertools.islice(numbers, ahead)
+    )
+    while reading:
+        frame = reading.popleft().result()
+        reading.extend(
+            pool.submit(video.read_frame, index) for index in itertools.islice(numbers, 1)
+        )
+        yield frame
 
 
 def check_frame(frame: np.ndarray, size: tuple[int, int]) -> None:

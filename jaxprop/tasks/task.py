@@ -180,7 +180,8 @@ class Start:
     """A sequence about to be labelled, with the label of its first frame.
 
     Attributes:
-      sequence: as the task's reader gives it: name, num_frames, size, read_frame and more.
+      sequence: as the task's reader gives it: name, num_frames, size, read_frame and more. Threads
+        call read_frame, several at a time.
       first: the given label of the first frame: ids `[H, W]` of the smallest integer type that
         holds them, or joints `[J, 2]`.
       objects: the ids to score, if objects are scored one by one.

@@ -1,6 +1,8 @@
 """Features of the networks that configs name."""
 
+import concurrent.futures
 import dataclasses
+import threading
 import types
 
 import absl.flags
@@ -21,6 +23,23 @@ from jaxprop.evaluation import run as runner
 from jaxprop.evaluation.function_features import FunctionFeatures
 from jaxprop.methods import from_settings
 from jaxprop.models import VGG16, ResNet
+
+
+def test_threads_read_frames_ahead_of_their_use():
+    together = threading.Barrier(3)
+
+    def read_frame(index):
+        together.wait(timeout=60)  # Goes on when three threads are here.
+        if index == 8:
+            raise DataError('8: damaged')
+        return np.full((2, 2, 3), index)
+
+    video = types.SimpleNamespace(num_frames=9, read_frame=read_frame)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        frames = sources.frames_of(video, pool, ahead=3)
+        assert [int(next(frames).mean()) for _ in range(8)] == [*range(8)]
+        with pytest.raises(DataError, match='8: damaged'):
+            next(frames)
 
 
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
