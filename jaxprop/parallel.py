@@ -152,6 +152,30 @@ def local_map(
     )
 
 
+def beside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function whose programs run beside those that the calling thread has started.
+
+    On CPUs JAX runs the programs that one thread starts one after another, and each of them leaves
+    cores without work now and then. So a thread of its own calls the function. JAX's settings of a
+    `with` block, as `with jax.default_matmul_precision(...)`, hold in their thread alone: where
+    there are such, the function is called as ever.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+
+    @functools.wraps(function)
+    def call(*arguments, **named):
+        if pool.submit(_jax_settings).result() != _jax_settings():
+            return function(*arguments, **named)
+        return pool.submit(function, *arguments, **named).result()
+
+    return call
+
+
+def _jax_settings():
+    """The values of all of JAX's settings in this thread."""
+    return {name: getattr(jax.config, name, None) for name in jax.config.values}
+
+
 def replicate(tree: Any) -> Any:
     """Copies every array to each device of this process: `[...]` -> `[devices, ...]`."""
     copy = jax.pmap(lambda _, values: values, axis_name=AXIS, in_axes=(0, None))

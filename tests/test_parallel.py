@@ -1,10 +1,12 @@
-"""Several processes join, and if one dies the others end."""
+"""Several processes join, and if one dies the others end; a thread calls functions beside others."""
 
 import os
 import socket
 import subprocess
 import sys
+import threading
 
+import jax
 import pytest
 
 from jaxprop import files, parallel
@@ -135,3 +137,20 @@ def test_when_a_process_refuses_the_other_ends_too(tmp_path):
         said = [process.communicate(timeout=120)[1] for process in processes]
     assert 'is being written by process' in said[0]
     assert processes[0].returncode == 1 and processes[1].returncode != 0
+
+
+def test_a_function_is_called_beside_unless_settings_of_a_block_would_be_lost():
+    def seen(value, *, fail=False):
+        if fail:
+            raise ValueError('no such value')
+        return value, threading.current_thread(), jax.config.jax_default_matmul_precision
+
+    call, here = parallel.beside(seen), threading.current_thread()
+    value, thread, precision = call(1)
+    assert (value, precision) == (1, None) and thread is not here
+    assert call(2)[1] is thread
+    with jax.default_matmul_precision('highest'):
+        assert call(3) == (3, here, 'highest')
+    assert call(4)[1:] == (thread, None)
+    with pytest.raises(ValueError, match='no such value'):
+        call(5, fail=True)

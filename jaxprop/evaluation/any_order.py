@@ -14,10 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxprop import parallel
 from jaxprop.data.video_files import read_range
 from jaxprop.evaluation.features import FeatureSource, extract_features, frames_of, stack_frames
 
 _IN_MEMORY = 1 << 26  # Bytes; what is larger goes to disk.
+
+# The next features are computed beside the labels of the last frames.
+_extract = parallel.beside(extract_features)
 
 
 class KeptArrays:
@@ -80,7 +84,7 @@ class NetworkInAnyOrder:
             arrays = list(itertools.islice(self._arrays, len(batch)))
             stacked = stack_frames({0: arrays}, 1, size)[0]
             model, color = self._source.network.model, self._source.color
-            features = extract_features(model, self._variables, stacked, color_space=color)
+            features = _extract(model, self._variables, stacked, color_space=color)
             yield list(zip(batch, features))
 
     def _next_frames(self):

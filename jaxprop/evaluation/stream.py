@@ -154,7 +154,8 @@ class Stream:
         map_devices = functools.partial(
             parallel.local_map, num_devices=num_devices, first=first_device
         )
-        self.extract = map_devices(extract_each, static=(0, 1))
+        # The next features are computed beside the labels of the last frames.
+        self.extract = parallel.beside(map_devices(extract_each, static=(0, 1)))
         self.start = map_devices(_start, static=(0, 1), donate=(2,))
         self.advance = map_devices(_advance, static=(0, 1, 2, 3), donate=(4,))
         self.predict = map_devices(_predict, static=(0, 1, 2, 3))
