@@ -1,4 +1,4 @@
-"""Several processes join, and if one dies the others end; a thread calls functions beside others."""
+"""Processes join, and if one dies the others end; a thread calls functions beside others."""
 
 import os
 import socket
