@@ -47,8 +47,8 @@ NAVIGATION = {
     'Project': [
         '/CONTRIBUTING',
         '/CHANGELOG',
-        'The shipped network </jaxprop/weights/uvc_plus_davis>',
-        'The one trained for longer </jaxprop/weights/uvc_plus_davis_long>',
+        'The shipped network </jaxprop/weights/uvc_plus_davis_long>',
+        'The one of version 0.1.0 </jaxprop/weights/uvc_plus_davis>',
     ],
 }
 

@@ -109,7 +109,7 @@ class NetworkFeatures:
     network: Network
     input: InputConfig = InputConfig()
     color: str = 'rgb'
-    batch: int = 4
+    batch: int = 2
 
     def __post_init__(self):
         if self.batch < 1:

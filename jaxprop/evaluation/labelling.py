@@ -231,7 +231,7 @@ class _Work:
     def open(self):
         """Prepares the first step, in a thread, while other sequences are labelled."""
         sequence = self.start.sequence
-        ahead = frames_of(sequence, self.readers, self.batch)
+        ahead = frames_of(sequence, self.readers)
         opened, frames = open_for_labels(sequence, ahead, self.labeller)
         self.arrays, self.frames = iter(opened.arrays), frames or iter(())
         self.spans = [1] * self.num_frames if opened.spans is None else list(opened.spans)
