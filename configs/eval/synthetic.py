@@ -43,7 +43,7 @@ def get_config():
                 'refine_radius': 1.5,  # In cells, with refine='guided'.
                 'refine_eps': 1e-5,  # Likewise.
             },
-            'feature_batch': 2,  # Frames in one call of the network; more take more memory.
+            'feature_batch': placeholder(int),  # None: 2 frames for a network, else 4.
             'batch': {'videos_per_device': 1},
             'report_frames': 40,
         }

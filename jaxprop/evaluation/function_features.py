@@ -65,7 +65,7 @@ class FunctionFeatures:
     name: str | None = None
     version: str | None = None
     input: InputConfig = InputConfig()
-    batch: int = 2
+    batch: int = 4
     identity: Mapping[str, Any] | None = None
 
     network, color, trained = None, 'rgb', True

@@ -31,7 +31,7 @@ def open_source(config: Mapping[str, Any], network: Network | None = None) -> Fe
     """
     name = str(config['network']['name'])
     if network is None and name.startswith(PREFIX):
-        return FolderFeatures(name.removeprefix(PREFIX), config['feature_batch'])
+        return FolderFeatures(name.removeprefix(PREFIX), **_batch(config))
     if network is None and _is_own(name):
         identity = function_features.describe_function(name)
         function = function_features.load_function(name)
@@ -39,7 +39,7 @@ def open_source(config: Mapping[str, Any], network: Network | None = None) -> Fe
     network = network or load_network(**config['network'])
     size = dict(config['input'])
     seen = size.pop('color') or network.color or 'rgb'
-    return NetworkFeatures(network, InputConfig(**size), seen, config['feature_batch'])
+    return NetworkFeatures(network, InputConfig(**size), seen, **_batch(config))
 
 
 def function_source(
@@ -54,9 +54,12 @@ def function_source(
     """
     size = dict(config['input'])
     size.pop('color')  # A function gets RGB; `check_flags` refuses other colours.
-    return FunctionFeatures(
-        function, input=InputConfig(**size), batch=config['feature_batch'], **described
-    )
+    return FunctionFeatures(function, input=InputConfig(**size), **_batch(config), **described)
+
+
+def _batch(config):
+    """The batch that a config asks for; without one each source has its own."""
+    return {} if config['feature_batch'] is None else {'batch': config['feature_batch']}
 
 
 def check_flags(name: str, given: Mapping[str, Any]) -> None:
