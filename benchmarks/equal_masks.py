@@ -7,7 +7,11 @@ with the package, with CRW's factors. A pixel takes the object or the background
 larger soft label, between 0 and 1. Where the implementations choose differently, the table shows
 how far the two labels of the pixel are apart in the first one. It also shows by how much any soft
 label differs between the two: some 1e-6 by rounding, more where k-th neighbours are equally near.
-A pixel whose labels are apart by no more than rounding is a tie.
+
+With `--ties` the second implementation also labels each frame from the context of the first one.
+Counted are the cells whose labels then differ by more than 1e-5. For these the table shows the
+largest gap between the k-th and the next affinity, in parts of the k-th: where it is below 1e-6,
+either of the two may be selected.
 """
 
 import argparse
@@ -16,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprop import init_context, labels, propagate_step
+from jaxprop import affinity, init_context, labels, memory, propagate_step
 from jaxprop.config_files import load_config
 from jaxprop.data.davis import davis_names, davis_sequence
 from jaxprop.evaluation.features import frames_of, open_features
@@ -28,19 +32,20 @@ step = jax.jit(propagate_step, static_argnames=('method', 'execution'))
 resize = jax.jit(labels.resize, static_argnums=(1, 2))
 
 
-def compare(sequence, labeller, implementations):
+def compare(sequence, labeller, implementations, ties):
     """Labels a sequence in both ways.
 
     Returns:
       The number of pixels that were compared; the distance of the two labels of each pixel that
-      differs; and the largest difference of soft labels.
+      differs; the largest difference of soft labels; and with `ties` the gaps of the cells that
+      differ from equal contexts.
     """
     ids, method = sequence.read_label(0), labeller.propagation
     plan = plan_video(ids, sequence, labeller)
     video = start_video(sequence.name, ids, plan, labeller)
     opened = open_features(labeller.source, sequence, frames_of(sequence))
     executions = [Execution(implementation=name) for name in implementations]
-    contexts, distances, largest = [], [], 0.0
+    contexts, distances, largest, gaps = [], [], 0.0, []
     for index, features in enumerate(map(jnp.asarray, opened.arrays)):
         if index == 0:
             contexts = [init_context(features, jnp.asarray(video.labels), method)] * 2
@@ -49,13 +54,31 @@ def compare(sequence, labeller, implementations):
             step(context, features, method=method, execution=execution)
             for context, execution in zip(contexts, executions)
         ]
+        if ties:
+            _, again = step(contexts[0], features, method=method, execution=executions[1])
+            cells = np.argwhere(np.abs(again - found[0][1]).max(-1) > 1e-5)
+            gaps += [gap(contexts[0], features, method, cell) for cell in cells]
         contexts = [context for context, _ in found]
         one, other = (np.asarray(resize(soft, ids.shape, 'bilinear')) for _, soft in found)
         largest = max(largest, float(jnp.max(jnp.abs(found[0][1] - found[1][1]))))
         differs = one.argmax(-1) != other.argmax(-1)
         chosen = np.take_along_axis(one[differs], other[differs].argmax(-1)[:, None], axis=-1)
         distances += list(one[differs].max(-1) - chosen[:, 0])
-    return index * ids.size, distances, largest
+    return index * ids.size, distances, largest, gaps
+
+
+def gap(context, features, method, cell):
+    """How far the k-th and the next affinity of a target cell are apart, in parts of the k-th."""
+    frames, rule = memory.read(method.memory, context), method.rule
+    target = np.asarray(affinity.l2_normalize(features[tuple(cell)]), np.float64)
+    affinities = np.asarray(frames.features, np.float64) @ target
+    grid = np.stack(np.meshgrid(*map(np.arange, frames.grid), indexing='ij'), axis=-1)
+    allowed = np.broadcast_to(rule.region.allows(jnp.asarray(cell - grid)), affinities.shape).copy()
+    if not rule.region.bind_first:
+        allowed[: int(frames.keep_first)] = True
+    allowed &= np.asarray(frames.valid)[:, None, None]
+    best = np.sort(affinities[allowed])[::-1]
+    return (best[rule.k - 1] - best[rule.k]) / abs(best[rule.k - 1])
 
 
 def main():
@@ -68,19 +91,28 @@ def main():
     parser.add_argument(
         '--implementations', nargs=2, choices=IMPLEMENTATIONS, default=['windowed', 'screened']
     )
+    parser.add_argument('--ties', action='store_true', help='look at the cells that differ')
     options = parser.parse_args()
     config = load_config('davis_crw')
     config.network.name = options.network or config.network.name
     labeller = Labeller.from_config(config)
     total = 0
-    print('| sequence | pixels | differ | their labels are apart by | labels differ by up to |')
-    print('|---|---|---|---|---|')
+    header = ['sequence', 'pixels', 'differ', 'their labels are apart by', 'labels differ by up to']
+    if options.ties:
+        header += ['cells that differ from equal contexts', 'gap']
+    print('|', ' | '.join(header), '|')
+    print('|---' * len(header) + '|')
     for name in options.sequences or davis_names(options.davis, '2016'):
         sequence = davis_sequence(options.davis, name, year='2016')
-        pixels, distances, largest = compare(sequence, labeller, options.implementations)
+        pixels, distances, largest, gaps = compare(
+            sequence, labeller, options.implementations, options.ties
+        )
         total += len(distances)
         apart = f'{max(distances):.1e} or less' if distances else ''
-        print(f'| {name} | {pixels} | {len(distances)} | {apart} | {largest:.1e} |', flush=True)
+        columns = [name, pixels, len(distances), apart, f'{largest:.1e}']
+        if options.ties:
+            columns += [len(gaps), f'{max(gaps):.1e} or less' if gaps else '']
+        print('|', ' | '.join(map(str, columns)), '|', flush=True)
     print(f'{total} pixels differ.')
 
 
