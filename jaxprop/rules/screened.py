@@ -43,7 +43,7 @@ _CHANNELS_PER_DIRECTION = 8
 _TILE_STEP = 23
 _FRAME_STEP = 4
 # Bounds save work where steps 2 and 3 compute less than this share of the allowed places.
-_WORTHWHILE = 0.7
+_WORTHWHILE = 0.6
 # The number of programs for step 3. Each takes half a second to compile.
 _SIZES = 6
 # Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
