@@ -15,6 +15,7 @@ either of the two may be selected.
 """
 
 import argparse
+import math
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,8 @@ def gap(context, features, method, cell):
         allowed[: int(frames.keep_first)] = True
     allowed &= np.asarray(frames.valid)[:, None, None]
     best = np.sort(affinities[allowed])[::-1]
+    if len(best) <= rule.k:
+        return math.inf
     return (best[rule.k - 1] - best[rule.k]) / abs(best[rule.k - 1])
 
 

@@ -157,8 +157,8 @@ def beside(function: Callable[..., Any]) -> Callable[..., Any]:
 
     On CPUs JAX runs the programs that one thread starts one after another, and each of them leaves
     cores without work now and then. So a thread of its own calls the function. JAX's settings of a
-    `with` block, as `with jax.default_matmul_precision(...)`, hold in their thread alone: where
-    there are such, the function is called as ever.
+    `with` block, as `with jax.default_matmul_precision(...)`, hold in their thread alone: inside
+    such a block the calling thread itself calls the function.
     """
     pool = concurrent.futures.ThreadPoolExecutor(1)
 

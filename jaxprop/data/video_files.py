@@ -54,8 +54,8 @@ class Video:
         number.
       frames_per_second: of a file; None for a folder, and for a file that does not say.
       read_frame: a function from a frame's index to uint8 RGB `[H, W, 3]`. A file is decoded
-        forwards from the last frame read, and from its start again for an earlier one. It raises
-        DataError.
+        forwards from the last frame read, and from its start again for one that is not among the
+        latest few. Threads may call it. It raises DataError.
       iterate: a function that returns an iterator over all frames in order; each call has a decoder
         of its own. The iterator raises DataError.
       iterate_from: likewise, from the frame of an index on. A file is decoded from the key frame
@@ -284,11 +284,18 @@ class _ForwardReader:
             found = dict(self._latest).get(index)
             if found is None and index < self._position:
                 self._frames, self._position = _decode(self._path), -1
-            while self._position < index:
-                found = next(self._frames)
-                self._position += 1
-                self._latest.append((self._position, found))
-        return to_rgb(found)
+            try:
+                while self._position < index:
+                    found = next(self._frames, None)
+                    if found is None:
+                        raise DataError(f'{self._path}: frame {index} can no longer be read')
+                    self._position += 1
+                    self._latest.append((self._position, found))
+            except BaseException:
+                self._position = self._num_frames  # Decode from the start the next time.
+                self._latest.clear()
+                raise
+            return to_rgb(found)
 
 
 @contextlib.contextmanager

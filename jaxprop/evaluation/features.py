@@ -224,30 +224,31 @@ class KeptFeatures:
             raise
 
 
-def frames_of(
-    video: Any, pool: concurrent.futures.Executor | None = None, ahead: int = 4
-) -> Iterator[np.ndarray]:
+def frames_of(video: Any, num_threads: int = 0) -> Iterator[np.ndarray]:
     """Reads the frames of a video by its read_frame, in order. It raises DataError.
 
     Args:
       video: with num_frames and read_frame.
-      pool: reads frames before they are asked for, several at a time. None: a frame is read when it
-        is asked for.
-      ahead: the number of frames that the pool reads, or has read, before they are asked for.
+      num_threads: so many threads read as many frames before they are asked for. 0: a frame is read
+        when it is asked for.
     """
     numbers = iter(range(video.num_frames))
-    if pool is None:
+    if not num_threads:
         yield from map(video.read_frame, numbers)
         return
-    reading = collections.deque(
-        pool.submit(video.read_frame, index) for index in itertools.islice(numbers, ahead)
-    )
-    while reading:
-        frame = reading.popleft().result()
-        reading.extend(
-            pool.submit(video.read_frame, index) for index in itertools.islice(numbers, 1)
-        )
-        yield frame
+    pool = concurrent.futures.ThreadPoolExecutor(num_threads)
+
+    def start(count):
+        return [pool.submit(video.read_frame, t) for t in itertools.islice(numbers, count)]
+
+    try:
+        reading = collections.deque(start(num_threads))
+        while reading:
+            frame = reading.popleft().result()
+            reading.extend(start(1))
+            yield frame
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def check_frame(frame: np.ndarray, size: tuple[int, int]) -> None:

@@ -30,6 +30,8 @@ from jaxprop.evaluation.labeller import (
 from jaxprop.evaluation.stream import Stream
 from jaxprop.tasks.task import NamedSequences, Start, Task
 
+_READERS = 4  # Threads that read the frames of one sequence.
+
 
 def label_sequences(
     sequences: NamedSequences,
@@ -63,11 +65,7 @@ def label_sequences(
         folder.skip(name, str(error))
 
     try:
-        # Threads of `pool` wait for those of `readers`, and these wait for nothing.
-        with (
-            concurrent.futures.ThreadPoolExecutor() as readers,
-            concurrent.futures.ThreadPoolExecutor() as pool,
-        ):
+        with concurrent.futures.ThreadPoolExecutor() as pool:
             # Open the sequences that are not finished, and group them by sizes, number of
             # labels and method: a group is labelled together.
             groups = collections.defaultdict(list)
@@ -78,7 +76,7 @@ def label_sequences(
                     if folder.record(name, sequence.identity()) is None:
                         start = task.start(sequence)
                         plan = plan_video(start.first, sequence, labeller, start.later)
-                        work = _Work(start, plan, task, labeller, folder, pool, readers, waits)
+                        work = _Work(start, plan, task, labeller, folder, pool, waits)
                         method = keeping(labeller.propagation, len(start.later))
                         groups[plan.sizes, plan.num_labels, method].append(work)
                         works.append(work)
@@ -216,11 +214,10 @@ class _Work:
         labeller: Labeller,
         folder: results.Folder,
         pool: concurrent.futures.Executor,
-        readers: concurrent.futures.Executor,
         waits: collections.Counter,
     ):
         self.start, self.plan, self.task, self.labeller = start, plan, task, labeller
-        self.folder, self.pool, self.readers, self.waits = folder, pool, readers, waits
+        self.folder, self.pool, self.waits = folder, pool, waits
         self.name, self.num_frames = start.sequence.name, start.sequence.num_frames
         self.batch = labeller.source.batch
         self.partial = files.partial_path(folder.predictions(self.name))
@@ -231,7 +228,7 @@ class _Work:
     def open(self):
         """Prepares the first step, in a thread, while other sequences are labelled."""
         sequence = self.start.sequence
-        ahead = frames_of(sequence, self.readers)
+        ahead = frames_of(sequence, num_threads=_READERS)
         opened, frames = open_for_labels(sequence, ahead, self.labeller)
         self.arrays, self.frames = iter(opened.arrays), frames or iter(())
         self.spans = [1] * self.num_frames if opened.spans is None else list(opened.spans)

@@ -302,3 +302,11 @@ def test_real_clip():
         }
         assert min(distances, key=distances.get) == index
         assert distances[index] < 6
+
+
+def test_a_file_that_is_damaged_after_it_was_opened(clip):
+    video = open_video(clip)
+    clip.write_bytes(clip.read_bytes()[:-200])
+    for _ in range(2):
+        with pytest.raises(DataError, match='clip.mp4'):
+            video.read_frame(11)

@@ -1,6 +1,5 @@
 """Features of the networks that configs name."""
 
-import concurrent.futures
 import dataclasses
 import threading
 import types
@@ -35,11 +34,10 @@ def test_threads_read_frames_ahead_of_their_use():
         return np.full((2, 2, 3), index)
 
     video = types.SimpleNamespace(num_frames=9, read_frame=read_frame)
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        frames = sources.frames_of(video, pool, ahead=3)
-        assert [int(next(frames).mean()) for _ in range(8)] == [*range(8)]
-        with pytest.raises(DataError, match='8: damaged'):
-            next(frames)
+    frames = sources.frames_of(video, num_threads=3)
+    assert [int(next(frames).mean()) for _ in range(8)] == [*range(8)]
+    with pytest.raises(DataError, match='8: damaged'):
+        next(frames)
 
 
 def test_an_untrained_vgg16_takes_its_statistics_from_the_video():
