@@ -158,13 +158,14 @@ def beside(function: Callable[..., Any]) -> Callable[..., Any]:
     On CPUs JAX runs the programs that one thread starts one after another, and each of them leaves
     cores without work now and then. So a thread of its own calls the function. JAX's settings of a
     `with` block, as `with jax.default_matmul_precision(...)`, hold in their thread alone: inside
-    such a block the calling thread itself calls the function.
+    such a block the calling thread itself calls the function. So it does on other devices, which
+    do not need the thread.
     """
     pool = concurrent.futures.ThreadPoolExecutor(1)
 
     @functools.wraps(function)
     def call(*arguments, **named):
-        if pool.submit(_jax_settings).result() != _jax_settings():
+        if jax.default_backend() != 'cpu' or pool.submit(_jax_settings).result() != _jax_settings():
             return function(*arguments, **named)
         return pool.submit(function, *arguments, **named).result()
 
