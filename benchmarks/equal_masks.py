@@ -58,7 +58,8 @@ def compare(sequence, labeller, implementations, ties):
         if ties:
             _, again = step(contexts[0], features, method=method, execution=executions[1])
             cells = np.argwhere(np.abs(again - found[0][1]).max(-1) > 1e-5)
-            gaps += [gap(contexts[0], features, method, cell) for cell in cells]
+            if len(cells):
+                gaps += find_gaps(contexts[0], features, method, cells)
         contexts = [context for context, _ in found]
         one, other = (np.asarray(resize(soft, ids.shape, 'bilinear')) for _, soft in found)
         largest = max(largest, float(jnp.max(jnp.abs(found[0][1] - found[1][1]))))
@@ -68,20 +69,24 @@ def compare(sequence, labeller, implementations, ties):
     return index * ids.size, distances, largest, gaps
 
 
-def gap(context, features, method, cell):
-    """How far the k-th and the next affinity of a target cell are apart, in parts of the k-th."""
+def find_gaps(context, features, method, cells):
+    """How far the k-th and the next affinity of each cell are apart, in parts of the k-th."""
     frames, rule = memory.read(method.memory, context), method.rule
-    target = np.asarray(affinity.l2_normalize(features[tuple(cell)]), np.float64)
-    affinities = np.asarray(frames.features, np.float64) @ target
+    keys, valid = np.asarray(frames.features, np.float64), np.asarray(frames.valid)
     grid = np.stack(np.meshgrid(*map(np.arange, frames.grid), indexing='ij'), axis=-1)
-    allowed = np.broadcast_to(rule.region.allows(jnp.asarray(cell - grid)), affinities.shape).copy()
-    if not rule.region.bind_first:
-        allowed[: int(frames.keep_first)] = True
-    allowed &= np.asarray(frames.valid)[:, None, None]
-    best = np.sort(affinities[allowed])[::-1]
-    if len(best) <= rule.k:
-        return math.inf
-    return (best[rule.k - 1] - best[rule.k]) / abs(best[rule.k - 1])
+    gaps = []
+    for cell in cells:
+        target = np.asarray(affinity.l2_normalize(features[tuple(cell)]), np.float64)
+        allowed = np.tile(rule.region.allows(jnp.asarray(cell - grid)), (len(keys), 1, 1))
+        if not rule.region.bind_first:
+            allowed[: int(frames.keep_first)] = True
+        allowed &= valid[:, None, None]
+        best = np.sort((keys @ target)[allowed])[::-1]
+        if len(best) > rule.k:
+            gaps.append((best[rule.k - 1] - best[rule.k]) / abs(best[rule.k - 1]))
+        else:
+            gaps.append(math.inf)
+    return gaps
 
 
 def main():
