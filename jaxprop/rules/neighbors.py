@@ -145,15 +145,17 @@ class TopK(Rule):
 
         @jax.custom_batching.custom_vmap
         def find(features, frames, valid, numbers):
-            problem = features, frames, valid, screened.main_directions(features)
+            problem = features, frames, valid, screened.codes_of(features, frames)
             settings = {'num_free': num_free, 'region': self.region, 'k': self.k}
 
             def screen():
                 affinities, cells = screened.search(*problem, **settings)
                 return cells, affinities != -jnp.inf
 
+            # Early in a video most slots are copies of frame 0, which `_matches` searches once.
+            is_early = jnp.mean(numbers[1:] == 0) > 0.5
             return jax.lax.cond(
-                screened.is_worthwhile(*problem, **settings),
+                screened.is_worthwhile(*problem, **settings) & ~is_early,
                 screen,
                 lambda: search_all(features, frames, valid, numbers),
             )

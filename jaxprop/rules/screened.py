@@ -8,15 +8,16 @@ bounds an affinity closely from above. For an orthonormal V `[C, d]`, by Cauchy 
 which is one product of d + 1 channels. The grid of target cells is cut into tiles, as in
 `windowed`. For each tile:
 
-1. Bound all affinities. Of each place keep the largest bound over the context frames.
-2. Compute the affinities of the most promising places. The k-th best of them is a threshold, which
-   no neighbour can be below.
-3. Compute the affinities of every other place whose bound reaches the threshold of some cell of the
-   tile, and select the k best. No other place can hold a neighbour.
+1. Bound all affinities. Of each place keep the largest bound over a group of a few context frames:
+   a place and a group are a candidate.
+2. Compute the affinities of the most promising candidates. The k-th best of them is a threshold,
+   which no neighbour can be below.
+3. Compute the affinities of every other candidate whose bound reaches the threshold of some cell of
+   the tile, and select the k best. No other candidate can hold a neighbour.
 
 The answer is exact, but for rounding. For features without main directions, such as random ones, or
 whose affinities are all alike, bounds are too loose to save work, see `is_worthwhile`. How many
-places step 3 computes depends on the video, so it chooses among programs of a few sizes. Under
+candidates step 3 computes depends on the video, so it chooses among programs of a few sizes. Under
 `jax.vmap` JAX would run all of these: there the caller searches in another way.
 
 Shapes: H, W feature cells, N = H * W, C channels, M context frames, tiles of q cells, p places.
@@ -35,17 +36,19 @@ from jaxprop.rules.rule import Execution, Region
 
 # The side of a tile. In larger tiles some cell needs almost every place.
 _TILE = 8
-# How many places step 2 computes: two for each cell of a tile.
-_PROMISING = 128
+# How many frames have one bound together. In larger groups each place is needed in more frames than
+# hold a neighbour, in smaller ones there are more candidates to go through.
+_GROUP = 4
+# How many candidates step 2 computes: three for each cell of a tile.
+_PROMISING = 192
 _CHANNELS_PER_DIRECTION = 8
-# `is_worthwhile` looks at one in so many tiles, and at one in so many frames. The first number is
-# prime, so that these tiles lie in different columns.
+# `is_worthwhile` looks at one in so many tiles. The number is prime, so that these tiles lie in
+# different columns.
 _TILE_STEP = 23
-_FRAME_STEP = 4
-# Bounds save work where steps 2 and 3 compute less than this share of the allowed places.
+# Bounds save work where steps 2 and 3 compute less than this share of the allowed candidates.
 _WORTHWHILE = 0.6
 # The number of programs for step 3. Each takes half a second to compile.
-_SIZES = 6
+_SIZES = 8
 # Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
 _ROUNDING = 4e-6
 # The least numbers of cells and of channels for which 'auto' screens. Below, little time is saved.
@@ -82,7 +85,7 @@ def search(
     features: jax.Array,
     frames: jax.Array,
     valid: jax.Array,
-    directions: jax.Array,
+    codes: tuple[jax.Array, jax.Array],
     *,
     num_free: int,
     region: Region,
@@ -98,7 +101,7 @@ def search(
       features: `[H, W, C]` of the targets.
       frames: `[M, H, W, C]` of the context.
       valid: `[M]`, the frames from which cells may be selected.
-      directions: `[C, d]`, see `main_directions`.
+      codes: of the targets and of the context, see `codes_of`.
       num_free: how many leading frames the region does not bind.
       region: which cells of the other frames are allowed.
       k: how many cells are selected.
@@ -107,16 +110,19 @@ def search(
       The affinities `[N, L]`, L = k or 2 k, -inf where fewer cells are allowed; and the cells'
       numbers `[N, L]`, frame * N + cell.
     """
-    cut, candidates_of = _tile_candidates(features, frames, valid, directions, num_free, region)
+    cut, candidates_of = _tile_candidates(features, valid, codes, num_free, region)
     keys = frames.reshape(-1, frames.shape[-1])
 
     def search_tile(start_and_corner):
         tile, groups = candidates_of(*start_and_corner)
-        threshold, found = -jnp.inf, []
         # Search the frames that are bound first: few cells of the others reach their threshold.
-        for candidates in groups:
-            found.append(_search_frames(threshold, tile, keys, candidates, k))
-            threshold = jnp.min(found[0][0], axis=-1, keepdims=True)
+        promising, is_needed = _search_promising(tile, keys, groups[0], k)
+        needed = _search_needed(tile, keys, groups[0], is_needed, k)
+        found = [_best_of([promising, needed], k)]
+        for candidates in groups[1:]:
+            is_needed = _reach(candidates.bounds, _kth_best(found[0][0], k))
+            needed = _search_needed(tile, keys, candidates, is_needed, k)
+            found.append(_best_of([needed], k))
         return tuple(jnp.concatenate(lists, axis=-1) for lists in zip(*found))
 
     results = jax.lax.map(search_tile, (jnp.asarray(cut.starts), jnp.asarray(cut.corners)))
@@ -127,30 +133,25 @@ def is_worthwhile(
     features: jax.Array,
     frames: jax.Array,
     valid: jax.Array,
-    directions: jax.Array,
+    codes: tuple[jax.Array, jax.Array],
     *,
     num_free: int,
     region: Region,
     k: int,
 ) -> jax.Array:
-    """Whether bounds save work: whether few of the places are computed.
+    """Whether bounds save work: whether few of the candidates are computed.
 
-    It is found out in some of the tiles and of the frames, those that the region binds if there are
-    any. The arguments are those of `search`. Where values are not finite, there are no bounds:
-    another search shows these values.
+    It is found out in some of the tiles, in the frames that the region binds if there are any. The
+    arguments are those of `search`. Where values are not finite, there are no bounds: another
+    search shows these values.
     """
-    energies = [jnp.sum(jnp.square(x.astype(directions.dtype))) for x in (features, frames)]
-    is_finite = jnp.isfinite(sum(energies))
-    first, num_free = (0, len(frames)) if num_free == len(frames) else (num_free, 0)
-    frames, valid = (x[first::_FRAME_STEP] for x in (frames, valid))
-    cut, candidates_of = _tile_candidates(
-        features, frames, valid, directions, min(num_free, len(frames)), region
-    )
+    is_finite = jnp.isfinite(sum(jnp.sum(x) for x in codes))
+    cut, candidates_of = _tile_candidates(features, valid, codes, num_free, region)
     keys = frames.reshape(-1, frames.shape[-1])
 
     def share_of_tile(start_and_corner):
         tile, (candidates, *_) = candidates_of(*start_and_corner)
-        is_needed = _search_promising(-jnp.inf, tile, keys, candidates, k)[-1]
+        is_needed = _search_promising(tile, keys, candidates, k)[-1]
         num_allowed = jnp.sum(jnp.any(candidates.bounds > -jnp.inf, axis=0))
         num_computed = min(_PROMISING, len(is_needed)) + jnp.sum(is_needed)
         return num_computed / jnp.maximum(num_allowed, 1)
@@ -162,7 +163,7 @@ def is_worthwhile(
     return (jnp.mean(shares) < _WORTHWHILE) & is_finite
 
 
-def _tile_candidates(features, frames, valid, directions, num_free, region):
+def _tile_candidates(features, valid, codes, num_free, region):
     """Cuts the grid of target cells into tiles.
 
     Returns:
@@ -170,51 +171,78 @@ def _tile_candidates(features, frames, valid, directions, num_free, region):
       features `[q, C]`, and its candidates in the frames that the region binds, and in those that
       it does not, as far as there are such frames.
     """
-    num_frames, height, width, _ = frames.shape
-    num_cells = height * width
-    codes = bound_codes(features, directions)
-    frame_codes = bound_codes(frames, directions)
-    bound_frames = np.arange(num_free, num_frames)
+    target_codes, frame_codes = codes
+    num_frames, height, width, _ = frame_codes.shape
     # A region without a limit has one window, the whole grid.
     reach = (height, width) if region.reach is None else region.reach
     cut = windowed.tiling((height, width), reach, _TILE)
 
     def candidates_of(start, corner):
         tile, tile_codes = (
-            windowed.cut_out(x, start, cut.tile).reshape(-1, x.shape[-1]) for x in (features, codes)
+            windowed.cut_out(x, start, cut.tile).reshape(-1, x.shape[-1])
+            for x in (features, target_codes)
         )
-        groups = []
+        found = []
         # The candidates in bound frames are in a window around the tile.
-        if bound_frames.size:
+        if num_free < num_frames:
             places = corner + cut.window_cells
             window = windowed.cut_out(
-                frame_codes, corner, cut.window, (num_free, len(bound_frames))
+                frame_codes, corner, cut.window, (num_free, num_frames - num_free)
             )
             inside = region.allows((start + cut.tile_cells)[:, None] - places[None])
-            groups.append(
-                _Candidates(
-                    _bounds(tile_codes, window, valid[num_free:], inside),
-                    valid[num_free:],
-                    bound_frames * num_cells,
-                    places[:, 0] * width + places[:, 1],
-                    inside,
-                )
-            )
+            places = places[:, 0] * width + places[:, 1]
+            found.append((window, num_free, places, inside))
         # In free frames they are everywhere.
         if num_free:
-            everywhere = jnp.ones((1, num_cells), bool)
-            groups.append(
-                _Candidates(
-                    _bounds(tile_codes, frame_codes[:num_free], valid[:num_free], everywhere),
-                    valid[:num_free],
-                    np.arange(num_free) * num_cells,
-                    jnp.arange(num_cells),
-                    everywhere,
-                )
-            )
-        return tile, groups
+            places = jnp.arange(height * width)
+            found.append((frame_codes[:num_free], 0, places, jnp.ones((1, len(places)), bool)))
+        return tile, [
+            _candidates(tile_codes, window, valid, first, height * width, places, inside)
+            for window, first, places, inside in found
+        ]
 
     return cut, candidates_of
+
+
+class _Candidates(NamedTuple):
+    """The places of some frames where a tile's neighbours are.
+
+    The frames are in g groups of m, and a candidate is a place in the frames of one group: number
+    group * p + place.
+
+    Attributes:
+      bounds: `[q, g * p]`, from above, of the affinities with a place in any frame of the group.
+      valid: `[g, m]`, whether cells of each of the frames may be selected.
+      offsets: `[g, m]`, the number of the first cell of each of the frames.
+      places: `[p]`, each place's cell in a frame.
+      inside: `[q, p]` or `[1, p]`, the places that the region allows.
+    """
+
+    bounds: jax.Array
+    valid: jax.Array
+    offsets: np.ndarray
+    places: jax.Array
+    inside: jax.Array
+
+
+def _candidates(tile_codes, window_codes, valid, first, num_cells, places, inside):
+    """The candidates of a tile in the frames numbered from `first` on, by their codes."""
+    num_frames, width = len(window_codes), window_codes.shape[-1]
+    # Cut the frames into groups. The last group may begin inside the one before it.
+    size = min(_GROUP, num_frames)
+    ends = np.minimum(np.arange(0, num_frames, size) + size, num_frames)
+    numbers = ends[:, None] - size + np.arange(size)
+    is_new = numbers >= np.arange(0, num_frames, size)[:, None]
+    valid = valid[first + numbers] & is_new
+    # Of each place keep the largest bound over the frames of a group.
+    bounds = []
+    for frames, are_valid in zip(numbers, valid):
+        codes = window_codes[frames[0] : frames[-1] + 1].reshape(-1, width)
+        bound = affinity.affinity(tile_codes, codes).reshape(len(tile_codes), size, -1)
+        bound = jnp.max(jnp.where(are_valid[:, None], bound, -jnp.inf), axis=1)
+        bounds.append(jnp.where(inside, bound, -jnp.inf))
+    bounds = jnp.concatenate(bounds, axis=-1)
+    return _Candidates(bounds, valid, (first + numbers) * num_cells, places, inside)
 
 
 def main_directions(features: jax.Array, count: int | None = None) -> jax.Array:
@@ -236,6 +264,12 @@ def main_directions(features: jax.Array, count: int | None = None) -> jax.Array:
     return directions
 
 
+def codes_of(features: jax.Array, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The codes of targets `[H, W, C]` and of context frames `[M, H, W, C]`, see `bound_codes`."""
+    directions = main_directions(features)
+    return bound_codes(features, directions), bound_codes(frames, directions)
+
+
 def bound_codes(features: jax.Array, directions: jax.Array) -> jax.Array:
     """Makes vectors `[..., d + 1]` whose products are never below the features' affinities.
 
@@ -250,100 +284,98 @@ def bound_codes(features: jax.Array, directions: jax.Array) -> jax.Array:
     return jnp.concatenate([kept, rest[..., None]], axis=-1)
 
 
-def _bounds(tile_codes, window_codes, valid, inside):
-    """The largest bound over the frames, `[q, p]`; -inf where nothing is allowed."""
-    num_frames, width = len(window_codes), window_codes.shape[-1]
-    bounds = affinity.affinity(tile_codes, window_codes.reshape(-1, width))
-    bounds = bounds.reshape(len(tile_codes), num_frames, -1)
-    bounds = jnp.max(jnp.where(valid[:, None], bounds, -jnp.inf), axis=1)
-    return jnp.where(inside, bounds, -jnp.inf)
-
-
-class _Candidates(NamedTuple):
-    """The cells of some frames among which a tile's neighbours are.
-
-    Attributes:
-      bounds: `[q, p]`, from above, of the affinities with each place in any of the frames.
-      valid: `[m]`, whether cells of each of the frames may be selected.
-      offsets: `[m]`, the number of the first cell of each of the frames.
-      places: `[p]`, each place's cell in a frame.
-      inside: `[q, p]` or `[1, p]`, the places that the region allows.
-    """
-
-    bounds: jax.Array
-    valid: jax.Array
-    offsets: np.ndarray
-    places: jax.Array
-    inside: jax.Array
-
-
-def _search_frames(threshold, tile, keys, candidates, k):
-    """Finds the k best candidates, or at least those that reach a threshold.
+def _search_promising(tile, keys, candidates, k):
+    """Finds the best cells of the most promising candidates.
 
     Args:
-      threshold: `[q, 1]`, or -inf; candidates of lower affinity need not be found.
       tile: features `[q, C]`.
       keys: features `[M * N, C]` of all context cells.
       candidates: of this tile.
       k: how many.
 
     Returns:
-      Affinities, -inf where there are fewer than k cells, and numbers of cells, `[q, k]` each.
-    """
-    best, is_needed = _search_promising(threshold, tile, keys, candidates, k)
-    sizes = _sizes(len(candidates.places))
-
-    def search_needed(size):
-        chosen = _top_k(is_needed[None].astype(candidates.bounds.dtype), size)[0]
-        return _best_of(best, _search_places(tile, keys, candidates, chosen, is_needed[chosen], k))
-
-    branches = [lambda: best, *(lambda size=size: search_needed(size) for size in sizes)]
-    branch = jnp.searchsorted(jnp.asarray([0, *sizes]), jnp.sum(is_needed))
-    return jax.lax.switch(branch, branches)
-
-
-def _search_promising(threshold, tile, keys, candidates, k):
-    """Finds the k best cells of the most promising places, and the other places that are needed.
-
-    Returns:
-      The affinities and the numbers of the cells `[q, k]`; and for each place `[p]`, whether it may
-      hold another neighbour by its bound.
+      The affinities and the numbers of cells, see `_search_chosen`; and for each other candidate,
+      whether it may hold a neighbour by its bound.
     """
     bounds = candidates.bounds
     # Those are promising that come nearest to the best bound of some cell.
     promise = jnp.max(bounds - jnp.max(bounds, axis=1, keepdims=True), axis=0)
     promising = _top_k(promise[None], min(_PROMISING, len(promise)))[0]
-    best = _search_places(tile, keys, candidates, promising, True, k)
-    threshold = jnp.maximum(threshold, jnp.min(best[0], axis=-1, keepdims=True))
-    is_needed = jnp.any((bounds >= threshold) & (bounds > -jnp.inf), axis=0)
+    best = _search_chosen(tile, keys, candidates, promising, True, k)
+    is_needed = _reach(bounds, _kth_best(best[0], k))
     return best, is_needed.at[promising].set(False)
 
 
-def _search_places(tile, keys, candidates, chosen, is_wanted, k):
-    """Finds the k best cells of the chosen places, so far as these are wanted."""
-    valid, offsets, inside = candidates.valid, candidates.offsets, candidates.inside
-    rows = (offsets[:, None] + candidates.places[chosen]).reshape(-1)
-    affinities = affinity.affinity(tile, keys.at[rows].get(mode='promise_in_bounds'))
-    affinities = affinities.reshape(len(tile), len(offsets), -1)
-    allowed = valid[:, None] & (inside[:, chosen] & is_wanted)[:, None]
+def _kth_best(affinities, k):
+    """The k-th largest of affinities `[q, L]`, `[q, 1]`."""
+    return jnp.min(jax.lax.top_k(affinities, k)[0], axis=-1, keepdims=True)
+
+
+def _reach(bounds, threshold):
+    """Whether bounds `[q, n]` reach the thresholds `[q, 1]` of some cells, `[n]`."""
+    return jnp.any((bounds >= threshold) & (bounds > -jnp.inf), axis=0)
+
+
+def _search_needed(tile, keys, candidates, is_needed, k):
+    """Finds the best cells of the candidates that are needed, see `_search_chosen`."""
+    num_needed, sizes = jnp.sum(is_needed), _sizes(len(is_needed))
+
+    def search_some(size):
+        chosen = jnp.nonzero(is_needed, size=size, fill_value=0)[0]
+        is_wanted = jnp.arange(size) < num_needed
+        return _search_chosen(tile, keys, candidates, chosen, is_wanted, k)
+
+    affinities, cells = jax.eval_shape(lambda: search_some(sizes[0]))
+    nothing = jnp.full_like(affinities, -jnp.inf), jnp.zeros_like(cells)
+    branches = [lambda: nothing, *(lambda size=size: search_some(size) for size in sizes)]
+    return jax.lax.switch(jnp.searchsorted(jnp.asarray([0, *sizes]), num_needed), branches)
+
+
+def _search_chosen(tile, keys, candidates, chosen, is_wanted, k):
+    """Finds few cells of the chosen candidates, so far as these are wanted; among them the k best.
+
+    Args:
+      chosen: numbers of candidates `[s]`, in order.
+      is_wanted: `[s]`.
+
+    Returns:
+      Affinities, -inf where there are too few cells, and numbers of cells `[q, m * k]`.
+    """
+    group, place = jnp.divmod(chosen, len(candidates.places))
+    # Compute the affinities with the places in all frames of their groups, `[q, m, s]`.
+    cells = jnp.asarray(candidates.offsets).T[:, group] + candidates.places[place]
+    affinities = affinity.affinity(tile, keys.at[cells.reshape(-1)].get(mode='promise_in_bounds'))
+    affinities = affinities.reshape(len(tile), *cells.shape)
+    allowed = candidates.valid.T[:, group] & (candidates.inside[:, place] & is_wanted)[:, None]
     affinities = jnp.where(allowed, affinities, -jnp.inf)
-    found, order = _largest(affinities, k)
-    missing = (0, 0), (0, k - found.shape[-1])
-    found = jnp.pad(found, missing, constant_values=-jnp.inf)
-    return found, jnp.pad(rows[order], missing)
+    # The k best lie in the k columns of largest maxima.
+    num_columns = min(k, len(chosen))
+    columns = _top_k(jnp.max(affinities, axis=1), num_columns)
+    affinities = jnp.take_along_axis(affinities, columns[:, None], axis=-1)
+    cells = jnp.moveaxis(cells.T[columns], 1, 2)
+    missing = (0, 0), (0, 0), (0, k - num_columns)
+    affinities = jnp.pad(affinities, missing, constant_values=-jnp.inf)
+    return affinities.reshape(len(tile), -1), jnp.pad(cells, missing).reshape(len(tile), -1)
 
 
-def _sizes(num_places):
-    """Numbers of places in equal ratios, from half of the promising ones to all."""
-    least = min(_PROMISING // 2, num_places)
-    return sorted({math.ceil(x) for x in np.geomspace(least, num_places, _SIZES).round(6)})
+def _sizes(num_candidates):
+    """Numbers of candidates in equal ratios, from half of the promising ones to all."""
+    least = min(_PROMISING // 2, num_candidates)
+    return sorted({math.ceil(x) for x in np.geomspace(least, num_candidates, _SIZES).round(6)})
 
 
-def _best_of(some, others):
-    """The k best of two lists of k affinities and cells."""
-    affinities, cells = (jnp.concatenate(pair, axis=-1) for pair in zip(some, others))
-    k = some[0].shape[-1]
-    return tuple(x[:, :k] for x in best_first(affinities, cells))
+def _best_of(found, k):
+    """The k best of lists of affinities and cells; of equal ones those of smallest number."""
+    affinities, cells = (jnp.concatenate(lists, axis=-1) for lists in zip(*found))
+    best, order = jax.lax.top_k(affinities, k)
+    kth_best = jnp.min(best, axis=-1, keepdims=True)
+    num_as_good = jnp.sum((affinities >= kth_best) & (affinities > -jnp.inf), axis=-1)
+    # A sort takes long. It is only needed where the k best are not certain.
+    return jax.lax.cond(
+        jnp.any(num_as_good > k),
+        lambda: tuple(x[:, :k] for x in best_first(affinities, cells)),
+        lambda: (best, jnp.take_along_axis(cells, order, axis=-1)),
+    )
 
 
 def best_first(affinities: jax.Array, cells: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -355,22 +387,6 @@ def best_first(affinities: jax.Array, cells: jax.Array) -> tuple[jax.Array, jax.
     losses = jnp.where(jnp.isnan(losses), -jnp.inf, losses)
     _, cells, affinities = jax.lax.sort((losses, cells, affinities), num_keys=2)
     return affinities, cells
-
-
-def _largest(values, k):
-    """Finds the k largest of values `[q, s, b]`, and their places in the rows of s * b.
-
-    They are in the order of their places. The k largest values lie in the k columns of largest
-    maxima, so only these are searched. A row may have fewer values than k.
-    """
-    num_rows, size, num_columns = values.shape
-    columns = _top_k(jnp.max(values, axis=1), min(k, num_columns))
-    candidates = jnp.take_along_axis(values, columns[:, None], axis=-1)
-    candidates = candidates.reshape(num_rows, -1)
-    order = _top_k(candidates, min(k, candidates.shape[-1]))
-    row, column = jnp.divmod(order, columns.shape[-1])
-    places = row * num_columns + jnp.take_along_axis(columns, column, axis=-1)
-    return jnp.take_along_axis(candidates, order, axis=-1), places
 
 
 def _top_k(values, k):

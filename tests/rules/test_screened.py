@@ -123,7 +123,7 @@ def test_it_is_worthwhile_where_few_places_are_left(num_free, monkeypatch):
     def is_worthwhile(frames, valid=True, radius=12, broken=()):
         frames = l2_normalize(jnp.asarray(frames, jnp.float32))
         target = frames[0].at[broken].set(jnp.nan) if broken else frames[0]
-        problem = target, frames, jnp.full(2, valid), screened.main_directions(target)
+        problem = target, frames, jnp.full(2, valid), screened.codes_of(target, frames)
         return screened.is_worthwhile(*problem, num_free=num_free, region=Disk(radius), k=3)
 
     assert is_worthwhile(scene + 0.1 * noise)
@@ -144,9 +144,9 @@ def test_the_search_itself_equals_a_sort_of_all_affinities(scale):
         features = scale * video(kind)[0]
         valid, region = jnp.array([True, False, True]), Disk(4)
         target, frames = jnp.asarray(features[2]), jnp.asarray(features)
-        directions = screened.main_directions(target)
+        codes = screened.codes_of(target, frames)
         affinities, cells = screened.search(
-            target, frames, valid, directions, num_free=1, region=region, k=6
+            target, frames, valid, codes, num_free=1, region=region, k=6
         )
         affinities, cells = (x[:, :6] for x in screened.best_first(affinities, cells))
         rows, columns = np.divmod(np.arange(SIZE[0] * SIZE[1]), SIZE[1])
