@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprop.affinity import l2_normalize
+from jaxprop.affinity import affinity, l2_normalize
 from jaxprop.models.heads import LinearHead
 from jaxprop.objectives import crw
 from tests.objectives.support import (
@@ -37,6 +37,18 @@ def nodes_of(maps, kernel, bias):
 
 
 @pytest.mark.parametrize('case', ['small', 'long'])
+def test_nodes_and_their_affinities_are_the_released_codes(case):
+    expected = released(FILE, f'crw_{case}_')
+    maps, kernel, bias = (
+        jnp.asarray(expected[name], jnp.float32) for name in ('maps', 'head_kernel', 'head_bias')
+    )
+    nodes = nodes_of(maps, kernel, bias)
+    np.testing.assert_allclose(nodes, expected['nodes'], rtol=1e-5, atol=1e-6)
+    affinities = affinity(nodes[:, :-1], nodes[:, 1:])
+    np.testing.assert_allclose(affinities, expected['affinity'], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('case', ['small', 'long'])
 def test_walks_and_losses_are_the_released_codes(case):
     expected = released(FILE, f'crw_{case}_')
     maps = jnp.asarray(expected['maps'], jnp.float32)
@@ -54,8 +66,9 @@ def test_walks_and_losses_are_the_released_codes(case):
     np.testing.assert_allclose(gradient, expected['maps_gradient'], rtol=1e-4, atol=1e-4 * scale)
 
 
-def test_each_step_of_the_walk_is_the_released_codes_in_float64():
-    expected = released(FILE, 'crw_small_')
+@pytest.mark.parametrize('case', ['small', 'long'])
+def test_each_step_of_the_walk_is_the_released_codes_in_float64(case):
+    expected = released(FILE, f'crw_{case}_')
     temperature = float(expected['temperature'])
     with jax.enable_x64(True):
         affinities = jnp.asarray(expected['affinity'])

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from jaxprop import color
+from jaxprop.memory import ContextFrames
 from jaxprop.objectives import copying, mast
+from jaxprop.rules.predicted import PredictedWindow
+from jaxprop.rules.rule import Execution
 from tests.objectives.support import (
     RNG,
     check_devices,
@@ -24,7 +27,7 @@ EXAMPLES = clips(4, num_frames=3, size=(16, 20))
 @pytest.fixture(scope='module')
 def arrays():
     found = released('pretexts_video.npz', 'mast_')
-    return {key: jnp.asarray(value) for key, value in found.items() if 'eval' not in key}
+    return {key: jnp.asarray(value) for key, value in found.items()}
 
 
 @pytest.fixture(scope='module')
@@ -59,6 +62,32 @@ def test_copies_from_one_and_two_references_are_the_released_codes(arrays):
         features, values = (jnp.moveaxis(x, 0, 1) for x in (features, values))
         copied = copy(features[:, -1], features[:, :-1], values[:, :, ::4, ::4], zero_outside=True)
         np.testing.assert_allclose(copied, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('name, latest, time', [('near', 24, 25), ('far', 64, 65)])
+def test_labels_are_the_released_codes_in_float64(name, latest, time, arrays):
+    rule = PredictedWindow(radius=13, outside='zero', label_offset='latest')
+
+    @compiled
+    def label(features, classes):
+        context = ContextFrames(
+            features=features[:-1],
+            labels=jax.nn.one_hot(classes, 7),
+            valid=jnp.ones(5, bool),
+            numbers=jnp.asarray([0, 5, 20, 22, latest]),
+            time=jnp.asarray(time),
+            entries=(),
+            keep_first=True,
+            num_given=0,
+            num_kept=2,
+        )
+        return rule.label(context, features[-1], Execution())
+
+    with jax.enable_x64(True):
+        features = jnp.asarray(arrays['eval_features'], jnp.float64)
+        found = label(features, arrays['eval_ids'][:, ::4, ::4])
+    # Stored in float32.
+    np.testing.assert_allclose(found, arrays[f'eval_{name}'], atol=5e-8)
 
 
 def test_equal_features_give_the_mean_or_a_share_of_it():

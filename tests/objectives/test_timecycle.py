@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxprop.geometry import affine_places, sample
 from jaxprop.models.heads import TransformHead
 from jaxprop.objectives import timecycle
 from tests.objectives.support import (
@@ -45,17 +46,23 @@ def tiny():
     return make_step(objective), variables['params'], variables['state']
 
 
-def test_losses_and_gradients_are_the_released_codes(arrays):
-    head = {
+def released_head(arrays):
+    return {
         'conv1': {'kernel': arrays['head_conv1']},
         'conv2': {'kernel': arrays['head_conv2']},
         'dense': {'kernel': arrays['head_dense'].T, 'bias': arrays['head_bias']},
     }
 
+
+def predict(head, affinities):
+    outputs = TransformHead((8, 4), 4).apply({'params': head}, affinities)
+    return timecycle.theta_of(outputs, SCALE)
+
+
+def test_losses_and_gradients_are_the_released_codes(arrays):
     def loss(head, clip, patch, target, crop_offset):
-        module = TransformHead((8, 4), 4)
         terms = timecycle.cycle_terms(
-            lambda x: timecycle.theta_of(module.apply({'params': head}, x), SCALE),
+            lambda affinities: predict(head, affinities),
             clip,
             patch,
             target,
@@ -68,7 +75,7 @@ def test_losses_and_gradients_are_the_released_codes(arrays):
         return terms['inlier'] + 0.1 * terms['skip'] + 0.02 * sum(cycles) / 4, (terms, cycles)
 
     step = compiled(jax.value_and_grad(loss, (0, 1, 2, 3), has_aux=True))
-    inputs = head, arrays['clip'], arrays['patch'], arrays['target']
+    inputs = released_head(arrays), arrays['clip'], arrays['patch'], arrays['target']
     # The release under Python 2 and 3.
     for tag, crop_offset in (('py2', 1.0), ('py3', OFFSET)):
         (value, (terms, cycles)), (of_head, of_clip, of_patch, of_target) = step(
@@ -92,18 +99,67 @@ def test_losses_and_gradients_are_the_released_codes(arrays):
             )
 
 
-def test_scores_are_the_released_codes(arrays):
-    query, frame = arrays['patch'], arrays['clip'][:, 0]
+def test_each_track_is_the_released_codes(arrays):
+    @compiled
+    def tracks(crop_offset):
+        found = []
+
+        def record(affinities):
+            found.append(predict(released_head(arrays), affinities))
+            return found[-1]
+
+        timecycle.cycle_terms(
+            record,
+            *(arrays[name] for name in ('clip', 'patch', 'target', 'theta')),
+            temperature=T,
+            crop_offset=crop_offset,
+        )
+        return [thetas.reshape(2, -1, 2, 3) for thetas in found]
+
+    # The release under Python 2 and 3.
+    for tag, crop_offset in (('py2', 1.0), ('py3', OFFSET)):
+        direct, skip, *steps, last = tracks(crop_offset)
+        # Three steps back, after the direct one to the last frame, and three forward. The cycle of
+        # length c turns at frame 4 - c.
+        back, forward = [direct[:, 3:], *steps[:3]], steps[3:]
+        lengths = range(1, 5)
+        of_cycles = {
+            'direct': direct,
+            'skip': skip,
+            'back': jnp.concatenate([step for c in lengths for step in back[:c]], axis=1),
+            'forward': jnp.stack(
+                [step[:, 4 - c] for c in lengths for step in (*forward[: c - 1], last)], axis=1
+            ),
+        }
+        for name, thetas in of_cycles.items():
+            expected = arrays[f'{tag}_{name}_thetas']
+            np.testing.assert_allclose(thetas, expected, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+def test_crops_are_the_released_codes(arrays):
+    crop = compiled(lambda features, theta: sample(features, affine_places(theta, 10, 30)))
+    for features, theta, expected in (
+        (arrays['target'], arrays['theta'], arrays['target_crop']),
+        (arrays['clip'][:, 0], arrays['py2_direct_thetas'][:, 0], arrays['crop_frame0']),
+    ):
+        crops = crop(features, theta)
+        np.testing.assert_allclose(crops, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('number', range(4))
+def test_scores_are_the_released_codes(number, arrays):
+    query, frame = arrays['patch'], arrays['clip'][:, number]
     query, frame = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, frame))
     logits = np.einsum('bijc,byxc->bijyx', query, frame) / T
     affinities = jax.nn.softmax(logits, axis=(3, 4))
-    np.testing.assert_allclose(
-        affinities[:, 3, 7].mT.reshape(2, -1), arrays['affinity_frame0_cell'], rtol=1e-5
-    )
+    if number == 0:
+        np.testing.assert_allclose(
+            affinities[:, 3, 7].mT.reshape(2, -1), arrays['affinity_frame0_cell'], rtol=1e-5
+        )
     score = compiled(timecycle.inlier_score)
     for offset, name in ((OFFSET, 'released'), (1.0, 'one')):
-        scores = score(affinities, arrays['py2_direct_thetas'][:, 0], offset)
-        np.testing.assert_allclose(scores, arrays[f'inlier_score_{name}'][:, 0], rtol=1e-5)
+        scores = score(affinities, arrays['py2_direct_thetas'][:, number], offset)
+        np.testing.assert_allclose(scores, arrays[f'inlier_score_{name}'][:, number], rtol=1e-5)
 
 
 def test_scores_by_hand():

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +96,28 @@ def test_loss_and_gradients_are_the_released_codes(arrays):
         for norm, values in statistics['batch_stats'].items():
             found = after[name]['batch_stats'][norm]['mean']
             np.testing.assert_allclose(found, values['mean'], atol=1e-6)
+
+
+class Identity(nn.Module):
+    """A backbone whose features are its images."""
+
+    def __call__(self, images, train=False):
+        return images
+
+
+@pytest.mark.parametrize('all_pairs, name', [(True, 'loss'), (False, 'single_loss')])
+def test_the_objectives_loss_is_the_released_codes(all_pairs, name, arrays, monkeypatch):
+    halves = [arrays['features1'], arrays['features2']]
+    features = jnp.asarray(np.concatenate(halves, axis=1), jnp.float32).reshape(-1, 3, 2, 12)
+    monkeypatch.setattr(vfs, 'network_input', lambda images: features)
+    settings = {'size': 4, 'hidden': 10, 'dimensions': 10, 'bottleneck': 4, 'all_pairs': all_pairs}
+    objective = vfs.objective(Identity(), **settings)
+    params, state = released_variables(arrays)
+    examples = {'frames': np.zeros((3, 8, 4, 4, 3), np.uint8)}
+    loss, (_, metrics) = compiled(objective.loss)({'backbone': {}} | params, state, examples, RNG)
+    np.testing.assert_allclose(loss, arrays[name], rtol=1e-5)
+    shifts = [metrics[f'shift_{i}'] for i in range(4)]
+    np.testing.assert_allclose(shifts, arrays['shift_losses'], rtol=1e-5)
 
 
 def test_no_gradient_flows_into_projections():
