@@ -10,6 +10,7 @@ sequence. Beside it stands that of the entropy alone, the mean certainty of an o
 import argparse
 import functools
 
+import checkout  # noqa: F401
 import jax
 import numpy as np
 from scipy import stats

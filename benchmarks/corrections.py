@@ -11,6 +11,7 @@ frame of the second mask counts as 1; beside it, it is over the frames without a
 import argparse
 import dataclasses
 
+import checkout  # noqa: F401
 import numpy as np
 from tqdm import tqdm
 

@@ -1,7 +1,7 @@
 """Runs every shell command of the README and docs/ as it stands, and prints the time of each.
 
-    PYTHONPATH=. python benchmarks/docs_commands.py
-    PYTHONPATH=. python benchmarks/docs_commands.py --pages=PROPAGATE,DATA --limit=300 \
+    python benchmarks/docs_commands.py
+    python benchmarks/docs_commands.py --pages=PROPAGATE,DATA --limit=300 \
         --autoencoder=FOLDER
 
 Commands are the lines of blocks that are marked `sh`. They run in a copy of the checkout where the
@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 
+import checkout  # noqa: F401
 import numpy as np
 
 from jaxprop.data.image_files import write_mask

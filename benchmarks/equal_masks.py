@@ -17,6 +17,7 @@ either of the two may be selected.
 import argparse
 import math
 
+import checkout  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np

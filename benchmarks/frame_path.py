@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 
+import checkout  # noqa: F401
 from absl import app, flags
 
 import jaxprop

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import checkout  # noqa: F401
 import jax
 import numpy as np
 from flax import traverse_util

@@ -28,6 +28,7 @@ import statistics
 import tempfile
 import time
 
+import checkout  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np

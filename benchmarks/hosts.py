@@ -17,6 +17,7 @@ import tempfile
 import time
 from unittest import mock
 
+import checkout  # noqa: F401
 import numpy as np
 from absl import app, flags
 

@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 
+import checkout  # noqa: F401
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHAIN = 5  # Kills before a run is left to finish.
 SMALL = [

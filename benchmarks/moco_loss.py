@@ -15,6 +15,7 @@ import os
 import pathlib
 import tempfile
 
+import checkout  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np

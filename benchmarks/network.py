@@ -19,6 +19,7 @@ import pathlib
 import subprocess
 import sys
 
+import checkout  # noqa: F401
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -7,6 +7,7 @@ python benchmarks/plot_masks.py --output=docs/result.jpg
 import argparse
 import pathlib
 
+import checkout  # noqa: F401
 import matplotlib
 
 matplotlib.use('Agg')

@@ -4,14 +4,16 @@
 
 First all of them on the same inputs at the size of DAVIS, beside the floor: the arithmetic that the
 restriction leaves, at the rate of one matrix product of all target cells and one frame's cells,
-measured here. Then two larger problems, on random features. Then how the JAX ones grow with the
-context n, the radius, the neighbours k, the grid and a batch of videos: a table, a plot, and every
-number in a JSON file beside it. Each measurement has a process of its own, whose memory is what the
+measured here. Then two larger problems: a grid of twice the side, on the same frames enlarged, and
+more channels, on random features. Then how the JAX ones grow with the context n, the radius, the
+neighbours k, the grid, the channels and a batch of videos: a table, a plot, and every number in a
+JSON file beside it. Each measurement has a process of its own, whose memory is what the
 step takes beside its inputs. Times are the median of five, with the least and the largest. PyTorch
 is used if it is installed by hand.
 
-`--video` is a folder with at least 42 frames of 480x854. The features are those of the shipped
-network; without it they are random, and screening, which depends on them, saves nothing.
+`--video` is a folder with at least 42 frames of 480x854, such as DAVIS/JPEGImages/480p/bear. The
+features are those of a shipped network, `--network`; without a video they are random, and
+screening, which depends on them, saves nothing.
 
 Ratios are what to read: seconds depend on the machine and what else it does.
 """
@@ -29,6 +31,7 @@ import sys
 import tempfile
 import time
 
+import checkout  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,11 +39,13 @@ import shipped_network
 from absl import app, flags, logging
 
 from jaxprop import Execution, affinity, methods
+from jaxprop.checkpoints.native import DEFAULT_NETWORK
 from jaxprop.data.image_files import list_images, read_image, resize_to_cover
 from jaxprop.propagation import Context, propagate_step
 
 OUTPUT = flags.DEFINE_string('output', None, 'The plot; the numbers go beside it, as .json.')
 VIDEO = flags.DEFINE_string('video', None, 'A folder of frames; without it features are random.')
+NETWORK = flags.DEFINE_string('network', DEFAULT_NETWORK, 'The shipped network.')
 QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to see that everything runs.')
 MEASURE = flags.DEFINE_string('measure', None, 'One case as JSON: used by the benchmark itself.')
 LABELS = 2
@@ -80,6 +85,7 @@ GROWTH = {
     'radius': (4.0, 8.0, 12.0, 16.0),
     'num_neighbors': (1, 5, 10, 20, 50),
     'height': (20, 40, 60),
+    'channels': (64, 128, 256),
     'batch': (1, 2, 4),
 }
 TITLES = {
@@ -87,6 +93,7 @@ TITLES = {
     'radius': 'radius',
     'num_neighbors': 'neighbours k',
     'height': 'grid rows (7/4 as many columns)',
+    'channels': 'channels',
     'batch': 'videos in the batch',
 }
 
@@ -119,20 +126,22 @@ def matrix_rate(rows, inner):
     return 2 * rows**2 * inner / seconds
 
 
-def read_frame(path):
-    return resize_to_cover(read_image(path), (480, 854))
+def read_frame(path, size=(480, 854)):
+    return resize_to_cover(read_image(path), size)
 
 
 def make_extract():
     """The shipped network: a function from a frame to its features `[H, W, C]`."""
-    extract = shipped_network.make_extract()
+    extract = shipped_network.make_extract(NETWORK.value)
     return jax.jit(lambda frame: extract(frame[None])[0])
 
 
-def write_features(folder, path):
-    """Writes the shipped network's features `[T, H, W, C]` of a folder's first frames."""
+def write_features(folder, path, scale=1):
+    """Writes the shipped network's features `[T, H, W, C]` of a folder's first frames, enlarged."""
     extract = make_extract()
-    frames = map(read_frame, list_images(folder)[: max(GROWTH['num_context']) + 2])
+    # Enlarged frames are not used for growth.
+    count = max(GROWTH['num_context']) + 2 if scale == 1 else Case.num_context + 2
+    frames = (read_frame(x, (480 * scale, 854 * scale)) for x in list_images(folder)[:count])
     np.save(path, np.stack([np.asarray(extract(frame)) for frame in frames]))
 
 
@@ -372,12 +381,17 @@ def main(_):
         base, larger = case, {'one': case}
         growth = {'num_context': (1, 3), 'batch': (1, 2)}
     rate = matrix_rate(case.height * case.width, case.channels)
-    print(f'JAX {jax.__version__}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores')
+    print(shipped_network.describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         if VIDEO.value:
             features = str(pathlib.Path(folder, 'features.npy'))
             write_features(VIDEO.value, features)
             case, base = (dataclasses.replace(one, features=features) for one in (case, base))
+        if VIDEO.value and not QUICK.value:
+            enlarged = str(pathlib.Path(folder, 'enlarged.npy'))
+            write_features(VIDEO.value, enlarged, scale=2)
+            name = 'grid 120x214'
+            larger = {**larger, name: dataclasses.replace(larger[name], features=enlarged)}
         numbers = {
             'operations_a_second': rate,
             'paths': compare_paths(case, rate, paths),

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 
+import checkout  # noqa: F401
 import jax
 import numpy as np
 from absl import app, flags

@@ -30,6 +30,8 @@ import subprocess
 import sys
 import threading
 
+import checkout  # noqa: F401
+
 # Training videos that have masks. No run trains on them, and all runs are compared on them.
 HELD_OUT = ('bear', 'dog-agility', 'horsejump-low')
 SHORT_SIDE = 240
@@ -41,7 +43,8 @@ class Small:
 
     Attributes:
       steps: the number of steps in 30 minutes on one idle core. A step there takes 1.57 times the
-        seconds that `python benchmarks/training.py --all_small` gives for two cores.
+        seconds that `python benchmarks/training.py --all_small` gave for two cores. By later
+        measurements of these seconds the steps are 18 to 26 minutes (docs/TRAINING.md).
       temperature: the value of T at which the search starts.
       normalize: whether features are L2-normalised in evaluations. If not, they are compared as in
         the objective.

@@ -23,9 +23,11 @@ import sys
 import tempfile
 import time
 
+import checkout  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np
+import shipped_network
 from absl import app, flags, logging
 from PIL import Image
 from propagation import matrix_rate
@@ -176,6 +178,7 @@ def main(arguments):
 
 def measure(config, folder):
     """Prints what a config's training, input and step give."""
+    print(shipped_network.describe_machine())
     matrices = matrix_rate(2048, 2048)
     rate, waited = run_rate(config, folder)
     step, count = step_rate(config)

@@ -20,15 +20,17 @@ import subprocess
 import sys
 import tempfile
 
+import checkout  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np
 import propagation
+import shipped_network
 from absl import app, flags, logging
 from flax import traverse_util
 
 from jaxprop import color
-from jaxprop.checkpoints.native import DEFAULT_NETWORK, load_pretrained
+from jaxprop.checkpoints.native import load_pretrained
 from jaxprop.data.image_files import list_images
 from jaxprop.propagation import Context, propagate_step
 
@@ -101,7 +103,7 @@ def torch_network(variables):
 def measure_torch(case):
     import torch
 
-    network = torch_network(load_pretrained(DEFAULT_NETWORK)[1])
+    network = torch_network(load_pretrained(propagation.NETWORK.value)[1])
     step = propagation.torch_step(case)
     images = np.asarray(color.network_input(read_target()[None], 'lightness'))
     images = torch.tensor(images).permute(0, 3, 1, 2)  # Channels last in memory.
@@ -111,7 +113,8 @@ def measure_torch(case):
 
 
 def run_alone(name, features):
-    command = [sys.executable, __file__, f'--video={propagation.VIDEO.value}']
+    given = (f'--{flag.name}={flag.value}' for flag in (propagation.VIDEO, propagation.NETWORK))
+    command = [sys.executable, __file__, *given]
     done = subprocess.run(
         [*command, f'--alone={json.dumps({"name": name, "features": features})}'],
         check=True,
@@ -133,6 +136,7 @@ def main(argv):
         features = os.path.join(folder, 'features.npy')
         propagation.write_features(propagation.VIDEO.value, features)
         found = {name: run_alone(name, features) for name in ('jax', 'torch')}
+    print(shipped_network.describe_machine())
     for name, row in found.items():
         least, most = row['least_and_most_seconds']
         print(f'{name:6} {row["seconds"]:7.3f} s a frame ({least:.3f} to {most:.3f})')
