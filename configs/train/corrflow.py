@@ -6,9 +6,10 @@ r"""CorrFlow on videos (Lai and Xie, BMVC 2019), with the settings of the releas
 Published for OxUvA: J 48.4, F 52.2 on DAVIS. The learning rate is halved after 400,000, 600,000,
 800,000 and a million clips.
 
-Two things differ from the release. It begins a clip at every twelfth frame of a video, which is
+Three things differ from the release. It begins a clip at every twelfth frame of a video, which is
 about 250 clips of a video of OxUvA and 25 of one of Kinetics (the number here); here the first
 frames are drawn at random. It jitters colours in a random order, here the order is fixed.
+It truncates jittered pixels to 8 bits, here they are rounded.
 """
 
 from ml_collections.config_dict import placeholder

@@ -1,6 +1,7 @@
 """UVC on a folder of videos, for a modest machine: --config.data.root=FOLDER.
 
-It is run in two stages, and needs a colour autoencoder, as `uvc` does.
+It is run in two stages, and needs a colour autoencoder, as `uvc` does. The learning rate falls to 0
+over the epochs of each stage; in `uvc` each stage falls as if it had the epochs of both.
 """
 
 from . import uvc

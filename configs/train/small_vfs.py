@@ -15,7 +15,7 @@ from . import vfs
 def get_config():
     config = vfs.get_config()
     config.name = 'small_vfs'
-    config.epochs = 6.0  # J&F stops rising after 2 passes, see docs/TRAINING.md.
+    config.epochs = 6.0  # J&F stops rising after 2 of them, see docs/TRAINING.md.
     config.backbone.output = 'res3'
     config.objective.update(size=96)
     config.schedule.learning_rate = 0.01

@@ -5,9 +5,10 @@
 Published for VLOG, after 14 of the 30 epochs: J 41.9, F 39.4 on DAVIS at 320 x 320. Prepare VLOG as
 the release does: as folders of frames at 12 a second, 256 pixels high. The offsets are in frames.
 
-Two things differ from the release. It cuts patches of mirrored clips at the mirror image of the
+Three things differ from the release. It cuts patches of mirrored clips at the mirror image of the
 place that moves, here they are cut at that place. It shortens clips of videos of fewer than 18
-frames by another rule.
+frames by another rule. It draws the crop of 240 pixels over the full width of a frame, here frames
+are first cropped to 256 x 340 at a random place.
 
 Others found that the loss does not always fall from random weights. With
 --config.objective.detach_steps_epoch=1.0 no gradient flows into the features of clips and patches

@@ -3,7 +3,8 @@
     jaxprop train --config=vfs --config.data.root=KINETICS --workdir=RUN
 
 Published for Kinetics: J&F 66.7 on DAVIS, for a network that was trained without jittered colours,
-as here. Wide frames are first cropped to 256 x 340, which the release does not do.
+as here. Wide frames are first cropped to 256 x 340, which the release does not do. Videos of fewer
+than 8 frames are left out, where the release repeats frames.
 
 For ResNet50 (J&F 69.5) a batch has two frames of 256 videos, and there are 500 passes:
 --config.backbone.depth=50 --config.objective.hidden=2048 --config.objective.dimensions=2048

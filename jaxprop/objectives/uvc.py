@@ -84,7 +84,8 @@ def objective(
       patch_size: side of the crops, in pixels.
       frame_size: in 'joint', frames are resized to this longer side in pixels, and padded to a
         square.
-      max_rotation: of crops, in degrees.
+      max_rotation: of crops, in degrees. The angle is any number up to it to either side. Released:
+        whole degrees.
       max_scale, min_scale: bounds of the crops' magnification, in 'warm_up' only. If `min_scale` is
         None, it is 1 / max_scale.
       box: how `locate` finds the size of the box: 'size' (the patch's) or 'spread'. Released: the

@@ -65,7 +65,8 @@ def objective(
     Differences to the release: crops are resized in floating point, antialiased where they shrink,
     while the release resizes 8 bits by OpenCV's bilinear interpolation without antialiasing.
     Colours are jittered in the order of `color_jitter`, in the release in a random order. The
-    release then blurs half of the frames by 0.1 to 0.2 pixels; here none is.
+    release then blurs half of the frames by 0.1 to 0.2 pixels; here none is. Dense layers of heads
+    start with Flax's initialisation, in the release with PyTorch's.
 
     Example:
 
