@@ -198,7 +198,8 @@ def test_screened_masks_differ_from_crws_in_ties_alone(monkeypatch):
     first = start_video('dog', ids, plan, labeller).labels
     frames = (sequence.read_frame(t) for t in range(len(expected)))
     features = np.stack(list(open_features(labeller.source, sequence, frames).arrays))
-    monkeypatch.setattr(screened, '_WORTHWHILE', 2.0)  # Screen whatever it saves.
+    for limit in ('_WORTHWHILE', '_MOST_COPIES'):
+        monkeypatch.setattr(screened, limit, 2.0)  # Screen whatever it saves.
     execution = Execution(implementation='screened')
     soft = propagate_video(features, first, labeller.propagation, execution=execution)
     soft = np.asarray(resize(soft, ids.shape, 'bilinear'))[1:]

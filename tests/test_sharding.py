@@ -35,7 +35,8 @@ flat = {'num_context': 3, 'num_neighbors': 4, **json.loads(sys.argv[1])}
 method, execution = methods.from_settings(**flat), methods.execution_from_settings(**flat)
 features = jax.random.normal(jax.random.key(0), (8, 4, 12, 14, 8))
 if flat.get('implementation') == 'screened':
-    screened._WORTHWHILE = 2.0  # Screen even where it saves nothing.
+    screened._WORTHWHILE = screened._MOST_COPIES = 2.0  # Screen even where it saves nothing.
+    screened._SIZES = 3  # Fewer programs to compile.
 labels = jax.nn.softmax(3 * jax.random.normal(jax.random.key(1), (8, 12, 14, 3)))
 
 def label(features, first):

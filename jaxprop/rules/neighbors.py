@@ -132,7 +132,7 @@ class TopK(Rule):
     def _matches_screened(self, context, features, execution):
         """Finds the cells by bounds on affinities where that saves work, else as `_matches` does.
 
-        Under `jax.vmap` it is always as `_matches` does.
+        It does not early in a video. Under `jax.vmap` it is always as `_matches` does.
         """
         num_free = _num_free(context.keep_first + context.num_given, context.num_slots, self.region)
         is_mixed = 0 < num_free < context.num_slots
@@ -152,8 +152,7 @@ class TopK(Rule):
                 affinities, cells = screened.search(*problem, **settings)
                 return cells, affinities != -jnp.inf
 
-            # Early in a video most slots are copies of frame 0, which `_matches` searches once.
-            is_early = jnp.mean(numbers[1:] == 0) > 0.5
+            is_early = screened.is_early(numbers[context.num_kept :])
             return jax.lax.cond(
                 screened.is_worthwhile(*problem, **settings) & ~is_early,
                 screen,

@@ -9,18 +9,22 @@ which is one product of d + 1 channels. The grid of target cells is cut into til
 `windowed`. For each tile:
 
 1. Bound all affinities. Of each place keep the largest bound over a group of a few context frames:
-   a place and a group are a candidate.
+   a place in the frames of a group is a candidate.
 2. Compute the affinities of the most promising candidates. The k-th best of them is a threshold,
    which no neighbour can be below.
 3. Compute the affinities of every other candidate whose bound reaches the threshold of some cell of
    the tile, and select the k best. No other candidate can hold a neighbour.
+
+Frames that the region does not bind come last, with the threshold that the others gave, so step 2
+is left out.
 
 The answer is exact, but for rounding. For features without main directions, such as random ones, or
 whose affinities are all alike, bounds are too loose to save work, see `is_worthwhile`. How many
 candidates step 3 computes depends on the video, so it chooses among programs of a few sizes. Under
 `jax.vmap` JAX would run all of these: there the caller searches in another way.
 
-Shapes: H, W feature cells, N = H * W, C channels, M context frames, tiles of q cells, p places.
+Shapes: H, W feature cells, N = H * W, C channels, M context frames, tiles of q cells, p places,
+b groups of m frames.
 """
 
 import math
@@ -36,8 +40,8 @@ from jaxprop.rules.rule import Execution, Region
 
 # The side of a tile. In larger tiles some cell needs almost every place.
 _TILE = 8
-# How many frames have one bound together. In larger groups each place is needed in more frames than
-# hold a neighbour, in smaller ones there are more candidates to go through.
+# At most so many frames share a bound. With more of them, a place is computed in more frames that
+# hold no neighbour there; with fewer, there are more candidates to sort.
 _GROUP = 4
 # How many candidates step 2 computes: three for each cell of a tile.
 _PROMISING = 192
@@ -47,6 +51,9 @@ _CHANNELS_PER_DIRECTION = 8
 _TILE_STEP = 23
 # Bounds save work where steps 2 and 3 compute less than this share of the allowed candidates.
 _WORTHWHILE = 0.6
+# Where more than this share of the frames that the region binds are copies of frame 0, the other
+# searches take less time: they search the copies once.
+_MOST_COPIES = 0.5
 # The number of programs for step 3. Each takes half a second to compile.
 _SIZES = 8
 # Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
@@ -81,6 +88,11 @@ def check(softmax: str, aggregation: str, execution: Execution) -> None:
         )
 
 
+def is_early(numbers: jax.Array) -> jax.Array:
+    """Whether most of the latest frames, by their numbers `[n]`, are copies of frame 0."""
+    return jnp.mean(numbers == 0) > _MOST_COPIES
+
+
 def search(
     features: jax.Array,
     frames: jax.Array,
@@ -93,9 +105,12 @@ def search(
 ) -> tuple[jax.Array, jax.Array]:
     """Finds few context cells, among them the k of largest affinity to each target cell.
 
-    These are the k best of the frames that are bound, and the k best of those that are free. Their
-    affinities come from products of different sizes, which round differently. So compute them once
-    more in one way before they are compared, also because this function has no gradient.
+    These are the k best of the frames that are bound, and of those that are free the k best that
+    are as good as the k-th best of these. Where a cell of a tile has fewer than k cells in the
+    bound frames, all cells of the free frames are computed for the tile.
+
+    The affinities come from products of different sizes, which round differently. So compute them
+    once more in one way before they are compared, also because this function has no gradient.
 
     Args:
       features: `[H, W, C]` of the targets.
@@ -114,12 +129,12 @@ def search(
     keys = frames.reshape(-1, frames.shape[-1])
 
     def search_tile(start_and_corner):
-        tile, groups = candidates_of(*start_and_corner)
+        tile, (first, *rest) = candidates_of(*start_and_corner)
         # Search the frames that are bound first: few cells of the others reach their threshold.
-        promising, is_needed = _search_promising(tile, keys, groups[0], k)
-        needed = _search_needed(tile, keys, groups[0], is_needed, k)
+        promising, is_needed = _search_promising(tile, keys, first, k)
+        needed = _search_needed(tile, keys, first, is_needed, k)
         found = [_best_of([promising, needed], k)]
-        for candidates in groups[1:]:
+        for candidates in rest:
             is_needed = _reach(candidates.bounds, _kth_best(found[0][0], k))
             needed = _search_needed(tile, keys, candidates, is_needed, k)
             found.append(_best_of([needed], k))
@@ -182,7 +197,7 @@ def _tile_candidates(features, valid, codes, num_free, region):
             windowed.cut_out(x, start, cut.tile).reshape(-1, x.shape[-1])
             for x in (features, target_codes)
         )
-        found = []
+        parts = []
         # The candidates in bound frames are in a window around the tile.
         if num_free < num_frames:
             places = corner + cut.window_cells
@@ -191,29 +206,30 @@ def _tile_candidates(features, valid, codes, num_free, region):
             )
             inside = region.allows((start + cut.tile_cells)[:, None] - places[None])
             places = places[:, 0] * width + places[:, 1]
-            found.append((window, num_free, places, inside))
+            parts.append((window, num_free, places, inside))
         # In free frames they are everywhere.
         if num_free:
             places = jnp.arange(height * width)
-            found.append((frame_codes[:num_free], 0, places, jnp.ones((1, len(places)), bool)))
+            parts.append((frame_codes[:num_free], 0, places, jnp.ones((1, len(places)), bool)))
         return tile, [
             _candidates(tile_codes, window, valid, first, height * width, places, inside)
-            for window, first, places, inside in found
+            for window, first, places, inside in parts
         ]
 
     return cut, candidates_of
 
 
 class _Candidates(NamedTuple):
-    """The places of some frames where a tile's neighbours are.
+    """The places where a tile's neighbours may be, in groups of frames.
 
-    The frames are in g groups of m, and a candidate is a place in the frames of one group: number
-    group * p + place.
+    Candidate number group * p + place is a place in all frames of a group.
 
     Attributes:
-      bounds: `[q, g * p]`, from above, of the affinities with a place in any frame of the group.
-      valid: `[g, m]`, whether cells of each of the frames may be selected.
-      offsets: `[g, m]`, the number of the first cell of each of the frames.
+      bounds: `[q, b * p]`, from above, of the affinities with a place in any frame of the group;
+        -inf where nothing is allowed.
+      valid: `[b, m]`, whether cells of each of the frames may be selected. Of a frame that is in
+        two groups, this is so in one of them.
+      offsets: `[b, m]`, the number of the first cell of each of the frames.
       places: `[p]`, each place's cell in a frame.
       inside: `[q, p]` or `[1, p]`, the places that the region allows.
     """
@@ -226,18 +242,27 @@ class _Candidates(NamedTuple):
 
 
 def _candidates(tile_codes, window_codes, valid, first, num_cells, places, inside):
-    """The candidates of a tile in the frames numbered from `first` on, by their codes."""
+    """The candidates of a tile in some frames.
+
+    Args:
+      tile_codes: `[q, d + 1]`.
+      window_codes: `[..., d + 1]`, of p cells of each of the frames.
+      valid: `[M]`, of all frames.
+      first: the number of the first of the frames.
+      num_cells: N.
+      places, inside: see `_Candidates`.
+    """
     num_frames, width = len(window_codes), window_codes.shape[-1]
-    # Cut the frames into groups. The last group may begin inside the one before it.
-    size = min(_GROUP, num_frames)
-    ends = np.minimum(np.arange(0, num_frames, size) + size, num_frames)
-    numbers = ends[:, None] - size + np.arange(size)
-    is_new = numbers >= np.arange(0, num_frames, size)[:, None]
-    valid = valid[first + numbers] & is_new
+    # Cut the frames into groups of one size. The last group may begin inside the one before it.
+    num_groups = -(-num_frames // _GROUP)
+    size = -(-num_frames // num_groups)
+    starts = np.arange(0, num_frames, size)
+    numbers = np.minimum(starts, num_frames - size)[:, None] + np.arange(size)
+    valid = valid[first + numbers] & (numbers >= starts[:, None])
     # Of each place keep the largest bound over the frames of a group.
     bounds = []
-    for frames, are_valid in zip(numbers, valid):
-        codes = window_codes[frames[0] : frames[-1] + 1].reshape(-1, width)
+    for (start, *_), are_valid in zip(numbers, valid):
+        codes = window_codes[start : start + size].reshape(-1, width)
         bound = affinity.affinity(tile_codes, codes).reshape(len(tile_codes), size, -1)
         bound = jnp.max(jnp.where(are_valid[:, None], bound, -jnp.inf), axis=1)
         bounds.append(jnp.where(inside, bound, -jnp.inf))
@@ -332,11 +357,12 @@ def _search_needed(tile, keys, candidates, is_needed, k):
 
 
 def _search_chosen(tile, keys, candidates, chosen, is_wanted, k):
-    """Finds few cells of the chosen candidates, so far as these are wanted; among them the k best.
+    """Finds m * k cells of the chosen candidates, the k best among them.
 
     Args:
+      tile, keys, candidates, k: see `_search_promising`.
       chosen: numbers of candidates `[s]`, in order.
-      is_wanted: `[s]`.
+      is_wanted: `[s]`, or True; cells of other candidates are not found.
 
     Returns:
       Affinities, -inf where there are too few cells, and numbers of cells `[q, m * k]`.

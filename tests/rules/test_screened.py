@@ -40,6 +40,8 @@ def few_places(monkeypatch):
     """On so small a grid nothing would be left to screen, and it would save nothing."""
     monkeypatch.setattr(screened, '_PROMISING', 6)
     monkeypatch.setattr(screened, '_WORTHWHILE', 2.0)
+    monkeypatch.setattr(screened, '_MOST_COPIES', 2.0)
+    monkeypatch.setattr(screened, '_SIZES', 3)  # Fewer programs to compile.
 
 
 @functools.cache
@@ -161,6 +163,62 @@ def test_the_search_itself_equals_a_sort_of_all_affinities(scale):
         found = np.take_along_axis(everything, np.asarray(cells), axis=1)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * scale**2)
         assert all(len(set(row)) == 6 for row in np.asarray(cells))
+
+
+@pytest.mark.parametrize(
+    'num_bound, num_free, region, k',
+    [
+        (5, 0, Disk(3), 4),
+        (7, 1, Disk(3), 60),
+        (9, 5, Disk(3), 4),
+        (9, 5, Everywhere(), 60),
+        (0, 6, Everywhere(), 4),
+    ],
+)
+def test_frames_are_searched_in_groups(num_bound, num_free, region, k):
+    """More frames than are bound together, with any number in the last group."""
+    rng = np.random.default_rng(num_bound)
+    grid, num_frames = (9, 11), num_bound + num_free
+    features = rng.standard_normal((num_frames + 1, *grid, 24)).astype(np.float32)
+    target, frames = jnp.asarray(features[-1]), jnp.asarray(features[:-1])
+    valid = np.arange(num_frames) != num_frames - 2
+    codes = screened.codes_of(target, frames)
+    affinities, cells = screened.search(
+        target, frames, jnp.asarray(valid), codes, num_free=num_free, region=region, k=k
+    )
+    affinities, cells = (x[:, :k] for x in screened.best_first(affinities, cells))
+    places = np.indices(grid).reshape(2, -1).T
+    allowed = np.asarray(region.allows(places[:, None] - places))
+    allowed = np.stack([allowed | (frame < num_free) for frame in range(num_frames)], axis=1)
+    allowed &= valid[:, None]
+    flat = features.reshape(num_frames + 1, -1, 24).astype(np.float64)
+    everything = np.where(allowed, np.einsum('qc,mkc->qmk', flat[-1], flat[:-1]), -np.inf)
+    everything = everything.reshape(len(places), -1)
+    wanted = np.argsort(-everything, axis=1)[:, :k]
+    best = np.take_along_axis(everything, wanted, axis=1)
+    np.testing.assert_allclose(affinities, best, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(
+        np.where(best == -np.inf, 0, cells), np.where(best == -np.inf, 0, wanted)
+    )
+
+
+def test_while_most_frames_are_copies_of_frame_0_another_search_answers(monkeypatch):
+    monkeypatch.setattr(screened, '_MOST_COPIES', 0.5)
+    screenings, search = [], screened.search
+
+    def counted(*problem, **settings):
+        jax.debug.callback(lambda: screenings.append(1))
+        return search(*problem, **settings)
+
+    monkeypatch.setattr(screened, 'search', counted)
+    features, first = (np.concatenate([x, x]) for x in video('scene'))
+    method = Propagation(rule=TopK(k=4, region=Disk(4)), memory=Memory(num_frames=4))
+    found = propagate_video(features, first[: SIZE[0]], method, execution=SCREENED)
+    dense = Execution(implementation='dense')
+    expected = propagate_video(features, first[: SIZE[0]], method, execution=dense)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    jax.effects_barrier()
+    assert len(screenings) == 3  # Of the copies are 4, 3, 2, 1 and 0 left.
 
 
 def test_bounds_are_above_affinities_and_close():
