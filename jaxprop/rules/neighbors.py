@@ -125,7 +125,8 @@ class TopK(Rule):
           The cells' numbers, slot * N + cell, and their weights in the sum, `[N, K]` each: K is k,
           or M k with `aggregation` 'per_frame'.
         """
-        is_screened = screened.is_used(features.shape, self.softmax, self.aggregation, execution)
+        shape = context.features.shape
+        is_screened = screened.is_used(shape, self.softmax, self.aggregation, execution)
         search = self._matches_screened if is_screened else self._matches
         return search(context, features, execution)
 

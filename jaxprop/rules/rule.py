@@ -32,8 +32,8 @@ class Execution:
         that can be among the k most similar ones, by bounds on the affinities, where that saves
         work; it takes at most as much memory as the context. 'batched' needs a rule `TopK` whose
         softmax is not over the 'frame', 'screened' one that aggregates 'overall' with a softmax
-        over 'neighbors'. 'auto' takes 'batched' on GPUs, and 'screened' on CPUs for at least 2000
-        cells of 64 channels, where they can be; else 'dense' or 'windowed', whichever is less work.
+        over 'neighbors'. 'auto' takes 'batched' on GPUs, and 'screened' on CPUs for a context of
+        at least 55,000 cells of 64 channels, where they can be; else 'dense' or 'windowed', whichever is less work.
         'screened' also takes these two where it saves nothing: early in a video, for some features,
         and under `jax.vmap`.
       precision: how 'batched' multiplies features: 'float32'; or 'float16x3', where each number is

@@ -50,7 +50,7 @@ _CHANNELS_PER_DIRECTION = 8
 # different columns.
 _TILE_STEP = 23
 # Bounds save work where steps 2 and 3 compute less than this share of the allowed candidates.
-_WORTHWHILE = 0.6
+_WORTHWHILE = 0.35
 # Where more than this share of the frames that the region binds are copies of frame 0, the other
 # searches take less time: they search the copies once.
 _MOST_COPIES = 0.5
@@ -58,8 +58,9 @@ _MOST_COPIES = 0.5
 _SIZES = 8
 # Bounds are raised by this share of |g| |f|, which is more than what float32 rounds off.
 _ROUNDING = 4e-6
-# The least numbers of cells and of channels for which 'auto' screens. Below, little time is saved.
-_LEAST_CELLS, _LEAST_CHANNELS = 2000, 64
+# The least numbers of context cells and of channels for which 'auto' screens. Below, little time is
+# saved.
+_LEAST_CELLS, _LEAST_CHANNELS = 55_000, 64
 
 
 def is_possible(softmax: str, aggregation: str) -> bool:
@@ -68,14 +69,14 @@ def is_possible(softmax: str, aggregation: str) -> bool:
 
 
 def is_used(shape: tuple[int, ...], softmax: str, aggregation: str, execution: Execution) -> bool:
-    """Whether neighbours of features of shape (H, W, C) are screened.
+    """Whether neighbours are screened in a context whose features have the shape (M, H, W, C).
 
-    For 'screened'; and for 'auto' on CPUs, where it is possible and grid and features are large.
+    For 'screened'; and for 'auto' on CPUs, where it is possible and context and features are large.
     """
     if execution.implementation != 'auto':
         return execution.implementation == 'screened'
-    height, width, channels = shape
-    is_large = height * width >= _LEAST_CELLS and channels >= _LEAST_CHANNELS
+    *frames, channels = shape
+    is_large = math.prod(frames) >= _LEAST_CELLS and channels >= _LEAST_CHANNELS
     return is_large and is_possible(softmax, aggregation) and jax.default_backend() == 'cpu'
 
 

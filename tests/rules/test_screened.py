@@ -93,9 +93,9 @@ def test_where_it_saves_nothing_another_search_answers(monkeypatch):
 
 
 @pytest.mark.parametrize('least', ['_LEAST_CELLS', '_LEAST_CHANNELS', None])
-def test_auto_screens_large_grids_of_many_channels(least, monkeypatch):
+def test_auto_screens_large_contexts_of_many_channels(least, monkeypatch):
     height, width, channels = SIZE
-    limits = {'_LEAST_CELLS': height * width, '_LEAST_CHANNELS': channels}
+    limits = {'_LEAST_CELLS': 3 * height * width, '_LEAST_CHANNELS': channels}
     for name, limit in limits.items():
         monkeypatch.setattr(screened, name, limit + (name == least))
     searched, search = [], screened.search
@@ -234,15 +234,15 @@ def test_bounds_are_above_affinities_and_close():
     assert np.mean(bounds - affinities) < 0.2 * np.mean(np.outer(lengths, lengths))
 
 
-def test_auto_takes_it_for_large_grids_on_cpus(monkeypatch):
+def test_auto_takes_it_for_large_contexts_on_cpus(monkeypatch):
     monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
-    assert screened.is_used((60, 107, 256), 'neighbors', 'overall', Execution())
-    assert not screened.is_used((30, 53, 256), 'neighbors', 'overall', Execution())
-    assert not screened.is_used((60, 107, 32), 'neighbors', 'overall', Execution())
-    assert not screened.is_used((60, 107, 256), 'region', 'overall', Execution())
-    assert not screened.is_used((60, 107, 256), 'neighbors', 'per_frame', Execution())
+    assert screened.is_used((21, 60, 107, 256), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((8, 60, 107, 256), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((21, 60, 107, 32), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((21, 60, 107, 256), 'region', 'overall', Execution())
+    assert not screened.is_used((21, 60, 107, 256), 'neighbors', 'per_frame', Execution())
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert not screened.is_used((60, 107, 256), 'neighbors', 'overall', Execution())
+    assert not screened.is_used((21, 60, 107, 256), 'neighbors', 'overall', Execution())
 
 
 def test_it_is_refused_where_it_is_not_possible():
