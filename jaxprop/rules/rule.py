@@ -33,9 +33,9 @@ class Execution:
         work; it takes at most as much memory as the context. 'batched' needs a rule `TopK` whose
         softmax is not over the 'frame', 'screened' one that aggregates 'overall' with a softmax
         over 'neighbors'. 'auto' takes 'batched' on GPUs, and 'screened' on CPUs for a context of
-        at least 55,000 cells of 64 channels, where they can be; else 'dense' or 'windowed', whichever is less work.
-        'screened' also takes these two where it saves nothing: early in a video, for some features,
-        and under `jax.vmap`.
+        at least 55,000 cells of 64 channels, where they can be; else 'dense' or 'windowed',
+        whichever is less work. 'screened' also takes these two where it saves nothing: early in a
+        video, for some features, and under `jax.vmap`.
       precision: how 'batched' multiplies features: 'float32'; or 'float16x3', where each number is
         the sum of two float16 parts, see `jaxprop.affinity.affinity_float16x3`. With 'auto' it has
         no effect where another implementation is taken; these have 'float32' alone.
