@@ -135,8 +135,9 @@ def search(
         promising, is_needed = _search_promising(tile, keys, first, k)
         needed = _search_needed(tile, keys, first, is_needed, k)
         found = [_best_of([promising, needed], k)]
+        threshold = jnp.min(found[0][0], axis=-1, keepdims=True)
         for candidates in rest:
-            is_needed = _reach(candidates.bounds, _kth_best(found[0][0], k))
+            is_needed = _reach(candidates.bounds, threshold)
             needed = _search_needed(tile, keys, candidates, is_needed, k)
             found.append(_best_of([needed], k))
         return tuple(jnp.concatenate(lists, axis=-1) for lists in zip(*found))
@@ -328,13 +329,9 @@ def _search_promising(tile, keys, candidates, k):
     promise = jnp.max(bounds - jnp.max(bounds, axis=1, keepdims=True), axis=0)
     promising = _top_k(promise[None], min(_PROMISING, len(promise)))[0]
     best = _search_chosen(tile, keys, candidates, promising, True, k)
-    is_needed = _reach(bounds, _kth_best(best[0], k))
+    kth_best = jnp.min(jax.lax.top_k(best[0], k)[0], axis=-1, keepdims=True)
+    is_needed = _reach(bounds, kth_best)
     return best, is_needed.at[promising].set(False)
-
-
-def _kth_best(affinities, k):
-    """The k-th largest of affinities `[q, L]`, `[q, 1]`."""
-    return jnp.min(jax.lax.top_k(affinities, k)[0], axis=-1, keepdims=True)
 
 
 def _reach(bounds, threshold):
@@ -394,6 +391,8 @@ def _sizes(num_candidates):
 def _best_of(found, k):
     """The k best of lists of affinities and cells; of equal ones those of smallest number."""
     affinities, cells = (jnp.concatenate(lists, axis=-1) for lists in zip(*found))
+    if affinities.shape[-1] == k:
+        return affinities, cells
     best, order = jax.lax.top_k(affinities, k)
     kth_best = jnp.min(best, axis=-1, keepdims=True)
     num_as_good = jnp.sum((affinities >= kth_best) & (affinities > -jnp.inf), axis=-1)
