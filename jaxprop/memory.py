@@ -197,8 +197,9 @@ def init(memory: Memory, features: jax.Array, label: jax.Array, entry: Any = ())
     def fill(frame):
         return jnp.broadcast_to(frame, (num_stored, *frame.shape))
 
-    # Later labels are computed from features. So inside `jax.shard_map` labels must vary over the
-    # same devices as features, from the start.
+    # Later labels are computed from features, and features are stored when the label is known. So
+    # inside `jax.shard_map` both must vary over the same devices, from the start.
+    features = vary_like(features, label)
     label = vary_like(label, features)
     entry = jax.tree.map(lambda x: vary_like(x, features, label), entry)
     return Context(
@@ -280,18 +281,22 @@ def push(
       The context with the frame.
     """
 
-    def take(stored, frame):
+    def take(stored, frame, time):
         for slot, number in enumerate(memory.kept_frames, memory.keep_first + memory.num_given):
-            stored = stored.at[slot].set(jnp.where(context.time == number, frame, stored[slot]))
+            stored = stored.at[slot].set(jnp.where(time == number, frame, stored[slot]))
         if memory.num_frames:
-            stored = stored.at[_latest(memory, context.time + 1)].set(frame)
+            stored = stored.at[_latest(memory, time + 1)].set(frame)
         return stored
 
-    features, label, valid, entries = jax.tree.map(
-        take,
-        (context.features, context.labels, context.valid, context.entries),
-        (features, label, True, entry),
+    # The label was found in the stored frames. XLA must know that this is over before they change:
+    # else it keeps a copy of all of them.
+    time = _once_known(context.time, (label, entry))
+    features, label, entries = jax.tree.map(
+        lambda stored, frame: take(stored, frame, time),
+        (context.features, context.labels, context.entries),
+        (features, label, entry),
     )
+    valid = take(context.valid, True, context.time)
     return Context(features, label, valid, context.time + 1, entries, context.given)
 
 
@@ -345,6 +350,26 @@ def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
     # Both branches have the same value. Since the condition depends on `others`, JAX gives the
     # result their devices and their mesh.
     return jnp.where(never, jnp.add(array, never.astype(array.dtype)), array)
+
+
+def _once_known(number, arrays):
+    """Returns the same number, but XLA only knows it when it has computed the arrays.
+
+    Not under `jax.vmap`: there a number for each entry would make the context slow to change.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def wait(number, values):
+        # Nothing is both infinite and not a number. XLA does not know this.
+        return number + sum(jnp.isnan(x) & jnp.isinf(x) for x in values)
+
+    @wait.def_vmap
+    def do_not_wait(axis_size, in_batched, number, values):
+        del axis_size, values
+        return number, in_batched[0]
+
+    values = [x[(0,) * x.ndim].astype(jnp.float32) for x in jax.tree.leaves(arrays)]
+    return wait(*jax.lax.stop_gradient((number, values)))
 
 
 def _latest(memory, time):

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -382,6 +383,27 @@ def test_affinities_of_one_frame_at_a_time(settings):
     # 40 frames more, and less than the affinities of one chunk of queries with 10 of them.
     affinities = 128 * features[0, ..., 0].size * 4
     assert working_memory(42) - working_memory(2) < 10 * affinities
+
+
+@pytest.mark.usefixtures('all_optimizations')
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'implementation': 'windowed'},
+        {'implementation': 'screened'},
+        {'num_neighbors': None, 'kept_frames': (5,)},
+        {'restriction': 'track', 'aggregation': 'per_frame', 'restrict_first': True},
+    ],
+)
+def test_a_frame_is_stored_without_a_copy_of_the_context(settings):
+    config = _config(num_context=9, **settings)
+    features = jnp.zeros((12, 14, 32))
+    context = init_context(features, jnp.zeros((12, 14, 3)), config=config)
+    stepping = jax.jit(functools.partial(propagate_step, config=config), donate_argnums=0)
+    program = stepping.lower(context, features).compile().as_text()
+    shape = ','.join(map(str, context.features.shape))
+    assert re.search(rf'f32\[{shape}\]\S* fusion\(', program)
+    assert not re.search(rf'f32\[{shape}\]\S* copy\(', program)
 
 
 def test_one_program_for_every_length():
