@@ -27,6 +27,7 @@ Shapes: H, W feature cells, N = H * W, C channels, M context frames, tiles of q 
 b groups of m frames.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -38,19 +39,20 @@ from jaxprop import affinity
 from jaxprop.rules import windowed
 from jaxprop.rules.rule import Execution, Region
 
-# The side of a tile. In larger tiles some cell needs almost every place.
-_TILE = 8
+# The sides of a tile, and its least number of cells. In larger tiles some cell needs almost every
+# place; of smaller ones there are many, and each takes some time.
+_SIDES, _LEAST_TILE = range(5, 10), 45
 # At most so many frames share a bound. With more of them, a place is computed in more frames that
 # hold no neighbour there; with fewer, there are more candidates to sort.
 _GROUP = 4
-# How many candidates step 2 computes: three for each cell of a tile.
-_PROMISING = 192
+# How many candidates step 2 computes.
+_PROMISING = 384
 _CHANNELS_PER_DIRECTION = 8
 # `is_worthwhile` looks at one in so many tiles. The number is prime, so that these tiles lie in
 # different columns.
 _TILE_STEP = 23
 # Bounds save work where steps 2 and 3 compute less than this share of the allowed candidates.
-_WORTHWHILE = 0.35
+_WORTHWHILE = 0.5
 # Where more than this share of the frames that the region binds are copies of frame 0, the other
 # searches take less time: they search the copies once.
 _MOST_COPIES = 0.5
@@ -192,7 +194,7 @@ def _tile_candidates(features, valid, codes, num_free, region):
     num_frames, height, width, _ = frame_codes.shape
     # A region without a limit has one window, the whole grid.
     reach = (height, width) if region.reach is None else region.reach
-    cut = windowed.tiling((height, width), reach, _TILE)
+    cut = windowed.tiling((height, width), reach, _tile_sides((height, width), reach))
 
     def candidates_of(start, corner):
         tile, tile_codes = (
@@ -219,6 +221,18 @@ def _tile_candidates(features, valid, codes, num_free, region):
         ]
 
     return cut, candidates_of
+
+
+def _tile_sides(grid, reach):
+    """The sides of the tiles for which the fewest affinities are bounded."""
+
+    def num_bounds(sides):
+        tile, window = windowed.tile_and_window(grid, reach, sides)
+        num_tiles = math.prod(-(-side // size) for side, size in zip(grid, tile))
+        return num_tiles * math.prod(tile) * math.prod(window)
+
+    large = [x for x in itertools.product(_SIDES, _SIDES) if math.prod(x) >= _LEAST_TILE]
+    return min(large, key=num_bounds)
 
 
 class _Candidates(NamedTuple):

@@ -54,7 +54,7 @@ def is_used(grid: tuple[int, int], region: Region, softmax: str, execution: Exec
     """
     if execution.implementation in ('dense', 'windowed') or not is_possible(region, softmax):
         return execution.implementation == 'windowed'
-    _, window = _tile_and_window(grid, region.reach)
+    _, window = tile_and_window(grid, region.reach)
     return 2 * math.prod(window) <= math.prod(grid)
 
 
@@ -194,9 +194,11 @@ def _map_tiles(function, features, region):
     return jax.tree.map(lambda x: rearrange(x, 't q ... -> (t q) ...')[cut.place], results)
 
 
-def _tile_and_window(grid, reach, tile_side=_TILE):
-    """The sizes of a tile and of its window in a grid."""
-    tile = tuple(min(side, tile_side) for side in grid)
+def tile_and_window(
+    grid: Sequence[int], reach: tuple[int, int], sides: tuple[int, int] = (_TILE, _TILE)
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The sizes of a tile and of its window in a grid: the tile's sides, or those of the grid."""
+    tile = tuple(min(whole, side) for whole, side in zip(grid, sides))
     window = tuple(min(side, size + 2 * far) for side, size, far in zip(grid, tile, reach))
     return tile, window
 
@@ -222,9 +224,11 @@ class Tiling(NamedTuple):
     place: np.ndarray
 
 
-def tiling(grid: Sequence[int], reach: tuple[int, int], side: int = _TILE) -> Tiling:
-    """Cuts a grid into tiles of `side` x `side` cells for a region of limited reach."""
-    tile, window = _tile_and_window(grid, reach, side)
+def tiling(
+    grid: Sequence[int], reach: tuple[int, int], sides: tuple[int, int] = (_TILE, _TILE)
+) -> Tiling:
+    """Cuts a grid into tiles of some rows and columns for a region of limited reach."""
+    tile, window = tile_and_window(grid, reach, sides)
     starts, place = _tiles(grid, tile)
     corners = np.clip(starts - np.array(reach), 0, np.array(grid) - np.array(window))
     tile_cells, window_cells = (np.indices(size).reshape(2, -1).T for size in (tile, window))
