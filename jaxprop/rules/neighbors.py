@@ -176,7 +176,7 @@ class TopK(Rule):
             _TARGETS_AT_ONCE,
         )
         affinities = jnp.where(is_allowed, affinities, -jnp.inf)
-        affinities, cells = (x[:, : self.k] for x in screened.best_first(affinities, cells))
+        affinities, cells = screened.best_of([(affinities, cells)], self.k)
         logits = affinities / self.temperature
         return cells, affinity.neighbor_weights(affinity.Neighbors(logits, cells, None))
 

@@ -136,12 +136,12 @@ def search(
         # Search the frames that are bound first: few cells of the others reach their threshold.
         promising, is_needed = _search_promising(tile, keys, first, k)
         needed = _search_needed(tile, keys, first, is_needed, k)
-        found = [_best_of([promising, needed], k)]
+        found = [best_of([promising, needed], k)]
         threshold = jnp.min(found[0][0], axis=-1, keepdims=True)
         for candidates in rest:
             is_needed = _reach(candidates.bounds, threshold)
             needed = _search_needed(tile, keys, candidates, is_needed, k)
-            found.append(_best_of([needed], k))
+            found.append(best_of([needed], k))
         return tuple(jnp.concatenate(lists, axis=-1) for lists in zip(*found))
 
     results = jax.lax.map(search_tile, (jnp.asarray(cut.starts), jnp.asarray(cut.corners)))
@@ -402,7 +402,7 @@ def _sizes(num_candidates):
     return sorted({math.ceil(x) for x in np.geomspace(least, num_candidates, _SIZES).round(6)})
 
 
-def _best_of(found, k):
+def best_of(found, k):
     """The k best of lists of affinities and cells; of equal ones those of smallest number."""
     affinities, cells = (jnp.concatenate(lists, axis=-1) for lists in zip(*found))
     if affinities.shape[-1] == k:
