@@ -289,7 +289,7 @@ def push(
         return stored
 
     # The label was found in the stored frames. XLA must know that this is over before they change:
-    # else it keeps a copy of all of them.
+    # else it keeps a copy of all of them. `valid` is small; a copy of it does no harm.
     time = _once_known(context.time, (label, entry))
     features, label, entries = jax.tree.map(
         lambda stored, frame: take(stored, frame, time),
@@ -346,30 +346,38 @@ def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
     devices it varies inside `jax.shard_map`, and to which mesh it belongs where sharding is part of
     the type. Elsewhere this does nothing.
     """
-    never = functools.reduce(jnp.logical_and, (x[(0,) * x.ndim] != 0 for x in others)) & False
+    known = [x[(0,) * x.ndim] != 0 for x in others if x.size]
+    if not known:
+        return array
+    never = functools.reduce(jnp.logical_and, known) & False
     # Both branches have the same value. Since the condition depends on `others`, JAX gives the
     # result their devices and their mesh.
     return jnp.where(never, jnp.add(array, never.astype(array.dtype)), array)
 
 
 def _once_known(number, arrays):
-    """Returns the same number, but XLA only knows it when it has computed the arrays.
+    """Returns the same number, but XLA only knows it with the first value of each array.
 
-    Not under `jax.vmap`: there a number for each entry would make the context slow to change.
+    `jax.lax.optimization_barrier` would say this better, but XLA removes it on CPUs before it
+    decides what to copy. Under `jax.vmap` this does nothing: a number for each entry would make it
+    slow to change the context.
     """
+    values = [
+        jnp.real(x[(0,) * x.ndim]).astype(jnp.float32) for x in jax.tree.leaves(arrays) if x.size
+    ]
+    return _wait(*jax.lax.stop_gradient((number, values)))
 
-    @jax.custom_batching.custom_vmap
-    def wait(number, values):
-        # Nothing is both infinite and not a number. XLA does not know this.
-        return number + sum(jnp.isnan(x) & jnp.isinf(x) for x in values)
 
-    @wait.def_vmap
-    def do_not_wait(axis_size, in_batched, number, values):
-        del axis_size, values
-        return number, in_batched[0]
+@jax.custom_batching.custom_vmap
+def _wait(number, values):
+    # Nothing is both infinite and not a number. XLA does not know this.
+    return number + sum(jnp.isnan(x) & jnp.isinf(x) for x in values)
 
-    values = [x[(0,) * x.ndim].astype(jnp.float32) for x in jax.tree.leaves(arrays)]
-    return wait(*jax.lax.stop_gradient((number, values)))
+
+@_wait.def_vmap
+def _do_not_wait(axis_size, in_batched, number, values):
+    del axis_size, values
+    return number, in_batched[0]
 
 
 def _latest(memory, time):

@@ -51,10 +51,15 @@ inputs = jax.device_put((features, labels), sharding)
 same_first = jax.device_put(labels[0], NamedSharding(mesh, P()))
 one_by_one = np.stack([label(*video) for video in zip(features, labels)])
 one_first = np.stack([label(video, labels[0]) for video in features])
+same_video = jax.device_put(features[0], NamedSharding(mesh, P()))
+one_video = np.stack([label(features[0], first) for first in labels])
 in_map = jax.shard_map(
     lambda f, y: label(f[0], y[0])[None], mesh=mesh, in_specs=P('videos'), out_specs=P('videos'))
 in_map_one_first = jax.shard_map(
     lambda f, y: label(f[0], y)[None], mesh=mesh, in_specs=(P('videos'), P()),
+    out_specs=P('videos'))
+in_map_one_video = jax.shard_map(
+    lambda f, y: label(f, y[0])[None], mesh=mesh, in_specs=(P(), P('videos')),
     out_specs=P('videos'))
 
 def on_sharded(function):
@@ -74,6 +79,7 @@ found = {
     'jit of sharded arrays': (on_sharded(label), one_by_one),
     'shard_map': (jax.jit(in_map)(*inputs), one_by_one),
     'shard_map, one first label': (jax.jit(in_map_one_first)(inputs[0], same_first), one_first),
+    'shard_map, one video': (jax.jit(in_map_one_video)(same_video, inputs[1]), one_video),
     'grad': (
         # JAX 0.12 cannot transpose slices under explicit meshes.
         jax.jit(jax.vmap(jax.grad(loss)))(
@@ -100,6 +106,6 @@ def test_labels_on_eight_devices_are_those_of_one(name):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     differences = json.loads(done.stdout)
-    assert len(differences) == 6
+    assert len(differences) == 7
     for way, difference in differences.items():
         assert difference < 1e-5, way

@@ -122,8 +122,8 @@ class TopK(Rule):
           execution: how this is computed.
 
         Returns:
-          The cells' numbers, slot * N + cell, and their weights in the sum, `[N, K]` each: K is k,
-          or M k with `aggregation` 'per_frame'.
+          The cells' numbers, slot * N + cell, and their weights in the sum, `[N, K]` each, in no
+          certain order: K is k, or M k with `aggregation` 'per_frame'.
         """
         shape = context.features.shape
         is_screened = screened.is_used(shape, self.softmax, self.aggregation, execution)

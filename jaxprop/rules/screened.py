@@ -29,6 +29,7 @@ b groups of m frames.
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -41,15 +42,16 @@ from jaxprop.rules.rule import Execution, Region
 
 # The sides of a tile, and its least number of cells. In larger tiles some cell needs almost every
 # place; of smaller ones there are many, and each takes some time.
-_SIDES, _LEAST_TILE = range(5, 10), 45
+_TILE_SIDES, _LEAST_TILE_CELLS = range(5, 10), 45
 # At most so many frames share a bound. With more of them, a place is computed in more frames that
 # hold no neighbour there; with fewer, there are more candidates to sort.
 _GROUP = 4
-# How many candidates step 2 computes.
+# How many candidates step 2 computes. With fewer the threshold is low, so step 3 computes more;
+# with more, many are computed that hold no neighbour. From 320 to 512 took equally long.
 _PROMISING = 384
 _CHANNELS_PER_DIRECTION = 8
-# `is_worthwhile` looks at one in so many tiles. The number is prime, so that these tiles lie in
-# different columns.
+# `is_worthwhile` looks at one in so many tiles. The number is prime, so that on most grids these
+# tiles lie in different columns.
 _TILE_STEP = 23
 # Bounds save work where steps 2 and 3 compute less than this share of the allowed candidates.
 _WORTHWHILE = 0.5
@@ -224,15 +226,20 @@ def _tile_candidates(features, valid, codes, num_free, region):
 
 
 def _tile_sides(grid, reach):
-    """The sides of the tiles for which the fewest affinities are bounded."""
+    """The sides of the tiles for which the fewest affinities are bounded.
+
+    On a grid that is too narrow for tiles of `_LEAST_TILE_CELLS` they are as large as may be.
+    """
 
     def num_bounds(sides):
         tile, window = windowed.tile_and_window(grid, reach, sides)
         num_tiles = math.prod(-(-side // size) for side, size in zip(grid, tile))
         return num_tiles * math.prod(tile) * math.prod(window)
 
-    large = [x for x in itertools.product(_SIDES, _SIDES) if math.prod(x) >= _LEAST_TILE]
-    return min(large, key=num_bounds)
+    possible = itertools.product(*([min(side, x) for x in _TILE_SIDES] for side in grid))
+    possible = sorted(set(possible), key=math.prod)
+    large = [sides for sides in possible if math.prod(sides) >= _LEAST_TILE_CELLS]
+    return min(large or possible[-1:], key=num_bounds)
 
 
 class _Candidates(NamedTuple):
@@ -402,19 +409,24 @@ def _sizes(num_candidates):
     return sorted({math.ceil(x) for x in np.geomspace(least, num_candidates, _SIZES).round(6)})
 
 
-def best_of(found, k):
-    """The k best of lists of affinities and cells; of equal ones those of smallest number."""
+def best_of(found: Sequence[tuple[jax.Array, jax.Array]], k: int) -> tuple[jax.Array, jax.Array]:
+    """The k best of lists of affinities and cells `[N, L]`, in no certain order.
+
+    Of equal ones these are those of smallest number. Affinities that are not numbers come first.
+    """
     affinities, cells = (jnp.concatenate(lists, axis=-1) for lists in zip(*found))
     if affinities.shape[-1] == k:
         return affinities, cells
-    best, order = jax.lax.top_k(affinities, k)
+    # XLA takes some values that are not numbers for the least ones.
+    ranks = jnp.where(jnp.isnan(affinities), jnp.inf, jax.lax.stop_gradient(affinities))
+    best, order = jax.lax.top_k(ranks, k)
     kth_best = jnp.min(best, axis=-1, keepdims=True)
-    num_as_good = jnp.sum((affinities >= kth_best) & (affinities > -jnp.inf), axis=-1)
+    num_as_good = jnp.sum((ranks >= kth_best) & (ranks > -jnp.inf), axis=-1)
     # A sort takes long. It is only needed where the k best are not certain.
     return jax.lax.cond(
         jnp.any(num_as_good > k),
         lambda: tuple(x[:, :k] for x in best_first(affinities, cells)),
-        lambda: (best, jnp.take_along_axis(cells, order, axis=-1)),
+        lambda: tuple(jnp.take_along_axis(x, order, axis=-1) for x in (affinities, cells)),
     )
 
 

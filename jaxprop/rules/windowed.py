@@ -52,8 +52,11 @@ def is_used(grid: tuple[int, int], region: Region, softmax: str, execution: Exec
     Always for 'windowed', never for 'dense'; otherwise where a window covers at most half of the
     grid.
     """
-    if execution.implementation in ('dense', 'windowed') or not is_possible(region, softmax):
-        return execution.implementation == 'windowed'
+    implementation = execution.implementation
+    if implementation in ('dense', 'windowed'):
+        return implementation == 'windowed'
+    if region.reach is None or not is_possible(region, softmax):
+        return False
     _, window = tile_and_window(grid, region.reach)
     return 2 * math.prod(window) <= math.prod(grid)
 
@@ -195,9 +198,9 @@ def _map_tiles(function, features, region):
 
 
 def tile_and_window(
-    grid: Sequence[int], reach: tuple[int, int], sides: tuple[int, int] = (_TILE, _TILE)
+    grid: Sequence[int], reach: tuple[int, int], sides: Sequence[int] = (_TILE, _TILE)
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The sizes of a tile and of its window in a grid: the tile's sides, or those of the grid."""
+    """The sizes of a tile, `sides` or less, and of the window around it, inside a grid."""
     tile = tuple(min(whole, side) for whole, side in zip(grid, sides))
     window = tuple(min(side, size + 2 * far) for side, size, far in zip(grid, tile, reach))
     return tile, window
@@ -225,7 +228,7 @@ class Tiling(NamedTuple):
 
 
 def tiling(
-    grid: Sequence[int], reach: tuple[int, int], sides: tuple[int, int] = (_TILE, _TILE)
+    grid: Sequence[int], reach: tuple[int, int], sides: Sequence[int] = (_TILE, _TILE)
 ) -> Tiling:
     """Cuts a grid into tiles of some rows and columns for a region of limited reach."""
     tile, window = tile_and_window(grid, reach, sides)

@@ -11,7 +11,7 @@ import pytest
 from jaxprop import Disk, Everywhere, Execution, Memory, Propagation, Square, TopK
 from jaxprop.affinity import l2_normalize
 from jaxprop.propagation import propagate_video
-from jaxprop.rules import screened
+from jaxprop.rules import screened, windowed
 
 METHODS = {
     'disk': Propagation(rule=TopK(k=5, region=Disk(4)), memory=Memory(num_frames=3)),
@@ -289,6 +289,51 @@ def test_values_that_are_not_finite_show(frame):
     )
     assert np.isnan(found).any() and np.isnan(found[2]).all() == (frame == 0)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'grid, far, sides',
+    [
+        ((60, 107), 11, (5, 9)),  # These cover 6,480 cells where 6,420 are needed.
+        ((45, 81), 3, (5, 9)),  # These cover the grid, and no smaller tiles do.
+        ((4, 100), 3, None),  # No tile has as many cells as it should.
+        ((3, 3), 5, (3, 3)),
+        ((1, 200), 7, None),
+    ],
+)
+def test_tiles(grid, far, sides):
+    found = screened._tile_sides(grid, (far, far))
+    assert sides is None or found == sides
+    if min(grid) * 9 < 45:
+        assert found == tuple(min(side, 9) for side in grid)  # As large as may be.
+    cut = windowed.tiling(grid, (far, far), found)
+    cells = (cut.starts[:, None] + cut.tile_cells[None]).reshape(-1, 2)
+    np.testing.assert_array_equal(cells[cut.place], np.indices(grid).reshape(2, -1).T)
+    # A tile's window holds all cells of the grid that are within reach of the tile.
+    for start, corner in zip(cut.starts, cut.corners):
+        first = np.maximum(start - far, 0)
+        last = np.minimum(start + cut.tile + far, grid)
+        assert np.all(corner <= first) and np.all(corner + cut.window >= last)
+
+
+@pytest.mark.parametrize('kind', ['different', 'equal', 'few', 'not numbers'])
+def test_best_of(kind):
+    """Against a sort in NumPy."""
+    rng = np.random.default_rng(0)
+    affinities = rng.permuted(np.tile(np.linspace(-1, 1, 8, dtype=np.float32), (50, 1)), axis=1)
+    if kind == 'equal':
+        affinities = np.round(affinities)
+    elif kind == 'few':
+        affinities[:, 2:] = -np.inf
+    elif kind == 'not numbers':
+        affinities[:, 3], affinities[:, 5] = np.nan, -np.nan
+    cells = rng.permuted(np.tile(np.arange(8), (50, 1)), axis=1)
+    found = jax.jit(lambda *lists: screened.best_of([lists], 3))(affinities, cells)
+    for row, numbers, row_found, numbers_found in zip(affinities, cells, *found):
+        order = np.lexsort((numbers, np.where(np.isnan(row), -np.inf, -row)))[:3]
+        is_cell = row_found != -np.inf
+        np.testing.assert_array_equal(np.sort(row_found), np.sort(row[order]))
+        assert set(np.asarray(numbers_found)[is_cell]) == set(numbers[order][row[order] != -np.inf])
 
 
 def test_under_vmap_labels_are_the_same():
