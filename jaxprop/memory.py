@@ -289,7 +289,8 @@ def push(
         return stored
 
     # The label was found in the stored frames. XLA must know that this is over before they change:
-    # else it keeps a copy of all of them. `valid` is small; a copy of it does no harm.
+    # else it keeps a copy of all of them. `valid` is small and does not come of the label, so it
+    # does not wait.
     time = _once_known(context.time, (label, entry))
     features, label, entries = jax.tree.map(
         lambda stored, frame: take(stored, frame, time),
