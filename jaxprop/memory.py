@@ -347,7 +347,7 @@ def vary_like(array: jax.Array, *others: jax.Array) -> jax.Array:
     devices it varies inside `jax.shard_map`, and to which mesh it belongs where sharding is part of
     the type. Elsewhere this does nothing.
     """
-    known = [x[(0,) * x.ndim] != 0 for x in others if x.size]
+    known = [x != 0 for x in _first_values(others)]
     if not known:
         return array
     never = functools.reduce(jnp.logical_and, known) & False
@@ -363,9 +363,7 @@ def _once_known(number, arrays):
     decides what to copy. Under `jax.vmap` this does nothing: a number for each entry would make it
     slow to change the context.
     """
-    values = [
-        jnp.real(x[(0,) * x.ndim]).astype(jnp.float32) for x in jax.tree.leaves(arrays) if x.size
-    ]
+    values = [jnp.real(x).astype(jnp.float32) for x in _first_values(jax.tree.leaves(arrays))]
     return _wait(*jax.lax.stop_gradient((number, values)))
 
 
@@ -379,6 +377,11 @@ def _wait(number, values):
 def _do_not_wait(axis_size, in_batched, number, values):
     del axis_size, values
     return number, in_batched[0]
+
+
+def _first_values(arrays):
+    """The first value of each array that has any."""
+    return [x[(0,) * x.ndim] for x in arrays if x.size]
 
 
 def _latest(memory, time):

@@ -232,9 +232,9 @@ def _tile_sides(grid, reach):
     """
 
     def num_bounds(sides):
-        tile, window = windowed.tile_and_window(grid, reach, sides)
-        num_tiles = math.prod(-(-side // size) for side, size in zip(grid, tile))
-        return num_tiles * math.prod(tile) * math.prod(window)
+        _, window = windowed.tile_and_window(grid, reach, sides)
+        num_tiles = math.prod(-(-whole // side) for whole, side in zip(grid, sides))
+        return num_tiles * math.prod(sides) * math.prod(window)
 
     possible = itertools.product(*([min(side, x) for x in _TILE_SIDES] for side in grid))
     possible = sorted(set(possible), key=math.prod)
