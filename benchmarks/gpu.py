@@ -276,27 +276,39 @@ def measure_selected(report, size, name, execution, data):
     )
 
 
-def measure_network(report, size, name, precision, data, frames, batch=4):
+def measure_network(report, size, name, execution, data, frames, highest=False, videos=0):
     """The network on some frames at once, then their labels; and the network alone."""
     extract = shipped_network.make_extract()
+    step = functools.partial(propagate_step, method=size.method(), execution=execution)
+    context = data[0]
     frames = jnp.asarray(frames[-size.frames :])
-    frames = frames.reshape(-1, batch, *frames.shape[1:])
+    if videos:
+        # One frame of each video at once.
+        step = jax.vmap(step)
+        context, frames = (
+            jax.tree.map(lambda x, axis=axis: jnp.stack([x] * videos, axis), tree)
+            for axis, tree in ((0, context), (1, frames))
+        )
+    else:
+        # Four frames at once.
+        frames = frames.reshape(-1, 4, *frames.shape[1:])
 
     def features(some):
-        with jax.default_matmul_precision(precision):
+        with jax.default_matmul_precision('highest' if highest else 'default'):
             return extract(some)
-
-    step = functools.partial(propagate_step, method=size.method())
 
     @jax.jit
     def label(context, frames):
-        return jax.lax.scan(
-            lambda context, some: jax.lax.scan(step, context, features(some)), context, frames
-        )[1]
+        def label_some(context, some):
+            found = features(some)
+            return step(context, found) if videos else jax.lax.scan(step, context, found)
+
+        return jax.lax.scan(label_some, context, frames)[1]
 
     alone = jax.jit(lambda frames: jax.lax.map(features, frames))
-    both = seconds(lambda: label(data[0], frames)) / size.frames
-    network = seconds(lambda: alone(frames)) / size.frames
+    num_frames = size.frames * (videos or 1)
+    both = seconds(lambda: label(context, frames)) / num_frames
+    network = seconds(lambda: alone(frames)) / num_frames
     report.say(
         name,
         f'{1e3 * both:.3f} ms {1 / both:.1f}/s, network alone {1e3 * network:.3f} ms',
@@ -322,6 +334,36 @@ def measure_rate(report, size):
         report.say(
             f'product {name}', f'{rate / 1e12:6.1f} TFLOP/s, {1e3 * a_call:.3f} ms', rate=rate
         )
+
+
+def measure_products(report, size):
+    """The tiles' product by each way to multiply: its time, and its error for unit vectors."""
+    num_tiles = 2 if QUICK.value else 66
+    keys, targets = (
+        affinity.l2_normalize(jax.random.normal(key, (num_tiles, count, size.channels)))
+        for key, count in zip(jax.random.split(jax.random.key(2)), (2000, 1024))
+    )
+    exact = np.asarray(keys[0], np.float64) @ np.asarray(targets[0], np.float64).T
+    ways = {'float32': affinity.affinity, 'float16x3': affinity.affinity_float16x3}
+    for preset in ('TF32_TF32_F32', 'TF32_TF32_F32_X3', 'BF16_BF16_F32_X6', 'BF16_BF16_F32_X9'):
+        ways[preset] = functools.partial(
+            jnp.einsum, 'tqc,tkc->tqk', precision=jax.lax.DotAlgorithmPreset[preset]
+        )
+
+    def measure(name, multiply):
+        product = jax.jit(multiply)
+        error = np.abs(np.asarray(product(keys, targets)[0]) - exact).max()
+        a_call = seconds(lambda: [product(keys, targets) for _ in range(5)], 5) / 5
+        rate = 2 * num_tiles * 2000 * 1024 * size.channels / a_call
+        report.say(
+            f'tiles {name}',
+            f'{1e3 * a_call:.3f} ms, {rate / 1e12:.0f} TFLOP/s, error {error:.1e}',
+            seconds=a_call,
+            error=float(error),
+        )
+
+    for name, multiply in ways.items():
+        report.attempt(f'tiles {name}', functools.partial(measure, name, multiply))
 
 
 def measure_copy(report, size):
@@ -393,27 +435,39 @@ def main(_):
         if implementation == 'batched' and not videos:
             report.attempt(name, lambda: measure_selected(report, size, name, execution, data))
 
+    def network(name, precision='float32', **settings):
+        execution = Execution(precision=precision)
+        report.attempt(
+            name,
+            lambda: measure_network(report, size, name, execution, data, images, **settings),
+        )
+
+    def trace(name):
+        if name in calls:
+            report.attempt(
+                f'trace {name}', lambda: measure_trace(report, f'trace {name}', calls[name])
+            )
+
     scan('windowed', 'windowed')
     scan('batched', 'batched')
     scan('batched float16x3', 'batched', 'float16x3')
-    for precision in ('highest', 'tensorfloat32'):
-        name = f'network {precision}'
-        report.attempt(
-            name,
-            lambda name=name, precision=precision: measure_network(
-                report, size, name, precision, data, images
-            ),
-        )
-    report.attempt('product', lambda: measure_rate(report, size))
-    report.attempt('memory', lambda: measure_copy(report, size))
+    trace('batched')
+    trace('batched float16x3')
+    network('network, float32')
+    network('network, float16x3', 'float16x3')
+    videos = f'{size.videos} videos'
+    scan(f'{videos} at once', 'batched', videos=size.videos, over=jax.vmap)
+    scan(f'{videos} at once, float16x3', 'batched', 'float16x3', videos=size.videos, over=jax.vmap)
+    network(f'{videos} with network', videos=size.videos)
+    network(f'{videos} with network, float16x3', 'float16x3', videos=size.videos)
+    scan(f'{videos} in turns', 'batched', videos=size.videos, over=jax.lax.map)
+    measure_products(report, size)
     report.attempt('torch', lambda: measure_torch(report, size, data, reference, False))
     report.attempt('torch tf32', lambda: measure_torch(report, size, data, reference, True))
-    for name in [name for name in ('batched', 'windowed') if name in calls]:
-        report.attempt(
-            f'trace {name}', lambda name=name: measure_trace(report, f'trace {name}', calls[name])
-        )
-    scan(f'{size.videos} videos in turns', 'batched', videos=size.videos, over=jax.lax.map)
-    scan(f'{size.videos} videos at once', 'batched', videos=size.videos, over=jax.vmap)
+    report.attempt('product', lambda: measure_rate(report, size))
+    report.attempt('memory', lambda: measure_copy(report, size))
+    network('network in float32, float32', highest=True)
+    trace('windowed')
     scan('dense', 'dense')
     report.say('end', f'not measured, for time: {", ".join(report.left_out) or "nothing"}')
 
