@@ -116,7 +116,7 @@ def search(
         k=k,
         temperature=temperature,
         sums=affinity.SOFTMAX_OVER[softmax] is not None,
-        multiply=_PRODUCTS[precision],
+        multiply=_product(precision, features, frames),
     )
     if num_groups == 1:
         return jax.tree.map(lambda x: x[None], search_group(frames, valid))
@@ -132,6 +132,15 @@ def search(
     num_cells = height * width
     cells = found.cells + size * num_cells * jnp.arange(num_groups)[:, None, None]
     return found._replace(cells=jnp.minimum(cells, num_frames * num_cells - 1))
+
+
+def _product(precision, *arrays):
+    """The function that computes affinities, see `Execution.precision`."""
+    if precision == 'auto':
+        is_short = affinity.at_least_float32(*arrays) == jnp.float32
+        is_fast = is_short and jax.default_backend() == 'gpu'
+        precision = 'float16x3' if is_fast else 'float32'
+    return _PRODUCTS[precision]
 
 
 def _is_windowed(grid, region, softmax):
