@@ -22,11 +22,11 @@ import numpy as np
 from absl import app, flags
 
 from jaxprop import config_files, tasks
-from jaxprop.data.image_files import write_mask
 from jaxprop.evaluation import labelling
 from jaxprop.evaluation.labeller import Labeller
 from jaxprop.evaluation.stream import Step
 from jaxprop.metrics import davis
+from jaxprop.tasks import masks
 
 CORES = len(os.sched_getaffinity(0))
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Each stage is measured so often.', lower_bound=1)
@@ -60,7 +60,7 @@ def measure_stages(sequence, labeller, folder):
     stages = {
         'read a frame': sequence.read_frame,
         'resize it': lambda t: labeller.source.prepare(frames[t], sequence.size),
-        'write a mask': lambda t: write_mask(folder / f'{t}.png', found[t], sequence.palette),
+        'write a mask': lambda t: masks.write(folder, sequence, t, found[t]),
         'read the true mask': sequence.read_label,
         'score the mask': lambda t: davis.frame_scores(found[t], truth[t], objects),
     }

@@ -59,12 +59,20 @@ def remove(path: str | os.PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
-def move(partial: pathlib.Path, path: pathlib.Path) -> None:
+def move(partial: pathlib.Path, path: pathlib.Path, sync: bool = True) -> None:
     """Renames a finished file or folder to its own name, and replaces what had that name.
 
     Its files, and then the names in its folder, reach the disk before this returns. So a record
     that is written afterwards never names files that a loss of power has emptied.
+
+    Args:
+      partial: the file or folder.
+      path: its own name.
+      sync: False: do not wait for the disk. That is for files of a folder that is moved later.
     """
+    if not sync:
+        partial.replace(path)
+        return
     for inner in [partial, *partial.rglob('*')] if partial.is_dir() else [partial]:
         _sync(inner)
     if path.is_dir():
@@ -74,18 +82,18 @@ def move(partial: pathlib.Path, path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[pathlib.Path]:
     """Gives a temporary path beside `path`, and renames it to `path` if the block succeeds.
 
     If the block fails, the temporary file is removed. So a file under its own name is always whole.
-    Its folder is made where missing.
+    Its folder is made where missing. For `sync` see `move`.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = partial_path(path)
     try:
         yield temporary
-        move(temporary, path)
+        move(temporary, path, sync)
     except OSError as error:
         # Where writing to an open file fails, as on a full disk, Python's error names no file.
         if error.errno is not None:

@@ -4,6 +4,7 @@ A damaged file is never read silently: the error names the file and the damage.
 """
 
 import contextlib
+import io
 import os
 import pathlib
 import re
@@ -251,10 +252,24 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
       DataError: the file cannot be read, is cut short or corrupt, or has more than 8 bits a
         channel.
     """
-    with open_image(path, check_data=True) as image:
-        if image.mode.startswith('I'):
-            raise DataError(f'{path}: has more than 8 bits a channel; save it with 8')
-        return np.array(image.convert('RGB'))
+    with _decoding(path):
+        data = _read_bytes(pathlib.Path(path))
+        with opened(data) as image:
+            if image.format == 'JPEG':
+                check_jpeg_data(data)
+                # OpenCV decodes without Python's lock, so threads do not wait for each other.
+                if image.mode == 'RGB' and (pixels := _decode_with_opencv(data)) is not None:
+                    return pixels
+            if image.mode.startswith('I'):
+                raise DataError(f'{path}: has more than 8 bits a channel; save it with 8')
+            return np.array(image.convert('RGB'))
+
+
+def _decode_with_opencv(data):
+    """Decodes a JPEG of three channels; None where OpenCV can't."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def read_mask(path: str | os.PathLike) -> np.ndarray:
@@ -293,13 +308,19 @@ def read_palette(path: str | os.PathLike) -> np.ndarray | None:
     return palette
 
 
-def write_mask(path: str | os.PathLike, ids: np.ndarray, palette: np.ndarray | None = None) -> None:
+def write_mask(
+    path: str | os.PathLike,
+    ids: np.ndarray,
+    palette: np.ndarray | None = None,
+    sync: bool = True,
+) -> None:
     """Writes object ids as DAVIS has them: a PNG of 8-bit indices with a palette.
 
     Args:
       path: of the PNG; its folder is made where missing.
       ids: integers `[H, W]` from 0 to 255.
       palette: uint8 `[256, 3]`; None is the DAVIS palette.
+      sync: False: do not wait until the file is on the disk, see `jaxprop.files.move`.
 
     Raises:
       ValueError: `ids` or `palette` has another type, shape or range.
@@ -316,27 +337,20 @@ def write_mask(path: str | os.PathLike, ids: np.ndarray, palette: np.ndarray | N
         )
     image = Image.fromarray(ids.astype(np.uint8))
     image.putpalette(palette.tobytes())
-    with replacing(path) as temporary:
-        image.save(temporary, format='PNG')
+    stream = io.BytesIO()
+    image.save(stream, format='PNG')
+    with replacing(path, sync) as temporary:
+        temporary.write_bytes(stream.getbuffer())
 
 
 @contextlib.contextmanager
-def open_image(path: str | os.PathLike, check_data: bool = False) -> Iterator[Image.Image]:
+def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
     """Opens an image; any error in the `with` block becomes a DataError that names the file.
 
     A file is JPEG or PNG by its content, whatever its name. No other format is read.
-
-    Args:
-      path: of the file.
-      check_data: whether to check the compressed data of a JPEG too, see
-        `image_formats.check_jpeg_data`.
     """
-    with _decoding(path):
-        data = _read_bytes(pathlib.Path(path))
-        with opened(data) as image:
-            if check_data and image.format == 'JPEG':
-                check_jpeg_data(data)
-            yield image
+    with _decoding(path), opened(_read_bytes(pathlib.Path(path))) as image:
+        yield image
 
 
 @contextlib.contextmanager
@@ -489,7 +503,7 @@ def _ids_of_colours(image: np.ndarray, path: str | os.PathLike) -> np.ndarray:
 
 def only_full(ids: np.ndarray) -> bool:
     """Tells whether a mask has no ids but 0 and 255, as binary masks have."""
-    return bool(np.isin(ids, (0, _VOID)).all())
+    return bool(((ids == 0) | (ids == _VOID)).all())
 
 
 def resolve_full(ids: np.ndarray, full_is_object: bool) -> np.ndarray:

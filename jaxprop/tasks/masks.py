@@ -12,8 +12,9 @@ from jaxprop.tasks.task import MaskPicture
 
 
 def write(path: pathlib.Path, sequence: Any, index: int, ids: np.ndarray) -> None:
-    """Writes the ids `[H, W]` of a frame into the folder of its sequence."""
-    image_files.write_mask(path / f'{sequence.frame_names[index]}.png', ids, sequence.palette)
+    """Writes the ids `[H, W]` of a frame into the folder of its sequence, which is moved later."""
+    file = path / f'{sequence.frame_names[index]}.png'
+    image_files.write_mask(file, ids, sequence.palette, sync=False)
 
 
 def palette(sequence: Any) -> np.ndarray:
