@@ -5,6 +5,7 @@
 writes the scores and the report.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -236,8 +237,8 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     parallel.wait_for_all()
 
     # Read all records, also those of other processes, and draw the report's pictures.
-    skipped, records, previews = [], {}, []
-    for name, open_sequence in sequences:
+    def read(named):
+        name, open_sequence = named
         try:
             if (reason := folder.skipped(name)) is not None:
                 raise DataError(reason)
@@ -245,15 +246,23 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
             record = folder.record(name, sequence.identity())
             if record is None:
                 raise DataError(f'{name}: its files have changed while it was labelled')
-            if parallel.is_writer():
-                chosen = evenly(sequence.num_frames, report_frames)
-                view = task.shown(folder.predictions(name), sequence, record, chosen)
-                previews.append(pictures.draw_view(view))
-            records[name] = record
+            if not parallel.is_writer():
+                return record, None
+            chosen = evenly(sequence.num_frames, report_frames)
+            view = task.shown(folder.predictions(name), sequence, record, chosen)
+            return record, pictures.draw_view(view)
         except DataError as error:
             if not skip_bad:
                 raise
-            skipped.append({'sequence': name, 'reason': str(error)})
+            return None, str(error)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = list(zip([name for name, _ in sequences], pool.map(read, sequences)))
+    records = {name: record for name, (record, _) in found if record is not None}
+    previews = [preview for _, (record, preview) in found if record is not None]
+    skipped = [
+        {'sequence': name, 'reason': reason} for name, (record, reason) in found if record is None
+    ]
 
     # Sum up.
     scored = {name: record for name, record in records.items() if task.is_scored(record)}
