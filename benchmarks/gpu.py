@@ -132,12 +132,18 @@ def seconds(call, repeats=5, most=3.0):
     return statistics.median(times)
 
 
-def program_facts(text):
-    """What XLA made of a program: loops, sorts and calls of kernels that it did not write."""
+def program_facts(text, size):
+    """What XLA made of a program: loops and their rounds where it knows them, sorts, copies of all
+    features of the context, and calls of kernels that it did not write.
+    """
     calls = collections.Counter(re.findall(r'custom_call_target="([^"]+)"', text))
+    context = f'{size.num_context + 1},{size.height},{size.width},{size.channels}'
+    rounds = re.findall(r'"known_trip_count":\{"n":"(\d+)"\}', text)
     return {
         'while': len(re.findall(r'\bwhile\(', text)),
+        'rounds': [int(number) for number in rounds],
         'sort': len(re.findall(r'\bsort\(', text)),
+        'copies': len(re.findall(rf'f32\[(?:\d+,)?{context}\]\S* copy\(', text)),
         'calls': dict(calls.most_common(6)),
     }
 
@@ -226,7 +232,7 @@ def measure_scan(report, size, name, execution, data, reference, **videos):
     reference.setdefault('labels', labels)
     difference = np.abs(labels - reference['labels']).max(axis=-1)
     a_frame = seconds(call) / size.frames / num_videos
-    facts = program_facts(program.as_text())
+    facts = program_facts(program.as_text(), size)
     memory = program.memory_analysis()
     mebibytes = memory.temp_size_in_bytes / 2**20 if memory else math.nan
     share = float(np.mean(difference[0] > 1e-3))

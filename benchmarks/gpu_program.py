@@ -31,9 +31,9 @@ from jaxprop import Execution, init_context, propagate_step
 
 # How labels are computed, and how many videos are labelled in one program.
 PROGRAMS = {
-    'batched': (Execution(implementation='batched'), 1),
     'batched, float16x3': (Execution(implementation='batched', precision='float16x3'), 1),
-    'batched, 4 videos': (Execution(implementation='batched'), 4),
+    'batched, float32': (Execution(implementation='batched', precision='float32'), 1),
+    'batched, 4 videos': (Execution(implementation='batched', precision='float16x3'), 4),
     'windowed': (Execution(implementation='windowed'), 1),
     'dense': (Execution(implementation='dense'), 1),
 }
@@ -93,13 +93,11 @@ def main(_):
         program = compile_step(size, execution, num_videos, topology.devices[0])
         text = program.as_text()
         (folder / f'{re.sub("[ ,]+", "_", name)}.txt').write_text(text)
-        facts = gpu.program_facts(text)
-        rounds = [int(n) for n in re.findall(r'"known_trip_count":\{"n":"(\d+)"\}', text)]
-        shape = f'{size.num_context + 1},{size.height},{size.width},{size.channels}'
-        copies = len(re.findall(rf'f32\[(?:\d+,)?{shape}\]\S* copy\(', text))
+        facts = gpu.program_facts(text, size)
         print(
-            f'{name:20} loops {facts["while"]}, rounds {rounds}, sorts {facts["sort"]}, '
-            f'copies {copies}, {program.memory_analysis().temp_size_in_bytes / 2**20:.0f} MiB; '
+            f'{name:20} loops {facts["while"]}, rounds {facts["rounds"]}, sorts {facts["sort"]}, '
+            f'copies {facts["copies"]}, '
+            f'{program.memory_analysis().temp_size_in_bytes / 2**20:.0f} MiB; '
             f'calls {facts["calls"]}',
             flush=True,
         )

@@ -6,10 +6,10 @@ First all of them on the same inputs at the size of DAVIS, beside the floor: the
 restriction leaves, at the rate of one matrix product of all target cells and one frame's cells,
 measured here. Then two larger problems: a grid of twice the side, on the same frames enlarged, and
 more channels, on random features. Then how the JAX ones grow with the context n, the radius, the
-neighbours k, the grid, the channels and a batch of videos: a table, a plot, and every number in a
-JSON file beside it. Each measurement has a process of its own, whose memory is what the
-step takes beside its inputs. Times are the median of five, with the least and the largest. PyTorch
-is used if it is installed by hand.
+neighbours k, the grid, the channels, a batch of videos, and devices with a video each, which are
+simulated and share the cores: a table, a plot, and every number in a JSON file beside it. Each
+measurement has a process of its own, whose memory is what the step takes beside its inputs. Times
+are the median of five, with the least and the largest. PyTorch is used if it is installed by hand.
 
 `--video` is a folder with at least 42 frames of 480x854, such as DAVIS/JPEGImages/480p/bear. The
 features are those of a shipped network, `--network`; without a video they are random, and
@@ -38,7 +38,7 @@ import numpy as np
 import shipped_network
 from absl import app, flags, logging
 
-from jaxprop import Execution, affinity, methods
+from jaxprop import Execution, affinity, methods, parallel
 from jaxprop.checkpoints.native import DEFAULT_NETWORK
 from jaxprop.data.image_files import list_images, read_image, resize_to_cover
 from jaxprop.propagation import Context, propagate_step
@@ -64,6 +64,7 @@ class Case:
     num_neighbors: int = 10
     radius: float = 12.0
     batch: int = 1
+    devices: int = 1
     repeats: int = 5
     features: str = ''
 
@@ -87,6 +88,7 @@ GROWTH = {
     'height': (20, 40, 60),
     'channels': (64, 128, 256),
     'batch': (1, 2, 4),
+    'devices': (1, 2, 4),
 }
 TITLES = {
     'num_context': 'context frames n',
@@ -95,6 +97,7 @@ TITLES = {
     'height': 'grid rows (7/4 as many columns)',
     'channels': 'channels',
     'batch': 'videos in the batch',
+    'devices': 'devices, a video on each',
 }
 
 
@@ -206,9 +209,14 @@ def measure_jax(case):
     step = functools.partial(propagate_step, method=case.method(), execution=case.execution())
     if case.batch == 1:
         context, target = jax.tree.map(lambda x: x[0], (context, target))
-    else:
+    elif case.devices == 1:
         step = jax.vmap(step)
-    step = jax.jit(step, donate_argnums=0).lower(context, target).compile()
+    if case.devices > 1:
+        context, target = parallel.put((context, target))
+        step = parallel.local_map(step, case.devices, donate=(0,))
+    else:
+        step = jax.jit(step, donate_argnums=0)
+    step = step.lower(context, target).compile()
     first = None
 
     def run():
@@ -322,6 +330,8 @@ def compare_growth(base, growth, rate):
             case = dataclasses.replace(base, **{factor: value})
             if factor == 'height':
                 case = dataclasses.replace(case, width=value * 7 // 4)
+            if factor == 'devices':
+                case = dataclasses.replace(case, batch=value)
             row = {'factor': factor, 'value': value, 'floor_seconds': floor_operations(case) / rate}
             for path in PATHS:
                 measured = dict(run(dataclasses.replace(case, path=path)))
@@ -372,6 +382,7 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     if MEASURE.value:
         case = Case(**json.loads(MEASURE.value))
+        jax.config.update('jax_num_cpu_devices', case.devices)
         print(json.dumps(measure_torch(case) if case.path == 'torch' else measure_jax(case)))
         return
     case, base, growth, larger = Case(), BASE, GROWTH, LARGER
@@ -379,7 +390,7 @@ def main(_):
     if QUICK.value:
         case = Case(height=12, width=21, channels=16, num_context=3, radius=3.0, repeats=1)
         base, larger = case, {'one': case}
-        growth = {'num_context': (1, 3), 'batch': (1, 2)}
+        growth = {'num_context': (1, 3), 'batch': (1, 2), 'devices': (1, 2)}
     rate = matrix_rate(case.height * case.width, case.channels)
     print(shipped_network.describe_machine())
     with tempfile.TemporaryDirectory() as folder:
