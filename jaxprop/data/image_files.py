@@ -243,7 +243,7 @@ def check_size(
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Decodes an image file: uint8 RGB `[H, W, 3]`; a JPEG has the same values as by OpenCV.
+    """Decodes an image file: uint8 RGB `[H, W, 3]`, a JPEG as Pillow and OpenCV do.
 
     An orientation in a photograph's EXIF data is not applied. A second decoder checks the
     compressed data of a JPEG, see `image_formats.check_jpeg_data`.

@@ -290,13 +290,6 @@ def test_real_davis(year):
     np.testing.assert_array_equal(davis_sequence(root, 'bear', year).read_label(77), truth)
 
 
-def test_real_frames_are_as_opencv_decodes_them():
-    root = shared('data', 'DAVIS')
-    for name in davis_names(root, split='val'):
-        path = root / 'JPEGImages' / '480p' / name / '00000.jpg'
-        np.testing.assert_array_equal(read_image(path), cv2.imread(str(path))[..., ::-1])
-
-
 def test_real_sequence_of_several_objects(tmp_path):
     root = shared('data', 'DAVIS-multi')
     assert davis_names(root) == ('schoolgirls',)

@@ -31,6 +31,13 @@ def encoded(image=None, kind='JPEG', **options):
     return buffer.getvalue()
 
 
+def turned():
+    """EXIF data that says that the image is to be shown turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
 def outcomes(path, data, number, seed, kinds):
     """Reads damaged copies; returns how each ends, and the share of silently changed ones."""
     path.write_bytes(data)
@@ -91,6 +98,7 @@ def test_zeros_in_a_real_frame_are_found(tmp_path):
         {'quality': 1},
         {'quality': 100, 'subsampling': 0},
         {'comment': b'x' * 999, 'icc_profile': b'x' * 70000, 'exif': b'Exif\0\0garbage'},
+        {'exif': turned()},
     ],
 )
 @pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])

@@ -80,6 +80,34 @@ def test_a_gpu_takes_it_unless_it_is_not_possible(monkeypatch):
         propagate_video(*_video(), over_frame, execution=BATCHED)
 
 
+@pytest.mark.parametrize(
+    ('platform', 'dtype', 'taken'),
+    [('gpu', 'float32', 'float16x3'), ('gpu', 'float64', 'float32'), ('cpu', 'float32', 'float32')],
+)
+def test_gpus_multiply_in_float16_parts(platform, dtype, taken, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: platform)
+    rule = METHODS['disk'].rule
+
+    def search(precision):
+        features = jnp.asarray(_video()[0], dtype)
+        return batched.search(
+            features[0],
+            features,
+            jnp.ones(len(features), bool),
+            per_frame=False,
+            region=rule.region,
+            k=rule.k,
+            temperature=rule.temperature,
+            softmax=rule.softmax,
+            precision=precision,
+        ).logits
+
+    with jax.enable_x64(dtype == 'float64'):
+        found = {precision: search(precision) for precision in ('auto', 'float32', 'float16x3')}
+    np.testing.assert_array_equal(found['auto'], found[taken])
+    assert np.any(found['float32'] != found['float16x3'])
+
+
 @pytest.mark.parametrize(('name', 'frames_at_once'), [('disk', 2), ('sums', 1), ('everywhere', 0)])
 def test_parts_equal_all(name, frames_at_once, monkeypatch):
     method, shape = METHODS[name], _video()[0].shape[1:]
