@@ -1,5 +1,6 @@
 """Writes files whole or not at all, and ties a folder to the settings of the results in it."""
 
+import concurrent.futures
 import contextlib
 import csv
 import hashlib
@@ -59,22 +60,18 @@ def remove(path: str | os.PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
-def move(partial: pathlib.Path, path: pathlib.Path, sync: bool = True) -> None:
+def move(partial: pathlib.Path, path: pathlib.Path) -> None:
     """Renames a finished file or folder to its own name, and replaces what had that name.
 
     Its files, and then the names in its folder, reach the disk before this returns. So a record
     that is written afterwards never names files that a loss of power has emptied.
-
-    Args:
-      partial: the file or folder.
-      path: its own name.
-      sync: False: do not wait for the disk. That is for files of a folder that is moved later.
     """
-    if not sync:
-        partial.replace(path)
-        return
-    for inner in [partial, *partial.rglob('*')] if partial.is_dir() else [partial]:
-        _sync(inner)
+    if partial.is_dir():
+        # Several threads, since each of them waits for the disk most of the time.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(_sync, [partial, *partial.rglob('*')]))
+    else:
+        _sync(partial)
     if path.is_dir():
         remove(path)  # A folder can't be renamed over one that holds something.
     partial.replace(path)
@@ -86,14 +83,22 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[pathlib.Pa
     """Gives a temporary path beside `path`, and renames it to `path` if the block succeeds.
 
     If the block fails, the temporary file is removed. So a file under its own name is always whole.
-    Its folder is made where missing. For `sync` see `move`.
+    Its folder is made where missing.
+
+    Args:
+      path: of the file.
+      sync: whether to wait until the file is on the disk. Without it a loss of power may leave an
+        empty file under this name. So it is for files in a folder that `move` brings to its place.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = partial_path(path)
     try:
         yield temporary
-        move(temporary, path, sync)
+        if sync:
+            move(temporary, path)
+        else:
+            temporary.replace(path)
     except OSError as error:
         # Where writing to an open file fails, as on a full disk, Python's error names no file.
         if error.errno is not None:
@@ -326,6 +331,9 @@ def _sync(path):
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        error.filename = os.fspath(path)  # Python's error names no file.
+        raise
     finally:
         os.close(descriptor)
 

@@ -37,6 +37,18 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    (tmp_path / 'partial').mkdir()
+    (tmp_path / 'partial' / 'mask.png').write_bytes(b'mask')
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='partial'):
+        files.move(tmp_path / 'partial', tmp_path / 'masks')
+    assert not (tmp_path / 'masks').exists()
+
+
 def test_json_round_trip(tmp_path):
     write_json(tmp_path / 'a.json', {'a': [1, None]})
     assert json.loads((tmp_path / 'a.json').read_text()) == {'a': [1, None]}

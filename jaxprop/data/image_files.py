@@ -243,7 +243,9 @@ def check_size(
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Decodes an image file: uint8 RGB `[H, W, 3]`, a JPEG as Pillow and OpenCV do.
+    """Decodes an image file: uint8 RGB `[H, W, 3]`.
+
+    A JPEG has the values that Pillow and OpenCV give, which are equal.
 
     An orientation in a photograph's EXIF data is not applied. A second decoder checks the
     compressed data of a JPEG, see `image_formats.check_jpeg_data`.
@@ -266,9 +268,15 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def _decode_with_opencv(data):
-    """Decodes a JPEG of three channels; None where OpenCV can't."""
+    """Decodes a JPEG of three channels; None where OpenCV can't.
+
+    OpenCV prints a warning where there are stray bytes between the parts of a file.
+    """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -320,7 +328,7 @@ def write_mask(
       path: of the PNG; its folder is made where missing.
       ids: integers `[H, W]` from 0 to 255.
       palette: uint8 `[256, 3]`; None is the DAVIS palette.
-      sync: False: do not wait until the file is on the disk, see `jaxprop.files.move`.
+      sync: whether to wait until the file is on the disk, see `jaxprop.files.replacing`.
 
     Raises:
       ValueError: `ids` or `palette` has another type, shape or range.

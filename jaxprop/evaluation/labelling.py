@@ -308,7 +308,9 @@ class _Work:
             'size': self.start.sequence.size,
             'seconds': self.seconds,
         }
+        started = time.time()
         self.folder.finish(self.partial, record, self.start.sequence.identity())
+        self.waits['predictions'] += time.time() - started
         # Free the label maps and frames.
         self.start = self.video = self.arrays = self.frames = None
 

@@ -237,8 +237,8 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
     parallel.wait_for_all()
 
     # Read all records, also those of other processes, and draw the report's pictures.
-    def read(named):
-        name, open_sequence = named
+    def read_and_draw(name, open_sequence):
+        """A sequence's record, its view, and the reason where there is none; for a thread."""
         try:
             if (reason := folder.skipped(name)) is not None:
                 raise DataError(reason)
@@ -247,22 +247,24 @@ def _evaluate(task, labeller, output, title, dataset, skip_bad, report_frames, v
             if record is None:
                 raise DataError(f'{name}: its files have changed while it was labelled')
             if not parallel.is_writer():
-                return record, None
+                return record, None, None
             chosen = evenly(sequence.num_frames, report_frames)
             view = task.shown(folder.predictions(name), sequence, record, chosen)
-            return record, pictures.draw_view(view)
+            return record, pictures.draw_view(view), None
         except DataError as error:
             if not skip_bad:
                 raise
-            return None, str(error)
+            return None, None, str(error)
 
+    records, previews, skipped = {}, [], []
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        found = list(zip([name for name, _ in sequences], pool.map(read, sequences)))
-    records = {name: record for name, (record, _) in found if record is not None}
-    previews = [preview for _, (record, preview) in found if record is not None]
-    skipped = [
-        {'sequence': name, 'reason': reason} for name, (record, reason) in found if record is None
-    ]
+        found = pool.map(lambda pair: read_and_draw(*pair), sequences)
+        for (name, _), (record, view, reason) in zip(sequences, found):
+            if record is None:
+                skipped.append({'sequence': name, 'reason': reason})
+            else:
+                records[name] = record
+                previews.append(view)
 
     # Sum up.
     scored = {name: record for name, record in records.items() if task.is_scored(record)}

@@ -116,7 +116,7 @@ def search(
         k=k,
         temperature=temperature,
         sums=affinity.SOFTMAX_OVER[softmax] is not None,
-        multiply=_product(precision, features, frames),
+        multiply=_choose_product(precision, features, frames),
     )
     if num_groups == 1:
         return jax.tree.map(lambda x: x[None], search_group(frames, valid))
@@ -134,11 +134,11 @@ def search(
     return found._replace(cells=jnp.minimum(cells, num_frames * num_cells - 1))
 
 
-def _product(precision, *arrays):
+def _choose_product(precision, *arrays):
     """The function that computes affinities, see `Execution.precision`."""
     if precision == 'auto':
-        is_short = affinity.at_least_float32(*arrays) == jnp.float32
-        is_fast = is_short and jax.default_backend() == 'gpu'
+        has_32_bits = affinity.at_least_float32(*arrays) == jnp.float32
+        is_fast = has_32_bits and jax.default_backend() == 'gpu'
         precision = 'float16x3' if is_fast else 'float32'
     return _PRODUCTS[precision]
 

@@ -38,8 +38,9 @@ class Execution:
         video, for some features, and under `jax.vmap`.
       precision: how 'batched' multiplies features: 'float32'; or 'float16x3', which is as exact:
         each number is the sum of two float16 parts, see `jaxprop.affinity.affinity_float16x3`.
-        'auto' takes 'float16x3' on GPUs, except for features of 64 bits: a step takes half the time
-        there. Other implementations have 'float32' alone.
+        'auto' takes 'float16x3' on GPUs, where a step then takes half the time, but 'float32' for
+        features of 64 bits. Other implementations always multiply in float32: with
+        implementation='auto' a precision has no effect where one of them is taken.
       query_chunk: how many target cells 'dense' compares with a whole context frame at once. It
         bounds memory: about 12 * query_chunk * N bytes.
 

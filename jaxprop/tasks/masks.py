@@ -12,7 +12,10 @@ from jaxprop.tasks.task import MaskPicture
 
 
 def write(path: pathlib.Path, sequence: Any, index: int, ids: np.ndarray) -> None:
-    """Writes the ids `[H, W]` of a frame into the folder of its sequence, which is moved later."""
+    """Writes the ids `[H, W]` of a frame into the partial folder of its sequence.
+
+    It does not wait for the disk: `results.Folder.finish` does, with the whole folder.
+    """
     file = path / f'{sequence.frame_names[index]}.png'
     image_files.write_mask(file, ids, sequence.palette, sync=False)
 

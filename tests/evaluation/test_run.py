@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -19,7 +20,7 @@ from jaxprop.data.synthetic import synthetic_sequences
 from jaxprop.evaluation import features as sources
 from jaxprop.evaluation import networks
 from jaxprop.evaluation import run as runner
-from jaxprop.evaluation.results import read_sealed
+from jaxprop.evaluation.results import Folder, read_sealed
 from jaxprop.evaluation.targets import MaskTarget
 from jaxprop.methods import from_settings
 from jaxprop.metrics import davis
@@ -253,6 +254,44 @@ def test_bad_sequence_is_listed_or_stops(sequences, labeller, tmp_path):
     assert metrics['skipped'] == [{'sequence': 'lost', 'reason': 'lost.jpg: cut short'}]
     assert {row['sequence'] for row in metrics['per_sequence']} == {sequences[0].name}
     assert 'lost.jpg: cut short' in (tmp_path / 'skip' / 'report.html').read_text()
+
+
+def test_a_sequence_that_cannot_be_drawn_is_listed_or_stops(sequences, labeller, tmp_path):
+    def fails(index):
+        raise DataError('00003.jpg: cut short')
+
+    names = ('a', 'b', 'c')
+    whole = [dataclasses.replace(sequences[0], name=name) for name in names]
+    damaged = [whole[0], dataclasses.replace(whole[1], read_frame=fails), whole[2]]
+    run(whole, labeller, tmp_path)
+    with pytest.raises(DataError, match='00003.jpg'):
+        run(damaged, labeller, tmp_path)
+    metrics = run(damaged, labeller, tmp_path, skip_bad=True)
+    assert metrics['skipped'] == [{'sequence': 'b', 'reason': '00003.jpg: cut short'}]
+    assert list(dict.fromkeys(row['sequence'] for row in metrics['per_sequence'])) == ['a', 'c']
+    report = (tmp_path / 'report.html').read_text()
+    assert re.findall('<h3>([abc])<', report) == ['a', 'c']
+
+
+def test_masks_reach_the_disk_before_their_record(sequences, labeller, tmp_path, monkeypatch):
+    synced, sync, finish = [], files._sync, Folder.finish
+
+    def note(path):
+        # The record must not be there yet when a mask is synced.
+        record = tmp_path / 'sequences' / f'{sequences[0].name}.json'
+        synced.append((path.name, record.exists()))
+        sync(path)
+
+    def finish_noted(self, partial, record, data):
+        assert not any(name.endswith('.png') for name, _ in synced)  # Threads do not wait.
+        finish(self, partial, record, data)
+
+    monkeypatch.setattr(files, '_sync', note)
+    monkeypatch.setattr(Folder, 'finish', finish_noted)
+    run(sequences[:1], labeller, tmp_path)
+    early = [name for name, is_late in synced if not is_late]
+    assert {f'{name}.png' for name in sequences[0].frame_names} <= set(early)
+    assert early.index('masks') > max(early.index(f'{n}.png') for n in sequences[0].frame_names)
 
 
 def test_frames_without_annotation_are_not_scored(sequences, labeller, tmp_path):

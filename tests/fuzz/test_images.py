@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxprop.data import image_files
 from jaxprop.data.image_files import decode_jpeg, image_size, read_image
 from jaxprop.data.sequences import DataError
 from tests.fuzz.mutations import classify, count, mutate
@@ -171,7 +172,9 @@ def huge_jpeg(side):
 def test_sizes_are_checked_before_decoding(tmp_path, make, side, monkeypatch):
     path = tmp_path / 'frame'
     path.write_bytes(make(side))
-    monkeypatch.setattr(Image.Image, 'load', None)  # Decoding would fail.
+    # Decoding would fail.
+    monkeypatch.setattr(Image.Image, 'load', None)
+    monkeypatch.setattr(image_files, '_decode_with_opencv', None)
     for read in (read_image, image_size):
         with pytest.raises(DataError, match=f'frame: .*{side} x {side} pixels, more than 50'):
             read(path)

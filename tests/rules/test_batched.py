@@ -103,7 +103,10 @@ def test_gpus_multiply_in_float16_parts(platform, dtype, taken, monkeypatch):
         ).logits
 
     with jax.enable_x64(dtype == 'float64'):
-        found = {precision: search(precision) for precision in ('auto', 'float32', 'float16x3')}
+        found = {
+            precision: np.asarray(search(precision))
+            for precision in ('auto', 'float32', 'float16x3')
+        }
     np.testing.assert_array_equal(found['auto'], found[taken])
     assert np.any(found['float32'] != found['float16x3'])
 
