@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from jaxprop.data.edges import in_blocks, smoothed_values
 from jaxprop.data.image_files import (
-    in_blocks,
     only_full,
     open_image,
     pack_colours,
@@ -21,7 +21,6 @@ from jaxprop.data.image_files import (
     read_ids,
     read_palette,
     resolve_full,
-    smoothed_values,
 )
 from jaxprop.data.sequences import DataError, davis_palette
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from jaxprop.data.edges import smoothed_values
 from jaxprop.data.image_formats import check_jpeg_data, opened
 from jaxprop.data.sequences import DataError, davis_palette
 from jaxprop.files import replacing
@@ -21,8 +22,6 @@ from jaxprop.files import replacing
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _VOID = 255
 _MAX_BYTES = 1 << 29  # An image of 50 million pixels needs less.
-# A person draws fewer objects than this, or draws them with a brush that has no soft edge.
-_MANY_IDS = 20
 
 
 def walk_folders(root: str | os.PathLike) -> Iterator[tuple[pathlib.Path, list[str]]]:
@@ -428,45 +427,6 @@ def _check_edges(ids: np.ndarray, path: str | os.PathLike) -> None:
             'lines, as smoothed edges make them: save the mask without anti-aliasing (hard brush), '
             'or make it black and white by a threshold'
         )
-
-
-def smoothed_values(ids: np.ndarray) -> tuple[int, int] | None:
-    """Finds whether the values of a grey mask blend into each other, as soft brushes draw it.
-
-    An object has a place where 3 x 3 pixels have its id. Values that smoothing has made lie only in
-    thin lines along the edges of objects. A mask counts as smoothed if more than half of its values
-    lie only in thin lines, and either there are many values or the largest one has such a place: it
-    is then the object that the lines surround. If the values are few and the largest one lies in
-    thin lines, too, it is void between objects, and the mask is not smoothed.
-
-    Args:
-      ids: the values, `[H, W]`.
-
-    Returns:
-      The number of values, and the number of those that lie only in thin lines; None if edges are
-      hard.
-    """
-    found = np.unique(ids[ids > 0])
-    if len(found) <= 2:
-        return None
-    solid = np.intersect1d(found, ids[in_blocks(ids)])
-    is_smoothing = len(found) > _MANY_IDS or found[-1] in solid
-    if len(solid) < len(found) / 2 and is_smoothing:
-        return len(found), len(found) - len(solid)
-    return None
-
-
-def in_blocks(values: np.ndarray) -> np.ndarray:
-    """Marks the pixels that are the middle of 3 x 3 equal ones.
-
-    Args:
-      values: integers `[H, W]` below 2^24.
-
-    Returns:
-      bool `[H, W]`.
-    """
-    exact, square = values.astype(np.float32), np.ones((3, 3), np.uint8)
-    return cv2.erode(exact, square) == cv2.dilate(exact, square)
 
 
 def pack_colours(image: np.ndarray) -> np.ndarray:
