@@ -4,7 +4,6 @@ A damaged file is never read silently: the error names the file and the damage.
 """
 
 import contextlib
-import io
 import os
 import pathlib
 import re
@@ -344,10 +343,8 @@ def write_mask(
         )
     image = Image.fromarray(ids.astype(np.uint8))
     image.putpalette(palette.tobytes())
-    stream = io.BytesIO()
-    image.save(stream, format='PNG')
     with replacing(path, sync) as temporary:
-        temporary.write_bytes(stream.getbuffer())
+        image.save(temporary, format='PNG')
 
 
 @contextlib.contextmanager
